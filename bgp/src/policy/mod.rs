@@ -1,0 +1,1 @@
+//! What is accepted, passed on and said. Pure.

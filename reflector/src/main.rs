@@ -1,0 +1,2 @@
+//! `caracal-agent`
+fn main() {}
