@@ -1,1 +1,18 @@
-//! Caracal's node agent as a library, so that its programs and the tests share one implementation.
+//! Caracal's node agent as a library, so that its programs, the reflector and the tests share one
+//! implementation.
+//!
+//! `model`, `resolve`, and `dataplane::{desired, diff, ownership}` are pure. `datastore` reads the
+//! store, `dataplane` the kernel; `reconcile` is the loop between them.
+
+pub mod api;
+pub mod carrier;
+pub mod cni;
+pub mod config;
+pub mod dataplane;
+pub mod datastore;
+pub mod ipam;
+pub mod model;
+pub mod names;
+pub mod reconcile;
+pub mod resolve;
+pub mod routing;

@@ -163,7 +163,10 @@ impl Prefix {
         match address {
             IpAddr::V4(address) if length <= 32 => {
                 let mask = u32::MAX.checked_shl(32 - u32::from(length)).unwrap_or(0);
-                Some(Prefix::V4 { bits: u32::from(address) & mask, length })
+                Some(Prefix::V4 {
+                    bits: u32::from(address) & mask,
+                    length,
+                })
             }
             IpAddr::V6(address) if length <= 128 => {
                 let mask = u128::MAX.checked_shl(128 - u32::from(length)).unwrap_or(0);
@@ -177,8 +180,14 @@ impl Prefix {
     /// The /32 or /128 of one address.
     pub fn host(address: IpAddr) -> Prefix {
         match address {
-            IpAddr::V4(address) => Prefix::V4 { bits: u32::from(address), length: 32 },
-            IpAddr::V6(address) => Prefix::V6 { bits: address.octets(), length: 128 },
+            IpAddr::V4(address) => Prefix::V4 {
+                bits: u32::from(address),
+                length: 32,
+            },
+            IpAddr::V6(address) => Prefix::V6 {
+                bits: address.octets(),
+                length: 128,
+            },
         }
     }
 
@@ -290,7 +299,12 @@ mod tests {
             ("longer inside", "10.0.0.0/8", "10.9.0.0/16", true),
             ("shorter", "10.9.0.0/16", "10.0.0.0/8", false),
             ("elsewhere", "10.0.0.0/8", "11.0.0.0/16", false),
-            ("default covers all", "0.0.0.0/0", "255.255.255.255/32", true),
+            (
+                "default covers all",
+                "0.0.0.0/0",
+                "255.255.255.255/32",
+                true,
+            ),
             ("never across families", "0.0.0.0/0", "2001:db8::/32", false),
             ("v6", "2001:db8::/32", "2001:db8:1::/48", true),
         ] {
@@ -300,7 +314,14 @@ mod tests {
 
     #[test]
     fn host_bits_and_bad_lengths_are_refused() {
-        for text in ["10.0.0.1/24", "10.0.0.0/33", "10.0.0.0", "x/8", "::/129", "10.0.0.0/-1"] {
+        for text in [
+            "10.0.0.1/24",
+            "10.0.0.0/33",
+            "10.0.0.0",
+            "x/8",
+            "::/129",
+            "10.0.0.0/-1",
+        ] {
             assert!(text.parse::<Prefix>().is_err(), "{text}");
         }
     }

@@ -65,23 +65,40 @@ pub enum Input {
     /// `None` closes TCP silently so that the peer keeps our routes (graceful restart).
     Stop { notification: Option<Notification> },
     /// TcpConnectionConfirmed for the dial asked by [`Action::Dial`], or an accepted connection (events 16, 17).
-    Connected { connection: ConnectionId, direction: Direction, local: SocketAddr, remote: SocketAddr },
+    Connected {
+        connection: ConnectionId,
+        direction: Direction,
+        local: SocketAddr,
+        remote: SocketAddr,
+    },
     /// The dial failed (event 18 for a connection that never was).
     DialFailed,
     /// The peer closed or reset the connection (event 18).
     Closed { connection: ConnectionId },
     /// Event 19.
-    OpenReceived { connection: ConnectionId, open: Open },
+    OpenReceived {
+        connection: ConnectionId,
+        open: Open,
+    },
     /// Event 26.
     KeepaliveReceived { connection: ConnectionId },
     /// Event 27. The body goes from the connection to the RIB; the session only restarts its hold timer.
     UpdateReceived { connection: ConnectionId },
     /// A ROUTE-REFRESH; an FSM error before Established.
-    RefreshReceived { connection: ConnectionId, refresh: RouteRefresh },
+    RefreshReceived {
+        connection: ConnectionId,
+        refresh: RouteRefresh,
+    },
     /// Events 24, 25.
-    NotificationReceived { connection: ConnectionId, notification: Notification },
+    NotificationReceived {
+        connection: ConnectionId,
+        notification: Notification,
+    },
     /// Events 20-22 and 28: framing or decoding failed, this must be answered.
-    Malformed { connection: ConnectionId, error: ProtocolError },
+    Malformed {
+        connection: ConnectionId,
+        error: ProtocolError,
+    },
     /// The RIB or an operator ends the session with this Cease (maximum prefixes, configuration change).
     Cease { notification: Notification },
     /// Nothing could be written for the send hold time (RFC 9687).
@@ -95,22 +112,46 @@ pub enum Action {
     Dial,
     /// Give up a dial that is under way; it is not answered any more.
     AbortDial,
-    SendOpen { connection: ConnectionId, open: Open },
-    SendKeepalive { connection: ConnectionId },
+    SendOpen {
+        connection: ConnectionId,
+        open: Open,
+    },
+    SendKeepalive {
+        connection: ConnectionId,
+    },
     /// Write this, then close. Nothing is read from the connection any more.
-    SendNotification { connection: ConnectionId, notification: Notification },
+    SendNotification {
+        connection: ConnectionId,
+        notification: Notification,
+    },
     /// Close without a word.
-    Close { connection: ConnectionId },
+    Close {
+        connection: ConnectionId,
+    },
     /// The session is up: the RIB may use it.
-    Established { connection: ConnectionId, negotiated: Negotiated },
+    Established {
+        connection: ConnectionId,
+        negotiated: Negotiated,
+    },
     /// The session was up and is not any more. Comes before the `StateChanged` that follows from it.
-    Down { connection: ConnectionId, reason: DownReason },
+    Down {
+        connection: ConnectionId,
+        reason: DownReason,
+    },
     /// Resend (a family of) what was advertised.
-    RefreshRequested { connection: ConnectionId, refresh: RouteRefresh },
+    RefreshRequested {
+        connection: ConnectionId,
+        refresh: RouteRefresh,
+    },
     /// For display and logs.
-    StateChanged { from: State, to: State },
+    StateChanged {
+        from: State,
+        to: State,
+    },
     /// An error worth keeping as the peer's last one, whether or not the session was up.
-    ErrorNoted { error: LastError },
+    ErrorNoted {
+        error: LastError,
+    },
 }
 
 /// Why an established session ended.

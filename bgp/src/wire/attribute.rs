@@ -36,7 +36,10 @@ pub struct NextHop {
 
 impl From<IpAddr> for NextHop {
     fn from(address: IpAddr) -> NextHop {
-        NextHop { address, link_local: None }
+        NextHop {
+            address,
+            link_local: None,
+        }
     }
 }
 

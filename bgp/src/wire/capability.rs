@@ -6,7 +6,10 @@ use crate::types::{Asn, Family};
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Capability {
     /// Code 1, RFC 4760. `family` is `None` for an (AFI, SAFI) that is not ours.
-    MultiProtocol { afi: u16, safi: u8 },
+    MultiProtocol {
+        afi: u16,
+        safi: u8,
+    },
     /// Code 2, RFC 2918.
     RouteRefresh,
     /// Code 5, RFC 8950: (NLRI AFI, NLRI SAFI, next hop AFI).
@@ -26,8 +29,14 @@ pub enum Capability {
     /// Code 71, RFC 9494: (AFI, SAFI, flags, stale time in seconds, 24 bits).
     LongLivedGracefulRestart(Vec<(u16, u8, u8, u32)>),
     /// Code 73: host and domain name, tolerated and shown.
-    Fqdn { host: String, domain: String },
-    Unknown { code: u8, data: Vec<u8> },
+    Fqdn {
+        host: String,
+        domain: String,
+    },
+    Unknown {
+        code: u8,
+        data: Vec<u8>,
+    },
 }
 
 /// The graceful restart capability (RFC 4724 §3).

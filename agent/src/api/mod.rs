@@ -1,0 +1,3 @@
+//! The agent's socket and HTTP endpoints.
+
+pub mod schema;

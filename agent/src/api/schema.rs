@@ -1,0 +1,102 @@
+//! What the socket says in JSON, besides the speaker's peers and routes. Also what the CLI reads.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use bgp::types::Prefix;
+use serde::{Deserialize, Serialize};
+
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// `{"schemaVersion": 1, "items": [...]}`
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Items<T> {
+    pub schema_version: u32,
+    pub items: Vec<T>,
+}
+
+impl<T> Items<T> {
+    pub fn new(items: Vec<T>) -> Items<T> {
+        Items {
+            schema_version: SCHEMA_VERSION,
+            items,
+        }
+    }
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Status {
+    pub schema_version: u32,
+    pub node: String,
+    pub version: String,
+    /// Store synced and first kernel pass done.
+    pub ready: bool,
+    pub store: StoreStatus,
+    /// Absent on a reflector.
+    pub tunnel: Option<TunnelStatus>,
+    pub failed: Vec<FailedItem>,
+    /// Kind of object -> how many drifted ones were repaired since start.
+    pub repairs: BTreeMap<String, u64>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StoreStatus {
+    pub synced: bool,
+    pub errors: Vec<StoreError>,
+}
+
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StoreError {
+    /// File name within the store's directory.
+    pub file: String,
+    /// `KIND/NAME` as far as it could be read.
+    pub object: String,
+    pub field: String,
+    pub reason: String,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TunnelStatus {
+    /// kernel | userspace
+    pub driver: String,
+    pub device: String,
+    pub mtu: u32,
+    /// Why this driver, or why none works.
+    pub reason: String,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FailedItem {
+    pub object: String,
+    pub error: String,
+    pub attempts: u32,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EndpointStatus {
+    /// `namespace/name`, or the container id.
+    pub workload: String,
+    pub container_id: Option<String>,
+    pub iface: String,
+    pub addresses: Vec<IpAddr>,
+    pub mac: Option<String>,
+    /// ready | pending | failed
+    pub state: String,
+    pub error: Option<String>,
+}
+
+/// `routes [PREFIX] [--received PEER | --advertised PEER]`
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RouteQuery {
+    pub prefix: Option<Prefix>,
+    pub received: Option<IpAddr>,
+    pub advertised: Option<IpAddr>,
+}

@@ -1,0 +1,1 @@
+//! The userspace tunnel process: IPIP on kernels without ipip.

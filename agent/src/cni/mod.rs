@@ -1,0 +1,3 @@
+//! CNI: what the runtime asks.
+
+pub mod attachment;

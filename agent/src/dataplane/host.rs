@@ -1,0 +1,38 @@
+//! What the kernel says about this host, apart from what is ours: the input of next-hop resolution.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use bgp::types::Prefix;
+
+/// Links, addresses and foreign routes of table main, as last read.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct HostView {
+    pub links: BTreeMap<String, Link>,
+    /// Every address of this host with its device.
+    pub addresses: BTreeMap<IpAddr, String>,
+    /// Table main without routes of our protocols and devices.
+    pub routes: Vec<HostRoute>,
+    /// Whether this kernel can make ipip devices.
+    pub has_kernel_ipip: bool,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Link {
+    pub index: u32,
+    pub mtu: u32,
+    pub is_up: bool,
+    /// NOARP or point-to-point: nothing behind it is on-link in the sense of next-hop resolution.
+    pub is_point_to_point: bool,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct HostRoute {
+    pub prefix: Prefix,
+    pub metric: u32,
+    /// Unicast routes only; others (blackhole, unreachable) resolve nothing.
+    pub is_unicast: bool,
+    pub gateway: Option<IpAddr>,
+    /// `None` for multipath routes and routes without a device.
+    pub device: Option<String>,
+}

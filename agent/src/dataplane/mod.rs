@@ -1,0 +1,4 @@
+//! The only part that changes the kernel.
+
+pub mod desired;
+pub mod host;

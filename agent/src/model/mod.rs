@@ -1,0 +1,1 @@
+//! The resources and what they mean together. Pure.

@@ -1,0 +1,45 @@
+//! Names and numbers that others see or script against.
+
+use std::net::Ipv4Addr;
+
+use sha1::{Digest, Sha1};
+
+/// The default gateway of every workload. No host owns it: the veth answers by proxy ARP.
+pub const WORKLOAD_GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
+/// MAC of the host side of every workload's veth.
+pub const HOST_VETH_MAC: [u8; 6] = [0xee; 6];
+/// Host veths begin with this.
+pub const INTERFACE_PREFIX: &str = "cara";
+/// Route protocol of workload and blackhole routes, shown as `caracal`.
+pub const PROTOCOL_LOCAL: u8 = 202;
+/// Route protocol of learned routes, shown as `caracal-bgp`.
+pub const PROTOCOL_LEARNED: u8 = 203;
+/// Metric of all our routes.
+pub const ROUTE_METRIC: u32 = 202;
+pub const IPIP_DEVICE: &str = "caracal-ipip";
+pub const CARRIER_DEVICE: &str = "caracal-tun";
+pub const BGP_PORT: u16 = 179;
+pub const DEFAULT_ASN: u32 = 64512;
+
+/// The host veth of a workload: `cara` and the first 11 hex digits of sha1 of the workload's
+/// `namespace.pod`, or of the container id where the runtime gave no names.
+pub fn host_interface(identity: &str) -> String {
+    let digest = Sha1::digest(identity.as_bytes());
+    let mut name = String::from(INTERFACE_PREFIX);
+    for byte in digest.iter().take(6) {
+        name.push_str(&format!("{byte:02x}"));
+    }
+    name.truncate(INTERFACE_PREFIX.len() + 11);
+    name
+}
+
+#[cfg(test)]
+mod tests {
+    use super::host_interface;
+
+    #[test]
+    fn interface_name_fits_the_kernel_and_follows_sha1() {
+        // sha1("default.db-0") computed with sha1sum.
+        assert_eq!(host_interface("default.db-0"), "cara9ae1fe16e6f");
+    }
+}

@@ -1,0 +1,1 @@
+//! Owns the speaker: its best routes become learned routes, its configuration follows the store.

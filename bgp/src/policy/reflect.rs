@@ -1,0 +1,1 @@
+//! Route reflection (RFC 4456): who hears what from whom.

@@ -1,0 +1,172 @@
+//! What a speaker is told: itself, its peers, its ranges. A value; two of them are compared and
+//! only what differs is touched.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use crate::policy::{ExportDefault, Filter, ImportDefault};
+use crate::types::{Asn, ClusterId, Family, HoldTime, LocalPref, Prefix, RouterId};
+
+/// The whole desired state of a speaker.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SpeakerConfig {
+    pub asn: Asn,
+    pub router_id: RouterId,
+    /// Present on route reflectors and nodes with routeReflectorClusterID; else the router id.
+    pub cluster_id: Option<ClusterId>,
+    /// Where to listen; empty: dial only.
+    pub listen: Vec<SocketAddr>,
+    /// Own addresses, for next-hop-is-self checks.
+    pub local_addresses: Vec<IpAddr>,
+    /// LOCAL_PREF of originated routes and of routes learned by eBGP.
+    pub local_pref: LocalPref,
+    pub peers: BTreeMap<PeerKey, PeerConfig>,
+    /// Peers that are accepted without being listed one by one. The longest matching prefix counts.
+    pub ranges: BTreeMap<Prefix, PeerConfig>,
+    /// Most simultaneous peers over all ranges.
+    pub max_dynamic_peers: usize,
+    pub originated: BTreeMap<Prefix, Originated>,
+    pub graceful_restart: GracefulRestartConfig,
+}
+
+/// Sessions are keyed by remote address and port; the local address is in the peer's configuration.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct PeerKey {
+    pub address: IpAddr,
+    pub port: u16,
+}
+
+impl fmt::Display for PeerKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.port == 179 {
+            self.address.fmt(f)
+        } else {
+            SocketAddr::new(self.address, self.port).fmt(f)
+        }
+    }
+}
+
+/// Where a peering comes from; shown to people.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum PeerSource {
+    Mesh,
+    Rack,
+    Peer,
+    Range,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum NextHopMode {
+    /// eBGP: self, unless the next hop shares the peer's subnet rules say otherwise; iBGP: keep.
+    Auto,
+    /// Always our own address.
+    SelfAddress,
+    /// Never changed (reflectors between racks).
+    Keep,
+}
+
+/// One peer, or the template of a range.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PeerConfig {
+    pub name: String,
+    pub source: PeerSource,
+    /// `None` (ranges only): whatever AS the peer says.
+    pub remote_asn: Option<Asn>,
+    /// Overrides the speaker's AS towards this peer.
+    pub local_asn: Option<Asn>,
+    /// TCP source; also the next hop of originated routes towards this peer if set.
+    pub local_address: Option<IpAddr>,
+    pub families: Vec<Family>,
+    pub passive: bool,
+    pub route_reflector_client: bool,
+    pub next_hop_mode: NextHopMode,
+    pub hold_time: HoldTime,
+    pub keepalive_time: Option<Duration>,
+    pub connect_retry_time: Duration,
+    pub idle_hold_time: Duration,
+    pub idle_hold_max: Duration,
+    pub send_hold_time: Option<Duration>,
+    /// TTL of sent packets; 1 means directly connected only (eBGP default on agents).
+    pub ttl: u8,
+    /// GTSM (RFC 5082): most hops away the peer may be; `None` is off.
+    pub ttl_security_hops: Option<u8>,
+    pub filters: Vec<Filter>,
+    pub import_default: ImportDefault,
+    pub export_default: ExportDefault,
+    /// Most accepted prefixes per family before Cease 6/1.
+    pub max_prefixes: Option<u32>,
+    pub allow_own_as: u8,
+    /// RFC 4724 instead of the one stale timer.
+    pub strict_consecutive_restart: bool,
+}
+
+impl PeerConfig {
+    /// A peer with the defaults of the product: hold 90 s, connect retry 5 s, idle hold 1 to 10 s.
+    pub fn new(name: impl Into<String>, source: PeerSource, remote_asn: Option<Asn>) -> PeerConfig {
+        PeerConfig {
+            name: name.into(),
+            source,
+            remote_asn,
+            local_asn: None,
+            local_address: None,
+            families: vec![Family::Ipv4],
+            passive: false,
+            route_reflector_client: false,
+            next_hop_mode: NextHopMode::Auto,
+            hold_time: HoldTime::DEFAULT,
+            keepalive_time: None,
+            connect_retry_time: Duration::from_secs(5),
+            idle_hold_time: Duration::from_secs(1),
+            idle_hold_max: Duration::from_secs(10),
+            send_hold_time: Some(Duration::from_secs(480)),
+            ttl: 255,
+            ttl_security_hops: None,
+            filters: Vec::new(),
+            import_default: ImportDefault::Accept,
+            export_default: ExportDefault::Accept,
+            max_prefixes: None,
+            allow_own_as: 0,
+            strict_consecutive_restart: false,
+        }
+    }
+}
+
+/// A route of our own.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Originated {
+    pub next_hop: IpAddr,
+}
+
+/// Graceful restart (RFC 4724) as this speaker offers it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct GracefulRestartConfig {
+    pub enabled: bool,
+    /// How long peers should wait for us: 1 to 4095 s.
+    pub restart_time: Duration,
+    /// We were here before: R is set and nothing is said before the peers' End-of-RIB.
+    pub restarting: bool,
+    /// Forwarding survived: F is set.
+    pub forwarding_preserved: bool,
+    /// Longest wait for the peers' End-of-RIB after a restart.
+    pub selection_deferral: Duration,
+    /// Longest time routes stay stale, counted from the first loss.
+    pub stale_time: Duration,
+    /// Dynamic peers remembered from before the restart: their End-of-RIB is waited for.
+    pub remembered_peers: Vec<IpAddr>,
+}
+
+impl Default for GracefulRestartConfig {
+    fn default() -> Self {
+        GracefulRestartConfig {
+            enabled: true,
+            restart_time: Duration::from_secs(120),
+            restarting: false,
+            forwarding_preserved: false,
+            selection_deferral: Duration::from_secs(30),
+            stale_time: Duration::from_secs(180),
+            remembered_peers: Vec::new(),
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! What a speaker shows of itself: the items of `peers` and `routes` in JSON.
+//!
+//! These types are for users, apart from those that logic uses.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::types::{Asn, Prefix};
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PeerStatus {
+    pub name: String,
+    /// mesh | rack | peer | range
+    pub source: String,
+    pub peer: IpAddr,
+    pub port: u16,
+    pub local: Option<IpAddr>,
+    pub peer_asn: Option<Asn>,
+    pub local_asn: Asn,
+    /// ibgp | ebgp
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub client: bool,
+    /// idle | connect | active | openSent | openConfirm | established
+    pub state: String,
+    /// RFC 3339: when `state` was entered.
+    pub since: String,
+    pub router_id: Option<String>,
+    pub hold_time_seconds: Option<u16>,
+    pub keepalive_seconds: Option<u64>,
+    pub families: Vec<String>,
+    pub capabilities: Vec<String>,
+    pub received: FamilyCounts,
+    pub accepted: FamilyCounts,
+    pub advertised: FamilyCounts,
+    /// How often an established session ended.
+    pub flaps: u64,
+    pub last_error: Option<LastErrorStatus>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct FamilyCounts {
+    pub ipv4: u64,
+    pub ipv6: u64,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LastErrorStatus {
+    pub code: u8,
+    pub subcode: u8,
+    pub data_hex: String,
+    /// sent | received
+    pub direction: String,
+    pub reason: String,
+    /// RFC 3339.
+    pub at: String,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RouteStatus {
+    pub prefix: Prefix,
+    /// `None` for routes of our own.
+    pub peer: Option<IpAddr>,
+    pub next_hop: IpAddr,
+    pub as_path: String,
+    /// igp | egp | incomplete
+    pub origin: String,
+    pub local_pref: Option<u32>,
+    pub med: Option<u32>,
+    pub communities: Vec<String>,
+    pub large_communities: Vec<String>,
+    pub originator_id: Option<String>,
+    pub cluster_list: Vec<String>,
+    pub best: bool,
+    pub multipath: bool,
+    pub stale: bool,
+    pub rejected_reason: Option<String>,
+    /// The decision step at which the best route beat this one, or this one beat the runner-up.
+    pub deciding_step: Option<String>,
+    /// Absent on a reflector, which has no kernel routes.
+    pub kernel: Option<KernelStatus>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KernelStatus {
+    /// installed | pending | failed | none
+    pub state: String,
+    pub via: Option<IpAddr>,
+    pub dev: Option<String>,
+    pub onlink: Option<bool>,
+    pub reason: Option<String>,
+}
