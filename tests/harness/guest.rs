@@ -26,12 +26,18 @@ pub fn run(modules: &[&str], command: &[&str], timeout: Duration) -> Result<Fini
         Path::new(KERNEL).exists(),
         "{KERNEL} is missing: apt-get install user-mode-linux"
     );
-    let directory = tempfile::Builder::new().prefix("caracal-guest-").tempdir()?;
+    let directory = tempfile::Builder::new()
+        .prefix("caracal-guest-")
+        .tempdir()?;
     let path = directory.path();
     let init = path.join("init");
     fs::write(&init, init_script(path, modules, command))?;
     fs::set_permissions(&init, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
-    let memory = tempfile::tempdir_in(if Path::new(MEMORY).is_dir() { MEMORY } else { "/tmp" })?;
+    let memory = tempfile::tempdir_in(if Path::new(MEMORY).is_dir() {
+        MEMORY
+    } else {
+        "/tmp"
+    })?;
     let mut kernel = Command::new(KERNEL);
     kernel
         .env("TMPDIR", memory.path())

@@ -37,7 +37,9 @@ pub fn node_routes(
     for route in &expected {
         let holds = table.get(&route.prefix).is_some_and(|known| {
             known.gateway.as_deref() == Some(route.gateway.to_string().as_str())
-                && route.device.admits(known.dev.as_deref().unwrap_or_default())
+                && route
+                    .device
+                    .admits(known.dev.as_deref().unwrap_or_default())
                 && known.prefsrc == route.source.map(|source| source.to_string())
                 && known.protocol.as_deref() == Some("caracal-bgp")
                 && known.flags.iter().any(|flag| flag == "onlink")
@@ -199,7 +201,9 @@ mod tests {
             destination: a1.address,
         };
         let everywhere = |carriage: Carriage| {
-            ["a1", "router", "b1"].map(|place| sighting(place, carriage)).to_vec()
+            ["a1", "router", "b1"]
+                .map(|place| sighting(place, carriage))
+                .to_vec()
         };
         let mixed = [everywhere(tunnel), everywhere(Carriage::Bare)].concat();
         for (name, sightings, expected) in [
@@ -210,7 +214,11 @@ mod tests {
             ("outer addresses swapped", everywhere(backwards), None),
             ("router saw nothing", everywhere(tunnel)[..1].to_vec(), None),
         ] {
-            assert_eq!(path_seen(&pair(a1, b1), &sightings).ok(), expected, "{name}");
+            assert_eq!(
+                path_seen(&pair(a1, b1), &sightings).ok(),
+                expected,
+                "{name}"
+            );
         }
     }
 }

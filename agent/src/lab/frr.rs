@@ -11,7 +11,7 @@ use nix::unistd::{User, chown};
 
 use super::error::{LabError, Result};
 use super::machine::COMMAND_TIMEOUT;
-use super::netns::{Mounts, Namespace};
+use super::netns::{LAB_VARIABLE, Mounts, Namespace};
 use super::process::{self, Process};
 use super::texts;
 use super::topology::Scenario;
@@ -47,14 +47,20 @@ pub fn prepare_with(directory: &Path, configuration: &str, mounts: &mut Mounts) 
 }
 
 /// Starts zebra and bgpd.
-pub fn start(namespace: &Namespace, log: &Path) -> Result<Vec<Process>> {
+pub fn start(namespace: &Namespace, lab: &str, log: &Path) -> Result<Vec<Process>> {
     let mut started = Vec::new();
     for daemon in ["zebra", "bgpd"] {
         let mut command = Command::new(Path::new(DAEMONS).join(daemon));
         command.args(["-f", "/etc/frr/frr.conf", "-A", "127.0.0.1"]);
         command.args(["-i", &format!("/run/frr/{daemon}.pid")]);
         command.args(["--log", "stdout"]);
-        started.push(process::start(&namespace.name, namespace, &mut command, log)?);
+        command.env(LAB_VARIABLE, lab);
+        started.push(process::start(
+            &namespace.name,
+            namespace,
+            &mut command,
+            log,
+        )?);
     }
     Ok(started)
 }

@@ -72,5 +72,7 @@ pub fn routes(namespace: &Namespace) -> Result<BTreeMap<String, KernelRoute>> {
 pub fn has_tool(tool: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let places = std::env::split_paths(&path);
-    places.map(|place| place.join(tool)).any(|file| file.is_file())
+    places
+        .map(|place| place.join(tool))
+        .any(|file| file.is_file())
 }

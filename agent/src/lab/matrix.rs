@@ -200,7 +200,11 @@ fn lab_router_cell(identifier: u16, outcome: Outcome, sightings: &[Sighting]) ->
     });
     Cell {
         outcome,
-        path: Ok(if is_tunnelled { Path::Tunnel } else { Path::Direct }),
+        path: Ok(if is_tunnelled {
+            Path::Tunnel
+        } else {
+            Path::Direct
+        }),
         expected: Path::Direct,
     }
 }

@@ -20,6 +20,9 @@ use serde::{Deserialize, Serialize};
 use super::error::{LabError, Result};
 use super::process::Process;
 
+/// Names the lab in the environment of its processes.
+pub const LAB_VARIABLE: &str = "CARACAL_LAB";
+
 /// A namespace, known by the process that holds it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Namespace {
@@ -37,11 +40,12 @@ pub struct Mounts {
 }
 
 impl Namespace {
-    /// Makes a namespace and the process that holds it.
+    /// Makes a namespace and the process that holds it. Everything started in a lab has the lab's
+    /// id in its environment, so that people can tell whose it is.
     ///
     /// # Errors
     /// `Io` where the kernel refuses a namespace or a mount (no privilege, no such target).
-    pub fn create(name: &str, mounts: &Mounts) -> Result<Namespace> {
+    pub fn create(lab: &str, name: &str, mounts: &Mounts) -> Result<Namespace> {
         let made = in_thread(|| {
             // CLONE_NEWNS gives this thread a root and working directory of its own as well, so
             // the other threads of this process stay where they are.
@@ -49,6 +53,7 @@ impl Namespace {
             prepare_mounts(mounts)?;
             Command::new("sleep")
                 .arg("infinity")
+                .env(LAB_VARIABLE, lab)
                 .stdin(Stdio::null())
                 .stdout(Stdio::null())
                 .stderr(Stdio::null())

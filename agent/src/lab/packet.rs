@@ -94,9 +94,9 @@ fn echo(header: &Header<'_>) -> Option<Echo> {
     if header.protocol != PROTOCOL_ICMP {
         return None;
     }
-    let is_request = match header.payload.first()? {
-        &ECHO_REQUEST => true,
-        &ECHO_REPLY => false,
+    let is_request = match *header.payload.first()? {
+        ECHO_REQUEST => true,
+        ECHO_REPLY => false,
         _ => return None,
     };
     let word = |at: usize| -> Option<u16> {
@@ -128,23 +128,19 @@ fn checksum(message: &[u8]) -> u16 {
 mod tests {
     use super::*;
 
-    /// Sent by iputils ping 20221126 on Linux 6.18, headers only: 10.1.0.1 to 10.1.0.2, id 0x1c2f, seq 1.
-    const BARE: [u8; 28] = [
-        0x45, 0x00, 0x00, 0x54, 0x5c, 0x1b, 0x40, 0x00, 0x40, 0x01, 0xca, 0x8a, 10, 1, 0, 1, 10, 1,
-        0, 2, 0x08, 0x00, 0x2a, 0x58, 0x1c, 0x2f, 0x00, 0x01,
+    /// The headers of an echo request from 10.1.0.1 to 10.1.0.2, sent by ping of iputils 20221126
+    /// through the ipip device of Linux 6.1.176 from 192.0.2.1 to 192.0.2.2, captured on the veth.
+    const TUNNELLED: [u8; 48] = [
+        0x45, 0x00, 0x00, 0x68, 0x96, 0x94, 0x40, 0x00, 0x40, 0x04, 0x1f, 0xfa, 0xc0, 0x00, 0x02,
+        0x01, 0xc0, 0x00, 0x02, 0x02, 0x45, 0x00, 0x00, 0x54, 0x3a, 0x8b, 0x40, 0x00, 0x40, 0x01,
+        0xec, 0x19, 0x0a, 0x01, 0x00, 0x01, 0x0a, 0x01, 0x00, 0x02, 0x08, 0x00, 0xfe, 0xae, 0x02,
+        0xdb, 0x00, 0x01,
     ];
-
-    fn in_ipip(inner: &[u8]) -> Vec<u8> {
-        let mut packet = vec![
-            0x45, 0, 0, 0x68, 0, 0, 0x40, 0, 0x40, 4, 0, 0, 192, 0, 2, 1, 192, 0, 2, 2,
-        ];
-        packet.extend(inner);
-        packet
-    }
+    const OUTER_HEADER: usize = 20;
 
     #[test]
     fn bare_echo_is_read() {
-        let (carriage, echo) = parse(&BARE).expect("an echo request");
+        let (carriage, echo) = parse(&TUNNELLED[OUTER_HEADER..]).expect("an echo request");
         assert_eq!(carriage, Carriage::Bare);
         assert_eq!(
             echo,
@@ -152,7 +148,7 @@ mod tests {
                 source: Ipv4Addr::new(10, 1, 0, 1),
                 destination: Ipv4Addr::new(10, 1, 0, 2),
                 is_request: true,
-                identifier: 0x1c2f,
+                identifier: 0x02db,
                 sequence: 1,
             }
         );
@@ -160,7 +156,7 @@ mod tests {
 
     #[test]
     fn echo_in_ipip_is_read_with_its_outer_addresses() {
-        let (carriage, echo) = parse(&in_ipip(&BARE)).expect("an echo request in IPIP");
+        let (carriage, echo) = parse(&TUNNELLED).expect("an echo request in IPIP");
         assert_eq!(
             carriage,
             Carriage::Tunnelled {
@@ -168,18 +164,18 @@ mod tests {
                 destination: Ipv4Addr::new(192, 0, 2, 2),
             }
         );
-        assert_eq!(echo.identifier, 0x1c2f);
+        assert_eq!(echo.identifier, 0x02db);
     }
 
     #[test]
     fn shortened_and_changed_packets_end_in_none_or_an_echo() {
-        for packet in [BARE.to_vec(), in_ipip(&BARE), in_ipip(&in_ipip(&BARE))] {
+        for packet in [&TUNNELLED[..], &TUNNELLED[OUTER_HEADER..]] {
             for length in 0..packet.len() {
                 assert_eq!(parse(&packet[..length]), None, "{length} octets");
             }
             for at in 0..packet.len() {
                 for bit in 0..8 {
-                    let mut changed = packet.clone();
+                    let mut changed = packet.to_vec();
                     changed[at] ^= 1 << bit;
                     let _ = parse(&changed); // must return
                 }

@@ -56,7 +56,11 @@ pub fn burst(namespace: &Namespace, targets: &[Target], count: u16) -> Result<Ve
             }
         }
         let is_last = sequence + 1 == count;
-        let wait = if is_last { ANSWER_TIMEOUT } else { Duration::from_millis(10) };
+        let wait = if is_last {
+            ANSWER_TIMEOUT
+        } else {
+            Duration::from_millis(10)
+        };
         let until = Instant::now() + wait;
         while !(is_last && pending.is_empty()) {
             let Some(answer) = receive(&socket, until) else {

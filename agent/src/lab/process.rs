@@ -133,10 +133,7 @@ pub fn start(
             .open(log)
             .map_err(LabError::io(format!("open {}", log.display())))
     };
-    command
-        .stdin(Stdio::null())
-        .stdout(open()?)
-        .stderr(open()?);
+    command.stdin(Stdio::null()).stdout(open()?).stderr(open()?);
     isolate(command);
     let child = namespace.spawn(command)?;
     Process::of(name, child.id())

@@ -126,11 +126,11 @@ impl Record {
         }
         let holders = self.namespaces.iter().map(|held| held.holder.clone());
         end(holders.collect());
-        if let Err(error) = fs::remove_dir_all(&self.directory) {
-            problems.push(format!(
-                "failed to remove {}: {error}",
-                self.directory.display()
-            ));
+        let removed = fs::remove_dir_all(&self.directory);
+        // Two labs that start at once may both remove the leftovers of a third.
+        if let (Err(error), true) = (removed, self.directory.exists()) {
+            let directory = self.directory.display();
+            problems.push(format!("failed to remove {directory}: {error}"));
         }
         if problems.is_empty() {
             return Ok(());
@@ -154,7 +154,12 @@ pub fn all() -> Vec<Record> {
 
 /// Takes down what dead owners left. Labs that `up` left running stay.
 pub fn remove_leftovers() -> Result<Vec<String>> {
-    let is_left = |record: &Record| record.owner.as_ref().is_some_and(|owner| !owner.is_running());
+    let is_left = |record: &Record| {
+        record
+            .owner
+            .as_ref()
+            .is_some_and(|owner| !owner.is_running())
+    };
     let mut removed = Vec::new();
     for record in all().into_iter().filter(is_left) {
         record.remove()?;

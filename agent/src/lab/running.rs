@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use super::error::{LabError, Result};
 use super::machine::{self, COMMAND_TIMEOUT};
-use super::netns::{Mounts, Namespace};
+use super::netns::{LAB_VARIABLE, Mounts, Namespace};
 use super::process::{self, Process, wait_until};
 use super::record::{self, Record, Workload};
 use super::texts;
@@ -163,7 +163,7 @@ impl Lab {
             let source = self.directory().join("iproute2");
             mounts.binds.push((source, target.to_owned()));
         }
-        let namespace = Namespace::create(name, &mounts)?;
+        let namespace = Namespace::create(self.id(), name, &mounts)?;
         self.record.namespaces.push(namespace.clone());
         self.record.save()?;
         Ok(namespace)
@@ -231,13 +231,16 @@ impl Lab {
         if let Some(machine) = frr_machine(scenario) {
             let namespace = self.namespace(machine)?.clone();
             let log = self.log(machine);
-            for process in frr::start(&namespace, &log)? {
+            for process in frr::start(&namespace, self.id(), &log)? {
                 self.record_process(process)?;
             }
         }
         if scenario.has_reflectors() {
             for rack in &Rack::ALL {
-                write(&self.reflector_file(rack), &texts::reflector(scenario, rack))?;
+                write(
+                    &self.reflector_file(rack),
+                    &texts::reflector(scenario, rack),
+                )?;
                 self.start_reflector(rack)?;
             }
         }
@@ -274,6 +277,7 @@ impl Lab {
     fn start(&mut self, machine: &str, command: &mut Command) -> Result<Process> {
         command.arg("--run-dir").arg(self.run_dir(machine));
         command.arg("--state-dir").arg(self.state_dir(machine));
+        command.env(LAB_VARIABLE, self.id());
         let namespace = self.namespace(machine)?;
         let process = process::start(machine, namespace, command, &self.log(machine));
         let process = process.map_err(|error| self.with_log(machine, error))?;
@@ -301,7 +305,9 @@ impl Lab {
             "agent.sock"
         };
         let mut command = Command::new(self.program("caracal"));
-        command.arg("--socket").arg(self.run_dir(machine).join(name));
+        command
+            .arg("--socket")
+            .arg(self.run_dir(machine).join(name));
         command.args(arguments);
         process::run(None, &mut command, "", CONVERGENCE_TIMEOUT)
     }
@@ -416,9 +422,7 @@ impl Lab {
         let findings = in_parallel(&machines, |machine| {
             let table = machine::routes(self.namespace(machine)?)?;
             Ok(match topology::node(machine) {
-                Some(node) => {
-                    expect::node_routes(scenario, node, &self.addresses_on(node), &table)
-                }
+                Some(node) => expect::node_routes(scenario, node, &self.addresses_on(node), &table),
                 None if self.runs_frr(machine) => expect::frr_routes(scenario, &table),
                 None => expect::plain_router(&table),
             })
@@ -539,7 +543,12 @@ fn check_tools(scenario: Scenario, programs: &Path) -> Result<()> {
             });
         }
     }
-    for program in ["caracal", "caracal-agent", "caracal-cni", "caracal-reflector"] {
+    for program in [
+        "caracal",
+        "caracal-agent",
+        "caracal-cni",
+        "caracal-reflector",
+    ] {
         if !programs.join(program).is_file() {
             return Err(LabError::Command {
                 command: programs.join(program).display().to_string(),

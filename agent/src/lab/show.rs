@@ -32,10 +32,7 @@ pub fn machines(lab: &Lab) -> Result<String> {
     }
     if let Some(workload) = lab.workloads().first() {
         let name = &workload.name;
-        let what = format!(
-            "workload {name}: {} on {}",
-            workload.address, workload.node
-        );
+        let what = format!("workload {name}: {} on {}", workload.address, workload.node);
         heading(&mut text, &what);
         let namespace = lab.namespace(name)?;
         shown(&mut text, name, "ip route", &ip(namespace, "route")?);

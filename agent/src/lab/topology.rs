@@ -352,7 +352,12 @@ mod tests {
         let routes = learned_routes(Scenario::Racks, a1);
         let shown: Vec<String> = routes
             .iter()
-            .map(|route| format!("{} via {} {:?} {:?}", route.prefix, route.gateway, route.device, route.source))
+            .map(|route| {
+                format!(
+                    "{} via {} {:?} {:?}",
+                    route.prefix, route.gateway, route.device, route.source
+                )
+            })
             .collect();
         assert_eq!(
             shown,
@@ -371,7 +376,11 @@ mod tests {
             let route = routes.iter().find(|route| route.prefix == LAB_PREFIX);
             let route = route.expect("every node has the lab router's prefix");
             assert_eq!(route.device, RouteDevice::Nic, "{}", node.name);
-            let gateway = if node.rack == Rack::A { "192.168.100.3" } else { "192.168.200.1" };
+            let gateway = if node.rack == Rack::A {
+                "192.168.100.3"
+            } else {
+                "192.168.200.1"
+            };
             assert_eq!(route.gateway.to_string(), gateway, "{}", node.name);
         }
     }

@@ -63,6 +63,9 @@ struct OptionArgs {
     /// Forces the tunnel driver of a node: a1=kernel or a1=userspace
     #[arg(long, value_name = "NODE=DRIVER", value_parser = parse_driver)]
     driver: Vec<(String, Driver)>,
+    /// Where the other programs are; beside this one by default
+    #[arg(long, value_name = "DIR")]
+    programs: Option<PathBuf>,
 }
 
 impl OptionArgs {
@@ -97,8 +100,8 @@ fn parse_driver(text: &str) -> std::result::Result<(String, Driver), String> {
 /// Exit status: 0 if everything held, 1 with the reasons if not, 130 if interrupted.
 pub fn run(args: Args) -> ExitCode {
     let done = match args.action {
-        None => whole(args.options.options()),
-        Some(Action::Up(options)) => up(options.options()),
+        None => whole(args.options),
+        Some(Action::Up(options)) => up(options),
         Some(Action::Exec {
             lab,
             machine,
@@ -127,7 +130,7 @@ fn exit(done: Result<()>) -> ExitCode {
 }
 
 /// From nothing to nothing.
-fn whole(options: Options) -> Result<()> {
+fn whole(options: OptionArgs) -> Result<()> {
     let mut clock = Clock::start();
     let lab = bring_up(options, &mut clock)?;
     let held = report(&lab);
@@ -139,7 +142,7 @@ fn whole(options: Options) -> Result<()> {
     Ok(())
 }
 
-fn up(options: Options) -> Result<()> {
+fn up(options: OptionArgs) -> Result<()> {
     let mut clock = Clock::start();
     let mut lab = bring_up(options, &mut clock)?;
     lab.keep()?;
@@ -151,10 +154,12 @@ fn up(options: Options) -> Result<()> {
     Ok(())
 }
 
-fn bring_up(options: Options, clock: &mut Clock) -> Result<Lab> {
+fn bring_up(arguments: OptionArgs, clock: &mut Clock) -> Result<Lab> {
     interrupt::watch()?;
+    let programs = arguments.programs.clone().map_or_else(programs, Ok)?;
+    let options = arguments.options();
     let scenario = options.scenario;
-    let mut lab = Lab::new(options, &programs()?)?;
+    let mut lab = Lab::new(options, &programs)?;
     say(&format!("lab {}: {scenario}\n", lab.id()));
     lab.wire()?;
     clock.lap("wire");

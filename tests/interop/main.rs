@@ -1,0 +1,3 @@
+//! Routers by others as peers.
+
+mod frr;
