@@ -56,8 +56,11 @@ pub fn succeeded(finished: Finished) -> Result<String> {
 }
 
 fn json<T: DeserializeOwned>(lab: &Lab, machine: &str, arguments: &[&str]) -> Result<T> {
-    let said = succeeded(lab.caracal(machine, &[arguments, &["-o", "json"]].concat())?)?;
-    serde_json::from_str(&said).with_context(|| format!("caracal {arguments:?} said {said}"))
+    let finished = lab.caracal(machine, &[arguments, &["-o", "json"]].concat())?;
+    let said = &finished.stdout;
+    // Exit status 1 means a finding, which the JSON tells.
+    serde_json::from_str(said)
+        .with_context(|| format!("caracal {arguments:?} said {said}{}", finished.stderr))
 }
 
 pub fn status(lab: &Lab, machine: &str) -> Result<Status> {

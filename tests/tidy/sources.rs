@@ -97,9 +97,7 @@ fn open_ends_name_an_issue() {
             continue;
         }
         for (at, line) in source.text.lines().enumerate() {
-            let is_open = ["TODO", "FIXME"]
-                .iter()
-                .any(|mark| line.contains(mark));
+            let is_open = ["TODO", "FIXME"].iter().any(|mark| line.contains(mark));
             if is_open && !line.contains("issue") {
                 findings.push(format!("{}:{}: {}", source.path, at + 1, line.trim()));
             }

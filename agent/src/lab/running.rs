@@ -259,7 +259,6 @@ impl Lab {
         let name = rack.reflector_name();
         let mut command = Command::new(self.program("caracal-reflector"));
         command.arg("--config").arg(self.reflector_file(rack));
-        command.args(["--http-listen", "none"]);
         self.start(&name, &mut command)
     }
 
