@@ -34,10 +34,18 @@ pub fn prepare_with(directory: &Path, configuration: &str, mounts: &mut Mounts) 
     for path in [&etc, &run] {
         fs::create_dir_all(path).map_err(LabError::io(format!("make {}", path.display())))?;
     }
-    let (file, vtysh) = (etc.join("frr.conf"), etc.join("vtysh.conf"));
-    super::running::write(&file, configuration)?;
-    super::running::write(&vtysh, "service integrated-vtysh-config\n")?;
-    for path in [&etc, &run, &file, &vtysh] {
+    let files = [
+        ("zebra.conf", "hostname frr\n"),
+        ("bgpd.conf", configuration),
+        ("vtysh.conf", ""),
+    ];
+    let mut owned = vec![etc.clone(), run.clone()];
+    for (name, text) in files {
+        let file = etc.join(name);
+        super::running::write(&file, text)?;
+        owned.push(file);
+    }
+    for path in &owned {
         chown(path, Some(user.uid), Some(user.gid))
             .map_err(|errno| LabError::io(format!("chown {}", path.display()))(errno.into()))?;
     }
@@ -46,12 +54,13 @@ pub fn prepare_with(directory: &Path, configuration: &str, mounts: &mut Mounts) 
     Ok(())
 }
 
-/// Starts zebra and bgpd.
-pub fn start(namespace: &Namespace, lab: &str, log: &Path) -> Result<Vec<Process>> {
+/// Starts zebra and bgpd. `directory`: what `prepare` was given.
+pub fn start(namespace: &Namespace, lab: &str, directory: &Path) -> Result<Vec<Process>> {
+    let log = directory.join("log");
     let mut started = Vec::new();
     for daemon in ["zebra", "bgpd"] {
         let mut command = Command::new(Path::new(DAEMONS).join(daemon));
-        command.args(["-f", "/etc/frr/frr.conf", "-A", "127.0.0.1"]);
+        command.args(["-f", &format!("/etc/frr/{daemon}.conf"), "-A", "127.0.0.1"]);
         command.args(["-i", &format!("/run/frr/{daemon}.pid")]);
         command.args(["--log", "stdout"]);
         command.env(LAB_VARIABLE, lab);
@@ -59,7 +68,7 @@ pub fn start(namespace: &Namespace, lab: &str, log: &Path) -> Result<Vec<Process
             &namespace.name,
             namespace,
             &mut command,
-            log,
+            &log,
         )?);
     }
     Ok(started)

@@ -230,8 +230,8 @@ impl Lab {
         }
         if let Some(machine) = frr_machine(scenario) {
             let namespace = self.namespace(machine)?.clone();
-            let log = self.log(machine);
-            for process in frr::start(&namespace, self.id(), &log)? {
+            let directory = self.directory().join(machine);
+            for process in frr::start(&namespace, self.id(), &directory)? {
                 self.record_process(process)?;
             }
         }
