@@ -1,5 +1,8 @@
 //! A lab being brought up, worked with and taken down.
 
+mod attach;
+mod converge;
+
 use std::fs;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -7,19 +10,16 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use bgp::speaker::status::RouteStatus;
 use nix::unistd::geteuid;
-use serde::Deserialize;
 
 use super::error::{LabError, Result};
-use super::machine::{self, COMMAND_TIMEOUT};
+use super::frr;
+use super::machine;
 use super::netns::{LAB_VARIABLE, Mounts, Namespace};
-use super::process::{self, Process, wait_until};
+use super::process::{self, Process};
 use super::record::{self, Record, Workload};
 use super::texts;
-use super::topology::{self, LAB_PREFIX, LAB_ROUTER, NODES, Node, Options, ROUTER, Rack, Scenario};
-use super::{expect, frr};
-use crate::api::schema::Items;
+use super::topology::{self, LAB_ROUTER, NODES, Options, ROUTER, Rack, Scenario};
 
 /// How long sessions, routes and FRR may take to come about. Seconds are usual; guest kernels and
 /// loaded machines need more.
@@ -272,6 +272,25 @@ impl Lab {
         self.start(node, &mut command)
     }
 
+    /// Makes one more machine on a rack's subnet, with a route to the other rack.
+    pub fn plug(&mut self, rack: &Rack, name: &str, address: Ipv4Addr) -> Result<Namespace> {
+        let namespace = self.add_machine(name)?;
+        let port = texts::port(rack, name, topology::NIC, namespace.holder.pid);
+        machine::ip_batch(self.namespace(SWITCH)?, &port)?;
+        let to = rack.other().subnet();
+        machine::ip_batch(&namespace, &texts::host_links(address, &to, rack))?;
+        Ok(namespace)
+    }
+
+    /// Starts a program that is not the product's on `machine`.
+    pub fn start_other(&mut self, machine: &str, command: &mut Command) -> Result<Process> {
+        command.env(LAB_VARIABLE, self.id());
+        let namespace = self.namespace(machine)?;
+        let process = process::start(machine, namespace, command, &self.log(machine))?;
+        self.record_process(process.clone())?;
+        Ok(process)
+    }
+
     /// Starts a program of the product on `machine`, under its name and with its directories.
     fn start(&mut self, machine: &str, command: &mut Command) -> Result<Process> {
         command.arg("--run-dir").arg(self.run_dir(machine));
@@ -311,34 +330,6 @@ impl Lab {
         process::run(None, &mut command, "", CONVERGENCE_TIMEOUT)
     }
 
-    /// Waits until the agent of `node` has read its store and made its first pass.
-    pub fn wait_synced(&self, node: &str) -> Result<()> {
-        let what = format!("the first pass of {node}'s agent");
-        let socket = self.run_dir(node).join("agent.sock");
-        wait_until(&what, CONVERGENCE_TIMEOUT, || {
-            self.check_running(node)?;
-            if !socket.exists() {
-                return Ok(Some(self.last_lines(node)));
-            }
-            let finished = self.caracal(node, &["wait", "synced", "--timeout", "10"])?;
-            let missing = format!("{}{}", finished.stderr, self.last_lines(node));
-            Ok((!finished.status.success()).then_some(missing))
-        })
-    }
-
-    /// # Errors
-    /// `Command` with the end of its log if the program of `machine` ended.
-    fn check_running(&self, machine: &str) -> Result<()> {
-        let is_its = |process: &&Process| process.name == machine;
-        match self.processes().iter().rfind(is_its) {
-            Some(process) if !process.is_running() => Err(LabError::Command {
-                command: format!("the program of {machine}"),
-                reason: format!("it ended\n{}", self.last_lines(machine)),
-            }),
-            Some(_) | None => Ok(()),
-        }
-    }
-
     /// The end of a machine's log, for messages.
     pub fn last_lines(&self, machine: &str) -> String {
         const LINES: usize = 20;
@@ -347,144 +338,6 @@ impl Lab {
         let from = lines.len().saturating_sub(LINES);
         let shown = lines.get(from..).unwrap_or_default().join("\n");
         format!("last lines of {machine}'s log:\n{shown}")
-    }
-
-    /// Attaches two workloads to every node.
-    pub fn attach_all(&mut self) -> Result<()> {
-        in_parallel(&NODES, |node| self.wait_synced(node.name))?;
-        let mut wanted = Vec::new();
-        for node in &NODES {
-            for number in 1..=2 {
-                let name = format!("{}-{number}", node.name);
-                self.add_namespace(&name, Mounts::default())?;
-                wanted.push((node.name, name));
-            }
-        }
-        let this: &Lab = self;
-        let attached = in_parallel(&wanted, |(node, name)| this.cni_add(node, name))?;
-        for ((node, name), address) in wanted.into_iter().zip(attached) {
-            self.record.workloads.push(Workload {
-                name,
-                node: node.to_owned(),
-                address,
-            });
-        }
-        self.record.save()
-    }
-
-    /// Makes a namespace and attaches it to `node` by the CNI plugin's ADD.
-    pub fn attach(&mut self, node: &str, name: &str) -> Result<Workload> {
-        self.add_namespace(name, Mounts::default())?;
-        let workload = Workload {
-            name: name.to_owned(),
-            node: node.to_owned(),
-            address: self.cni_add(node, name)?,
-        };
-        self.record.workloads.push(workload.clone());
-        self.record.save()?;
-        Ok(workload)
-    }
-
-    fn cni_add(&self, node: &str, workload: &str) -> Result<Ipv4Addr> {
-        let said = self.cni("ADD", node, workload)?;
-        address_of(&said).ok_or_else(|| LabError::Command {
-            command: "caracal-cni ADD".to_owned(),
-            reason: format!("no IPv4 address in its result: {said}"),
-        })
-    }
-
-    /// Calls the CNI plugin as a runtime would, and returns its standard output.
-    pub fn cni(&self, verb: &str, node: &str, workload: &str) -> Result<String> {
-        let mut command = Command::new(self.program("caracal-cni"));
-        command
-            .env("CNI_COMMAND", verb)
-            .env("CNI_CONTAINERID", format!("{}-{workload}", self.id()))
-            .env("CNI_NETNS", self.namespace(workload)?.path())
-            .env("CNI_IFNAME", "eth0")
-            .env("CNI_PATH", &self.programs)
-            .env(
-                "CNI_ARGS",
-                format!("K8S_POD_NAMESPACE=lab;K8S_POD_NAME={workload}"),
-            );
-        let socket = self.run_dir(node).join("agent.sock");
-        let input = texts::cni_configuration(&socket);
-        let namespace = self.namespace(node)?;
-        process::output(Some(namespace), &mut command, &input, COMMAND_TIMEOUT)
-    }
-
-    /// What is still wrong with the routes of all machines.
-    pub fn route_findings(&self) -> Result<Vec<String>> {
-        let scenario = self.scenario();
-        let mut machines: Vec<&str> = NODES.iter().map(|node| node.name).collect();
-        machines.push(ROUTER);
-        machines.extend(frr_machine(scenario).filter(|name| *name != ROUTER));
-        let findings = in_parallel(&machines, |machine| {
-            let table = machine::routes(self.namespace(machine)?)?;
-            Ok(match topology::node(machine) {
-                Some(node) => expect::node_routes(scenario, node, &self.addresses_on(node), &table),
-                None if self.runs_frr(machine) => expect::frr_routes(scenario, &table),
-                None => expect::plain_router(&table),
-            })
-        })?;
-        Ok(findings.concat())
-    }
-
-    fn addresses_on(&self, node: &Node) -> Vec<Ipv4Addr> {
-        let is_there = |workload: &&Workload| workload.node == node.name;
-        let there = self.workloads().iter().filter(is_there);
-        there.map(|workload| workload.address).collect()
-    }
-
-    /// Waits until every machine holds the routes it must hold, and no other.
-    pub fn wait_routes(&self) -> Result<()> {
-        let waited = wait_until("the routes of the lab", CONVERGENCE_TIMEOUT, || {
-            for process in self.processes() {
-                self.check_running(&process.name)?;
-            }
-            let findings = self.route_findings()?;
-            Ok((!findings.is_empty()).then(|| findings.join("; ")))
-        });
-        waited.map_err(|error| match error {
-            LabError::NotReached {
-                what,
-                waited,
-                evidence,
-            } => LabError::NotReached {
-                what,
-                waited,
-                evidence: format!("{evidence}\n{}", self.all_last_lines()),
-            },
-            other => other,
-        })
-    }
-
-    /// Waits until a1 has refused the lab router's prefix, and returns the reason it shows.
-    pub fn wait_refused(&self) -> Result<String> {
-        let router = topology::lab_router_address().to_string();
-        let mut reason = None;
-        wait_until(
-            "a refusal of the lab router's prefix",
-            CONVERGENCE_TIMEOUT,
-            || {
-                let arguments = ["routes", "--received", &router, "-o", "json"];
-                let said = self.caracal("a1", &arguments)?;
-                let items: Items<RouteStatus> = match serde_json::from_str(&said.stdout) {
-                    Ok(items) => items,
-                    Err(error) => return Ok(Some(format!("{error}: {}", said.stderr))),
-                };
-                let is_its = |route: &&RouteStatus| route.prefix.to_string() == LAB_PREFIX;
-                let found = items.items.iter().find(is_its);
-                reason = found.and_then(|route| route.rejected_reason.clone());
-                Ok(reason.is_none().then_some(said.stdout))
-            },
-        )?;
-        Ok(reason.unwrap_or_default())
-    }
-
-    fn all_last_lines(&self) -> String {
-        let names = self.processes().iter().map(|process| process.name.as_str());
-        let lines: Vec<String> = names.map(|name| self.last_lines(name)).collect();
-        lines.join("\n")
     }
 }
 
@@ -564,20 +417,6 @@ fn iproute2_files() -> Option<&'static Path> {
         .map(Path::new)
         .into_iter()
         .find(|path| path.is_dir())
-}
-
-fn address_of(cni_result: &str) -> Option<Ipv4Addr> {
-    #[derive(Deserialize)]
-    struct Added {
-        ips: Vec<Ip>,
-    }
-    #[derive(Deserialize)]
-    struct Ip {
-        address: String,
-    }
-    let added: Added = serde_json::from_str(cni_result).ok()?;
-    let first = |ip: &Ip| ip.address.split('/').next()?.parse().ok();
-    added.ips.iter().find_map(first)
 }
 
 pub(super) fn write(path: &Path, text: &str) -> Result<()> {

@@ -1,6 +1,7 @@
 //! The files and commands that make a topology real: resources, reflector and FRR configuration,
 //! CNI configuration, and input of `ip -batch`. Pure.
 
+use std::net::Ipv4Addr;
 use std::path::Path;
 
 use super::topology::{
@@ -183,13 +184,20 @@ pub fn switch(scenario: Scenario, holder_of: impl Fn(&str) -> i32) -> String {
         text += &format!("link add {bridge} type bridge forward_delay 0 mcast_snooping 0\n");
         text += &format!("link set {bridge} up\n");
         for (machine, nic) in machines(scenario, &rack) {
-            let port = format!("{machine}-{}", rack.name);
-            let holder = holder_of(&machine);
-            text += &format!("link add {port} type veth peer name {nic} netns {holder}\n");
-            text += &format!("link set {port} master {bridge} up\n");
+            text += &port(&rack, &machine, nic, holder_of(&machine));
         }
     }
     text
+}
+
+/// A port of the rack's bridge and the NIC at its other end.
+pub fn port(rack: &Rack, machine: &str, nic: &str, holder: i32) -> String {
+    let port = format!("{machine}-{}", rack.name);
+    format!(
+        "link add {port} type veth peer name {nic} netns {holder}\n\
+         link set {port} master rack-{} up\n",
+        rack.name
+    )
 }
 
 /// Every machine on a rack's subnet with the name of its NIC there.
@@ -241,7 +249,8 @@ pub fn lab_router_links() -> String {
     text
 }
 
-fn host_links(address: std::net::Ipv4Addr, to: &str, rack: &Rack) -> String {
+/// A NIC with its address, and one route by the rack's router.
+pub fn host_links(address: Ipv4Addr, to: &str, rack: &Rack) -> String {
     format!(
         "link set lo up\n\
          addr add {address}/24 dev {NIC}\n\
