@@ -4,14 +4,13 @@
 //! malformed path does to its route is decided by `attribute`.
 
 use std::fmt;
+use std::str::FromStr;
 
 use bytes::BufMut;
 
 use super::reader::Reader;
+use super::zetta;
 use crate::types::Asn;
-
-/// AS numbers a segment can hold: its count is one octet.
-const SEGMENT_MAX: usize = 255;
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub enum SegmentKind {
@@ -91,10 +90,13 @@ pub enum BadAsPath {
 }
 
 impl AsPath {
+    /// AS numbers a segment can hold: its count is one octet.
+    pub(super) const SEGMENT_MAX: usize = 255;
+
     /// A path of one sequence, nearest AS first, or the empty path.
     pub fn sequence(asns: impl IntoIterator<Item = Asn>) -> AsPath {
         let asns: Vec<Asn> = asns.into_iter().collect();
-        let segments = asns.chunks(SEGMENT_MAX).map(|asns| Segment {
+        let segments = asns.chunks(AsPath::SEGMENT_MAX).map(|asns| Segment {
             kind: SegmentKind::Sequence,
             asns: asns.to_vec(),
         });
@@ -134,7 +136,7 @@ impl AsPath {
     /// fit, and a segment of more than 255 numbers as several.
     pub(super) fn encode(&self, four_octet_as: bool, out: &mut impl BufMut) {
         for segment in &self.segments {
-            for asns in segment.asns.chunks(SEGMENT_MAX) {
+            for asns in segment.asns.chunks(AsPath::SEGMENT_MAX) {
                 out.put_u8(segment.kind.octet());
                 out.put_u8(u8::try_from(asns.len()).unwrap_or(u8::MAX));
                 for asn in asns {
@@ -175,7 +177,7 @@ impl AsPath {
         while left > 0 {
             let room = match self.segments.first() {
                 Some(first) if first.kind == SegmentKind::Sequence => {
-                    SEGMENT_MAX.saturating_sub(first.asns.len())
+                    AsPath::SEGMENT_MAX.saturating_sub(first.asns.len())
                 }
                 _ => 0,
             };
@@ -294,6 +296,20 @@ impl fmt::Display for AsPath {
     }
 }
 
+/// Text that is not an AS path.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{0:?} is not an AS path such as \"65001 65002 {{65003 65004}}\"")]
+pub struct BadAsPathText(pub String);
+
+impl FromStr for AsPath {
+    type Err = BadAsPathText;
+
+    /// Takes what `Display` writes, confederation segments aside.
+    fn from_str(text: &str) -> Result<AsPath, BadAsPathText> {
+        zetta::parse_as_path(text).ok_or_else(|| BadAsPathText(text.to_owned()))
+    }
+}
+
 fn take_asn(reader: &mut Reader<'_>, four_octet_as: bool) -> Option<Asn> {
     if four_octet_as {
         reader.u32().map(Asn)
@@ -308,10 +324,13 @@ fn push_joined(segments: &mut Vec<Segment>, segment: Segment) {
         Some(last)
             if last.kind == SegmentKind::Sequence
                 && segment.kind == SegmentKind::Sequence
-                && last.asns.len() + segment.asns.len() <= SEGMENT_MAX =>
+                && last.asns.len() + segment.asns.len() <= AsPath::SEGMENT_MAX =>
         {
             last.asns.extend(segment.asns);
         }
         _ => segments.push(segment),
     }
 }
+
+#[cfg(test)]
+mod tests;
