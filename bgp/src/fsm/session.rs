@@ -639,3 +639,6 @@ impl Session {
 fn collision_lost() -> DownReason {
     DownReason::NotificationSent(notifications::connection_collision())
 }
+
+#[cfg(test)]
+mod tests;
