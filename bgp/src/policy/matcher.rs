@@ -48,7 +48,9 @@ impl PrefixMatch {
     pub fn matches(&self, prefix: &Prefix) -> bool {
         let inside = |cidr: &Prefix, lengths: &Option<(u8, u8)>| {
             cidr.covers(prefix)
-                && lengths.is_none_or(|(shortest, longest)| (shortest..=longest).contains(&prefix.length()))
+                && lengths.is_none_or(|(shortest, longest)| {
+                    (shortest..=longest).contains(&prefix.length())
+                })
         };
         match self {
             PrefixMatch::Any => true,
@@ -106,20 +108,61 @@ mod tests {
 
     #[test]
     fn match_operators_follow_calico() {
-        let inside = |lengths| PrefixMatch::In { cidr: prefix("10.0.0.0/8"), lengths };
-        let outside = |lengths| PrefixMatch::NotIn { cidr: prefix("10.0.0.0/8"), lengths };
+        let inside = |lengths| PrefixMatch::In {
+            cidr: prefix("10.0.0.0/8"),
+            lengths,
+        };
+        let outside = |lengths| PrefixMatch::NotIn {
+            cidr: prefix("10.0.0.0/8"),
+            lengths,
+        };
         for (name, rule, text, expected) in [
             ("any", PrefixMatch::Any, "10.0.0.0/8", true),
-            ("equal", PrefixMatch::Equal(prefix("10.0.0.0/8")), "10.0.0.0/8", true),
-            ("equal is exact", PrefixMatch::Equal(prefix("10.0.0.0/8")), "10.1.0.0/16", false),
-            ("not equal", PrefixMatch::NotEqual(prefix("10.0.0.0/8")), "10.1.0.0/16", true),
-            ("not equal, other family", PrefixMatch::NotEqual(prefix("10.0.0.0/8")), "2001:db8::/32", false),
+            (
+                "equal",
+                PrefixMatch::Equal(prefix("10.0.0.0/8")),
+                "10.0.0.0/8",
+                true,
+            ),
+            (
+                "equal is exact",
+                PrefixMatch::Equal(prefix("10.0.0.0/8")),
+                "10.1.0.0/16",
+                false,
+            ),
+            (
+                "not equal",
+                PrefixMatch::NotEqual(prefix("10.0.0.0/8")),
+                "10.1.0.0/16",
+                true,
+            ),
+            (
+                "not equal, other family",
+                PrefixMatch::NotEqual(prefix("10.0.0.0/8")),
+                "2001:db8::/32",
+                false,
+            ),
             ("in takes itself", inside(None), "10.0.0.0/8", true),
             ("in takes longer", inside(None), "10.1.0.0/16", true),
-            ("in with lengths", inside(Some((24, 32))), "10.1.0.0/16", false),
-            ("in with lengths, inclusive", inside(Some((16, 32))), "10.1.0.0/16", true),
+            (
+                "in with lengths",
+                inside(Some((24, 32))),
+                "10.1.0.0/16",
+                false,
+            ),
+            (
+                "in with lengths, inclusive",
+                inside(Some((16, 32))),
+                "10.1.0.0/16",
+                true,
+            ),
             ("not in", outside(None), "11.0.0.0/8", true),
-            ("not in, wrong length", outside(Some((24, 32))), "10.1.0.0/16", true),
+            (
+                "not in, wrong length",
+                outside(Some((24, 32))),
+                "10.1.0.0/16",
+                true,
+            ),
         ] {
             assert_eq!(rule.matches(&prefix(text)), expected, "{name}");
         }
@@ -128,7 +171,10 @@ mod tests {
     #[test]
     fn first_matching_rule_decides_across_filters() {
         let rule = |text: &str, action| Rule {
-            prefixes: PrefixMatch::In { cidr: prefix(text), lengths: None },
+            prefixes: PrefixMatch::In {
+                cidr: prefix(text),
+                lengths: None,
+            },
             action,
         };
         let first = Filter {
@@ -146,6 +192,9 @@ mod tests {
         assert_eq!(ask("10.1.2.0/24"), Some((Action::Reject, "first")));
         assert_eq!(ask("10.2.0.0/16"), Some((Action::Accept, "second")));
         assert_eq!(ask("192.0.2.0/24"), None);
-        assert_eq!(decide(&filters, Direction::Export, &prefix("10.1.2.0/24")), None);
+        assert_eq!(
+            decide(&filters, Direction::Export, &prefix("10.1.2.0/24")),
+            None
+        );
     }
 }

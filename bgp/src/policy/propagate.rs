@@ -91,7 +91,11 @@ impl ImportContext<'_> {
     /// The first reason why no route with these attributes is used.
     pub fn check_attributes(&self, attributes: &PathAttributes) -> Result<(), Rejection> {
         // RFC 4271 §9.1.2: a path that holds our own AS is a loop.
-        let own = attributes.as_path.count(self.local_asn);
+        let own = attributes
+            .as_path
+            .asns()
+            .filter(|asn| *asn == self.local_asn)
+            .count();
         if own > usize::from(self.allow_own_as) {
             return Err(Rejection::OwnAs);
         }
@@ -142,7 +146,11 @@ impl ImportDefault {
                     return Err(Rejection::CoversOwn(*own));
                 }
                 if let Some(own) = own.iter().find(|own| own.covers(prefix)) {
-                    return if lent.contains(prefix) { Ok(()) } else { Err(Rejection::InsideOwn(*own)) };
+                    return if lent.contains(prefix) {
+                        Ok(())
+                    } else {
+                        Err(Rejection::InsideOwn(*own))
+                    };
                 }
                 if pools.iter().any(|pool| pool.covers(prefix)) {
                     Ok(())
@@ -200,7 +208,10 @@ pub enum RouteSource {
     Local,
     Ebgp,
     /// `router_id` becomes ORIGINATOR_ID where none is set yet.
-    Ibgp { client: bool, router_id: RouterId },
+    Ibgp {
+        client: bool,
+        router_id: RouterId,
+    },
 }
 
 /// How routes are said to one group of peers. Peers with equal treatment share their messages.
@@ -236,7 +247,11 @@ impl ExportPolicy {
     }
 
     /// The attributes as these peers get them, or `None` where the route does not pass.
-    pub fn transform(&self, attributes: &PathAttributes, source: RouteSource) -> Option<PathAttributes> {
+    pub fn transform(
+        &self,
+        attributes: &PathAttributes,
+        source: RouteSource,
+    ) -> Option<PathAttributes> {
         // RFC 1997: well-known communities.
         let has = |community| attributes.communities.contains(&community);
         if has(Community::NO_ADVERTISE)
@@ -283,7 +298,10 @@ impl ExportPolicy {
         };
         if to_self {
             let family = Family::of(out.next_hop.address);
-            let own = self.own_addresses.iter().find(|own| Family::of(**own) == family)?;
+            let own = self
+                .own_addresses
+                .iter()
+                .find(|own| Family::of(**own) == family)?;
             out.next_hop = (*own).into();
         }
         Some(())

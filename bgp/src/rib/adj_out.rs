@@ -37,9 +37,15 @@ impl Groups {
     /// The slot of the group with this key, made if there is none. A slot's bits are clear when it
     /// is new.
     pub fn join(&mut self, id: PeerId, key: &GroupKey) -> usize {
-        let existing = self.slots.iter().position(|slot| slot.as_ref().is_some_and(|group| group.key == *key));
+        let existing = self
+            .slots
+            .iter()
+            .position(|slot| slot.as_ref().is_some_and(|group| group.key == *key));
         let slot = existing.unwrap_or_else(|| {
-            let group = Some(Group { key: key.clone(), members: Vec::new() });
+            let group = Some(Group {
+                key: key.clone(),
+                members: Vec::new(),
+            });
             match self.slots.iter().position(Option::is_none) {
                 Some(free) => {
                     self.slots[free] = group;
@@ -59,7 +65,9 @@ impl Groups {
 
     /// Returns whether the group is empty now and its slot free.
     fn leave(&mut self, id: PeerId, slot: usize) -> bool {
-        let Some(group) = self.slots.get_mut(slot).and_then(Option::as_mut) else { return false };
+        let Some(group) = self.slots.get_mut(slot).and_then(Option::as_mut) else {
+            return false;
+        };
         group.members.retain(|member| *member != id);
         let is_empty = group.members.is_empty();
         if is_empty {
@@ -69,7 +77,10 @@ impl Groups {
     }
 
     pub fn members(&self) -> impl Iterator<Item = PeerId> {
-        self.slots.iter().flatten().flat_map(|group| group.members.iter().copied())
+        self.slots
+            .iter()
+            .flatten()
+            .flat_map(|group| group.members.iter().copied())
     }
 
     fn get(&self, slot: usize) -> Option<&Group> {
@@ -93,7 +104,11 @@ struct Packer<'a> {
 
 impl<'a> Packer<'a> {
     fn new(key: &'a GroupKey) -> Packer<'a> {
-        Packer { key, transformed: HashMap::new(), buckets: Vec::new() }
+        Packer {
+            key,
+            transformed: HashMap::new(),
+            buckets: Vec::new(),
+        }
     }
 
     /// Puts `prefix` where it belongs; `false` if it is not said to this group.
@@ -114,7 +129,11 @@ impl<'a> Packer<'a> {
             .entry((Arc::as_ptr(attributes) as usize, source))
             .or_insert_with(|| {
                 let attributes = Arc::new(self.key.export.transform(attributes, route_source)?);
-                buckets.push(Bucket { attributes, source, prefixes: Vec::new() });
+                buckets.push(Bucket {
+                    attributes,
+                    source,
+                    prefixes: Vec::new(),
+                });
                 Some(buckets.len() - 1)
             });
         match bucket {
@@ -135,7 +154,10 @@ fn route_source(peers: &[Option<Peer>], source: PeerId) -> RouteSource {
 }
 
 fn encode_context(key: &GroupKey) -> EncodeContext {
-    EncodeContext { four_octet_as: key.four_octet_as, max_len: key.max_message_len }
+    EncodeContext {
+        four_octet_as: key.four_octet_as,
+        max_len: key.max_message_len,
+    }
 }
 
 /// What a group's turn came to.
@@ -149,7 +171,11 @@ struct GroupTurn {
 
 impl GroupTurn {
     fn withdraw(&mut self, previous_source: Option<PeerId>, prefix: Prefix) {
-        match self.withdrawn.iter_mut().find(|(source, _)| *source == previous_source) {
+        match self
+            .withdrawn
+            .iter_mut()
+            .find(|(source, _)| *source == previous_source)
+        {
             Some((_, prefixes)) => prefixes.push(prefix),
             None => self.withdrawn.push((previous_source, vec![prefix])),
         }
@@ -158,13 +184,21 @@ impl GroupTurn {
 
 impl Rib {
     pub(super) fn leave_group(&mut self, id: PeerId) {
-        let Some(peer) = self.peer_mut(id) else { return };
+        let Some(peer) = self.peer_mut(id) else {
+            return;
+        };
         let Some(slot) = peer.slot.take() else { return };
         peer.member = Default::default();
         if self.groups.leave(id, slot) && slot < MAX_GROUPS - 1 {
             let keep = !(1u64 << slot);
-            self.ipv4.destinations.values_mut().for_each(|entry| entry.advertised &= keep);
-            self.ipv6.destinations.values_mut().for_each(|entry| entry.advertised &= keep);
+            self.ipv4
+                .destinations
+                .values_mut()
+                .for_each(|entry| entry.advertised &= keep);
+            self.ipv6
+                .destinations
+                .values_mut()
+                .for_each(|entry| entry.advertised &= keep);
         }
     }
 
@@ -172,7 +206,10 @@ impl Rib {
     pub(super) fn begin_catch_up(&mut self, id: PeerId) {
         let Some(peer) = self.peer(id) else { return };
         let families = peer.setup.group.families.clone();
-        let table = families.iter().flat_map(|family| self.exportable(*family)).collect();
+        let table = families
+            .iter()
+            .flat_map(|family| self.exportable(*family))
+            .collect();
         if let Some(peer) = self.peer_mut(id) {
             peer.member.table = table;
             peer.member.end_of_rib_due = families;
@@ -182,7 +219,10 @@ impl Rib {
     /// A ROUTE-REFRESH: the family is sent again, even if nothing changed (RFC 2918 §3).
     pub fn refresh(&mut self, id: PeerId, family: Family) {
         let table = self.exportable(family);
-        if let Some(peer) = self.peer_mut(id).filter(|peer| peer.setup.group.families.contains(&family)) {
+        if let Some(peer) = self
+            .peer_mut(id)
+            .filter(|peer| peer.setup.group.families.contains(&family))
+        {
             peer.member.table.extend(table);
         }
     }
@@ -200,12 +240,20 @@ impl Rib {
             return;
         }
         while sink.has_room(id) {
-            let Some(peer) = self.peer_mut(id) else { return };
+            let Some(peer) = self.peer_mut(id) else {
+                return;
+            };
             peer.member.is_lagging = false;
             // A joining member has heard nothing that could be withdrawn.
             let withdraws = peer.member.table.is_empty();
             let due: Vec<Prefix> = if withdraws {
-                let due: Vec<Prefix> = peer.member.dirty.iter().take(CATCH_UP_STEP).copied().collect();
+                let due: Vec<Prefix> = peer
+                    .member
+                    .dirty
+                    .iter()
+                    .take(CATCH_UP_STEP)
+                    .copied()
+                    .collect();
                 due.iter().for_each(|prefix| {
                     peer.member.dirty.remove(prefix);
                 });
@@ -228,8 +276,16 @@ impl Rib {
     }
 
     /// Sends one member the present state of some prefixes; with `withdraws` also what is gone.
-    fn send_from_table(&mut self, id: PeerId, prefixes: &[Prefix], withdraws: bool, sink: &mut impl Sink) {
-        let Some((key, slot)) = self.peer(id).and_then(|peer| Some((peer.setup.group.clone(), peer.slot?)))
+    fn send_from_table(
+        &mut self,
+        id: PeerId,
+        prefixes: &[Prefix],
+        withdraws: bool,
+        sink: &mut impl Sink,
+    ) {
+        let Some((key, slot)) = self
+            .peer(id)
+            .and_then(|peer| Some((peer.setup.group.clone(), peer.slot?)))
         else {
             return;
         };
@@ -254,7 +310,9 @@ impl Rib {
             }
             let context = encode_context(&key);
             let buckets = packer.buckets;
-            let announcements = self.encode(family, &buckets, &context, slot, &mut |prefix| withdrawn.push(prefix));
+            let announcements = self.encode(family, &buckets, &context, slot, &mut |prefix| {
+                withdrawn.push(prefix)
+            });
             for message in update::encode_withdraw(family, withdrawn.iter().copied(), &context) {
                 sink.send(id, &message);
             }
@@ -279,8 +337,9 @@ impl Rib {
         messages: Vec<Bytes>,
         context: &EncodeContext,
     ) -> Vec<Bytes> {
-        let is_next_hop =
-            self.peer(id).is_some_and(|peer| peer.setup.address == bucket.attributes.next_hop.address);
+        let is_next_hop = self
+            .peer(id)
+            .is_some_and(|peer| peer.setup.address == bucket.attributes.next_hop.address);
         if is_next_hop {
             update::encode_withdraw(family, bucket.prefixes.iter().copied(), context)
         } else {
@@ -324,8 +383,10 @@ impl Rib {
         }
         self.mark_lagging(sink);
         if self.config.has_consumer {
-            self.untold.extend(changes4.iter().map(|change| change.key.prefix()));
-            self.untold.extend(changes6.iter().map(|change| change.key.prefix()));
+            self.untold
+                .extend(changes4.iter().map(|change| change.key.prefix()));
+            self.untold
+                .extend(changes6.iter().map(|change| change.key.prefix()));
         }
         for slot in 0..self.groups.slots.len() {
             self.flush_group(slot, Family::Ipv4, &changes4, sink);
@@ -348,8 +409,18 @@ impl Rib {
         }
     }
 
-    fn flush_group<K: Key>(&mut self, slot: usize, family: Family, changes: &[Change<K>], sink: &mut impl Sink) {
-        let Some(group) = self.groups.get(slot).filter(|group| group.key.families.contains(&family)) else {
+    fn flush_group<K: Key>(
+        &mut self,
+        slot: usize,
+        family: Family,
+        changes: &[Change<K>],
+        sink: &mut impl Sink,
+    ) {
+        let Some(group) = self
+            .groups
+            .get(slot)
+            .filter(|group| group.key.families.contains(&family))
+        else {
             return;
         };
         if changes.is_empty() {
@@ -369,8 +440,13 @@ impl Rib {
                 packer.pack(&self.peers, prefix, *source, attributes)
             });
             match best {
-                Some((source, _)) if is_said && was_said && change.previous_source != Some(source) => {
-                    turn.withdrawn_from_source.entry(source).or_default().push(prefix);
+                Some((source, _))
+                    if is_said && was_said && change.previous_source != Some(source) =>
+                {
+                    turn.withdrawn_from_source
+                        .entry(source)
+                        .or_default()
+                        .push(prefix);
                 }
                 _ => {}
             }
@@ -381,12 +457,24 @@ impl Rib {
         }
         let context = encode_context(&key);
         let buckets = packer.buckets;
-        let announcements =
-            self.encode(family, &buckets, &context, slot, &mut |prefix| turn.withdraw(None, prefix));
-        self.send_turn(family, &members, &turn, &buckets, &announcements, &context, sink);
+        let announcements = self.encode(family, &buckets, &context, slot, &mut |prefix| {
+            turn.withdraw(None, prefix)
+        });
+        self.send_turn(
+            family,
+            &members,
+            &turn,
+            &buckets,
+            &announcements,
+            &context,
+            sink,
+        );
     }
 
-    #[allow(clippy::too_many_arguments, reason = "one step of flush_group, split for reading only")]
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "one step of flush_group, split for reading only"
+    )]
     fn send_turn(
         &mut self,
         family: Family,
@@ -403,7 +491,9 @@ impl Rib {
             .map(|(_, prefixes)| update::encode_withdraw(family, prefixes.iter().copied(), context))
             .collect();
         for id in members.iter().copied() {
-            let Some(peer) = self.peers.get_mut(id.0 as usize).and_then(Option::as_mut) else { continue };
+            let Some(peer) = self.peers.get_mut(id.0 as usize).and_then(Option::as_mut) else {
+                continue;
+            };
             if peer.member.is_lagging {
                 let dirty = &mut peer.member.dirty;
                 dirty.extend(turn.withdrawn.iter().flat_map(|(_, prefixes)| prefixes));
@@ -426,7 +516,8 @@ impl Rib {
                 }
                 if bucket.attributes.next_hop.address == address {
                     // RFC 4271 §5.1.3: a peer is not told that it is the next hop itself.
-                    let messages = update::encode_withdraw(family, bucket.prefixes.iter().copied(), context);
+                    let messages =
+                        update::encode_withdraw(family, bucket.prefixes.iter().copied(), context);
                     messages.iter().for_each(|message| sink.send(id, message));
                 } else {
                     messages.iter().for_each(|message| sink.send(id, message));
@@ -437,7 +528,12 @@ impl Rib {
 }
 
 fn exportable<K: Key>(table: &Table<K>) -> Vec<Prefix> {
-    table.destinations.iter().filter(|(_, entry)| entry.best().is_some()).map(|(key, _)| key.prefix()).collect()
+    table
+        .destinations
+        .iter()
+        .filter(|(_, entry)| entry.best().is_some())
+        .map(|(key, _)| key.prefix())
+        .collect()
 }
 
 fn state<K: Key>(
@@ -449,11 +545,19 @@ fn state<K: Key>(
         return (false, None);
     };
     let was_said = slot >= MAX_GROUPS - 1 || entry.advertised & bit(slot) != 0;
-    (was_said, entry.best().map(|path| (path.source, path.attributes.clone())))
+    (
+        was_said,
+        entry
+            .best()
+            .map(|path| (path.source, path.attributes.clone())),
+    )
 }
 
 fn set_advertised<K: Key>(table: &mut Table<K>, prefix: &Prefix, slot: usize, is_said: bool) {
-    let Some(entry) = K::from_prefix(prefix).and_then(|key| table.destinations.get_mut(&key)) else { return };
+    let Some(entry) = K::from_prefix(prefix).and_then(|key| table.destinations.get_mut(&key))
+    else {
+        return;
+    };
     if is_said {
         entry.advertised |= bit(slot);
     } else {
@@ -464,7 +568,9 @@ fn set_advertised<K: Key>(table: &mut Table<K>, prefix: &Prefix, slot: usize, is
 /// After all groups heard of the changes: destinations nobody needs any more go.
 fn settle<K: Key>(table: &mut Table<K>, changes: &[Change<K>]) {
     for change in changes {
-        let Some(entry) = table.destinations.get_mut(&change.key) else { continue };
+        let Some(entry) = table.destinations.get_mut(&change.key) else {
+            continue;
+        };
         entry.is_changed = false;
         if entry.paths.is_empty() {
             table.destinations.remove(&change.key);

@@ -15,7 +15,9 @@ pub struct Interner {
 
 impl Interner {
     pub fn intern(&mut self, attributes: PathAttributes) -> Arc<PathAttributes> {
-        self.sets.get_or_insert_with(&attributes, |attributes| Arc::new(attributes.clone())).clone()
+        self.sets
+            .get_or_insert_with(&attributes, |attributes| Arc::new(attributes.clone()))
+            .clone()
     }
 
     /// Drops sets that no route uses, each time their number has doubled: the cost is spread over

@@ -109,19 +109,30 @@ pub fn decide(candidates: &[Candidate<'_>]) -> Option<Verdict> {
     round.keep_best(Step::LocalPref, |a, b| b.local_pref().cmp(&a.local_pref()));
     // (a) an AS_SET counts as one AS.
     round.keep_best(Step::AsPathLength, |a, b| {
-        a.attributes.as_path.length().cmp(&b.attributes.as_path.length())
+        a.attributes
+            .as_path
+            .length()
+            .cmp(&b.attributes.as_path.length())
     });
-    round.keep_best(Step::Origin, |a, b| a.attributes.origin.cmp(&b.attributes.origin));
+    round.keep_best(Step::Origin, |a, b| {
+        a.attributes.origin.cmp(&b.attributes.origin)
+    });
     round.eliminate_by_med();
     round.keep_best(Step::EbgpOverIbgp, |a, b| b.is_ebgp.cmp(&a.is_ebgp));
     round.keep_best(Step::IgpCost, |a, b| a.igp_cost.cmp(&b.igp_cost));
     round.keep_best(Step::RouterId, |a, b| a.identifier().cmp(&b.identifier()));
     round.keep_best(Step::ClusterListLength, |a, b| {
-        a.attributes.cluster_list.len().cmp(&b.attributes.cluster_list.len())
+        a.attributes
+            .cluster_list
+            .len()
+            .cmp(&b.attributes.cluster_list.len())
     });
     round.keep_best(Step::PeerAddress, |a, b| a.address.cmp(&b.address));
     let best = *round.left.first()?;
-    Some(Verdict { best, eliminated_at: round.eliminated_at })
+    Some(Verdict {
+        best,
+        eliminated_at: round.eliminated_at,
+    })
 }
 
 struct Round<'a> {
@@ -140,13 +151,18 @@ impl<'a> Round<'a> {
         if self.left.len() < 2 {
             return;
         }
-        let Some(best) =
-            self.left.iter().copied().min_by(|a, b| compare(&self.candidates[*a], &self.candidates[*b]))
+        let Some(best) = self
+            .left
+            .iter()
+            .copied()
+            .min_by(|a, b| compare(&self.candidates[*a], &self.candidates[*b]))
         else {
             return;
         };
         let candidates = self.candidates;
-        self.drop_where(step, |index| compare(&candidates[best], &candidates[index]) == Ordering::Less);
+        self.drop_where(step, |index| {
+            compare(&candidates[best], &candidates[index]) == Ordering::Less
+        });
     }
 
     /// (c): among routes of one neighbouring AS only those with the lowest MED stay.

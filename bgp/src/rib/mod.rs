@@ -121,14 +121,20 @@ impl Rib {
 
     /// Makes the routes of our own exactly these.
     pub fn set_originated(&mut self, originated: BTreeMap<Prefix, Originated>) {
-        let gone: Vec<Prefix> =
-            self.originated.keys().filter(|prefix| !originated.contains_key(prefix)).copied().collect();
+        let gone: Vec<Prefix> = self
+            .originated
+            .keys()
+            .filter(|prefix| !originated.contains_key(prefix))
+            .copied()
+            .collect();
         for prefix in gone {
             self.withdraw_path(PeerId::LOCAL, &prefix);
         }
         for (prefix, route) in &originated {
             if self.originated.get(prefix) != Some(route) {
-                let attributes = self.interner.intern(PathAttributes::originated(route.next_hop));
+                let attributes = self
+                    .interner
+                    .intern(PathAttributes::originated(route.next_hop));
                 self.insert_path(PeerId::LOCAL, prefix, &attributes, None);
             }
         }
@@ -199,10 +205,15 @@ impl Rib {
         attributes: PathAttributes,
         prefixes: impl Iterator<Item = Prefix>,
     ) {
-        let Some(peer) = self.peers.get(id.0 as usize).and_then(Option::as_ref) else { return };
+        let Some(peer) = self.peers.get(id.0 as usize).and_then(Option::as_ref) else {
+            return;
+        };
         let import = peer.setup.import.clone();
         let attributes = self.interner.intern(attributes);
-        let attribute_verdict = import.context(&self.config).check_attributes(&attributes).err();
+        let attribute_verdict = import
+            .context(&self.config)
+            .check_attributes(&attributes)
+            .err();
         for prefix in prefixes {
             let verdict = match &attribute_verdict {
                 Some(rejection) => Some(rejection.clone()),
@@ -237,8 +248,11 @@ impl Rib {
             return;
         }
         self.flush_changes(sink);
-        let waiting: Vec<PeerId> =
-            self.groups.members().filter(|id| self.peer(*id).is_some_and(|peer| peer.member.is_waiting())).collect();
+        let waiting: Vec<PeerId> = self
+            .groups
+            .members()
+            .filter(|id| self.peer(*id).is_some_and(|peer| peer.member.is_waiting()))
+            .collect();
         for id in waiting {
             self.resume(id, sink);
         }
@@ -255,7 +269,10 @@ impl Rib {
             .into_iter()
             .map(|prefix| {
                 self.untold.remove(&prefix);
-                LearnedRoute { prefix, best: self.best_learned(&prefix) }
+                LearnedRoute {
+                    prefix,
+                    best: self.best_learned(&prefix),
+                }
             })
             .collect()
     }
@@ -269,7 +286,8 @@ impl Rib {
             Family::Ipv4 => self.ipv4.best(prefix),
             Family::Ipv6 => self.ipv6.best(prefix),
         };
-        best.filter(|path| path.source != PeerId::LOCAL).map(|path| path.attributes.clone())
+        best.filter(|path| path.source != PeerId::LOCAL)
+            .map(|path| path.attributes.clone())
     }
 
     pub fn peer(&self, id: PeerId) -> Option<&Peer> {

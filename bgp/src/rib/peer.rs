@@ -98,7 +98,12 @@ pub struct Peer {
 
 impl Peer {
     pub fn new(setup: PeerSetup, slot: usize) -> Peer {
-        Peer { setup, slot: Some(slot), member: Member::default(), counts: Default::default() }
+        Peer {
+            setup,
+            slot: Some(slot),
+            member: Member::default(),
+            counts: Default::default(),
+        }
     }
 
     /// A new session of a peer whose routes may still be here.
@@ -126,20 +131,26 @@ impl Peer {
         if self.setup.ebgp {
             RouteSource::Ebgp
         } else {
-            RouteSource::Ibgp { client: self.setup.client, router_id: self.setup.router_id }
+            RouteSource::Ibgp {
+                client: self.setup.client,
+                router_id: self.setup.router_id,
+            }
         }
     }
 }
 
 /// Index of the best eligible path.
 pub fn decide(peers: &[Option<Peer>], paths: &[Path]) -> Option<usize> {
-    let eligible: SmallVec<[usize; 4]> =
-        (0..paths.len()).filter(|index| !paths[*index].is_rejected).collect();
+    let eligible: SmallVec<[usize; 4]> = (0..paths.len())
+        .filter(|index| !paths[*index].is_rejected)
+        .collect();
     if let [only] = eligible[..] {
         return Some(only);
     }
-    let candidates: SmallVec<[Candidate<'_>; 4]> =
-        eligible.iter().map(|index| candidate(peers, &paths[*index])).collect();
+    let candidates: SmallVec<[Candidate<'_>; 4]> = eligible
+        .iter()
+        .map(|index| candidate(peers, &paths[*index]))
+        .collect();
     decision::decide(&candidates).map(|verdict| eligible[verdict.best])
 }
 

@@ -39,7 +39,11 @@ impl Rib {
     /// Paths in the order of their prefixes, the best of each prefix first.
     pub fn show(&self, selection: Selection) -> Vec<ShownPath> {
         let mut shown = Vec::new();
-        let wants = |family: Family| selection.prefix.is_none_or(|prefix| prefix.family() == family);
+        let wants = |family: Family| {
+            selection
+                .prefix
+                .is_none_or(|prefix| prefix.family() == family)
+        };
         if wants(Family::Ipv4) {
             self.show_table(&self.ipv4, selection, &mut shown);
         }
@@ -49,7 +53,12 @@ impl Rib {
         shown
     }
 
-    fn show_table<K: Key>(&self, table: &Table<K>, selection: Selection, shown: &mut Vec<ShownPath>) {
+    fn show_table<K: Key>(
+        &self,
+        table: &Table<K>,
+        selection: Selection,
+        shown: &mut Vec<ShownPath>,
+    ) {
         if let Some(prefix) = selection.prefix {
             let entry = K::from_prefix(&prefix).and_then(|key| table.destinations.get(&key));
             if let Some(entry) = entry {
@@ -73,13 +82,20 @@ impl Rib {
         received_from: Option<PeerId>,
         shown: &mut Vec<ShownPath>,
     ) {
-        let eligible: SmallVec<[&Path; 4]> =
-            destination.paths.iter().filter(|path| !path.is_rejected).collect();
-        let candidates: SmallVec<[Candidate<'_>; 4]> =
-            eligible.iter().map(|path| candidate(&self.peers, path)).collect();
+        let eligible: SmallVec<[&Path; 4]> = destination
+            .paths
+            .iter()
+            .filter(|path| !path.is_rejected)
+            .collect();
+        let candidates: SmallVec<[Candidate<'_>; 4]> = eligible
+            .iter()
+            .map(|path| candidate(&self.peers, path))
+            .collect();
         let verdict = decision::decide(&candidates);
         let step_of = |path: &Path| {
-            let index = eligible.iter().position(|eligible| eligible.source == path.source)?;
+            let index = eligible
+                .iter()
+                .position(|eligible| eligible.source == path.source)?;
             verdict.as_ref()?.deciding_step(index)
         };
         for (index, path) in destination.paths.iter().enumerate() {
@@ -92,18 +108,31 @@ impl Rib {
                 attributes: path.attributes.clone(),
                 is_best: index == 0 && !path.is_rejected,
                 is_stale: path.is_stale,
-                rejection: self.rejections.get(&(path.source, prefix)).filter(|_| path.is_rejected).cloned(),
+                rejection: self
+                    .rejections
+                    .get(&(path.source, prefix))
+                    .filter(|_| path.is_rejected)
+                    .cloned(),
                 deciding_step: step_of(path),
             });
         }
     }
 
     /// What a peer hears, with the attributes it gets.
-    pub fn show_advertised(&self, id: PeerId, only: Option<Prefix>) -> Vec<(Prefix, PathAttributes)> {
-        let Some(peer) = self.peer(id) else { return Vec::new() };
+    pub fn show_advertised(
+        &self,
+        id: PeerId,
+        only: Option<Prefix>,
+    ) -> Vec<(Prefix, PathAttributes)> {
+        let Some(peer) = self.peer(id) else {
+            return Vec::new();
+        };
         let group = &peer.setup.group;
         let mut shown = Vec::new();
-        for path in self.show(Selection { prefix: only, received_from: None }) {
+        for path in self.show(Selection {
+            prefix: only,
+            received_from: None,
+        }) {
             let is_own_back = path.peer == Some(peer.setup.address);
             let is_next_hop = path.attributes.next_hop.address == peer.setup.address;
             if !path.is_best
@@ -126,7 +155,10 @@ impl Rib {
 
     /// The prefixes a peer was told.
     pub(super) fn advertised(&self, id: PeerId) -> Vec<Prefix> {
-        self.show_advertised(id, None).into_iter().map(|(prefix, _)| prefix).collect()
+        self.show_advertised(id, None)
+            .into_iter()
+            .map(|(prefix, _)| prefix)
+            .collect()
     }
 
     fn source_of(&self, address: Option<IpAddr>) -> crate::policy::propagate::RouteSource {
@@ -134,11 +166,15 @@ impl Rib {
             .iter()
             .flatten()
             .find(|peer| Some(peer.setup.address) == address)
-            .map_or(crate::policy::propagate::RouteSource::Local, |peer| peer.source())
+            .map_or(crate::policy::propagate::RouteSource::Local, |peer| {
+                peer.source()
+            })
     }
 
     pub fn counts(&self, id: PeerId, family: Family) -> Counts {
-        self.peer(id).map(|peer| peer.counts(family)).unwrap_or_default()
+        self.peer(id)
+            .map(|peer| peer.counts(family))
+            .unwrap_or_default()
     }
 
     /// How many prefixes each member was told, by family; one pass over the table for all of them.
@@ -174,7 +210,10 @@ impl Rib {
                 mask &= mask - 1;
             }
             // A route is not said back to where it came from.
-            let source = entry.best().map(|path| path.source).filter(|id| *id != PeerId::LOCAL);
+            let source = entry
+                .best()
+                .map(|path| path.source)
+                .filter(|id| *id != PeerId::LOCAL);
             if let Some(source) = source
                 && let Some(slot) = self.peer(source).and_then(|peer| peer.slot)
                 && entry.advertised & (1 << slot.min(63)) != 0

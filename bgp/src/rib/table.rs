@@ -41,7 +41,10 @@ impl Key for Key4 {
     }
 
     fn prefix(self) -> Prefix {
-        Prefix::V4 { bits: self.bits, length: self.length }
+        Prefix::V4 {
+            bits: self.bits,
+            length: self.length,
+        }
     }
 }
 
@@ -54,7 +57,10 @@ impl Key for Key6 {
     }
 
     fn prefix(self) -> Prefix {
-        Prefix::V6 { bits: self.bits, length: self.length }
+        Prefix::V6 {
+            bits: self.bits,
+            length: self.length,
+        }
     }
 }
 
@@ -103,7 +109,10 @@ pub struct Table<K> {
 impl<K> Default for Table<K> {
     fn default() -> Self {
         // A seeded hasher: a peer that chooses prefixes must not be able to choose collisions.
-        Table { destinations: HashMap::default(), changes: Vec::new() }
+        Table {
+            destinations: HashMap::default(),
+            changes: Vec::new(),
+        }
     }
 }
 
@@ -127,11 +136,22 @@ impl<K: Key> Table<K> {
         is_rejected: bool,
         decide: impl Fn(&[Path]) -> Option<usize>,
     ) -> Inserted {
-        let Some(key) = K::from_prefix(prefix) else { return Inserted { previous: None } };
+        let Some(key) = K::from_prefix(prefix) else {
+            return Inserted { previous: None };
+        };
         let destination = self.destinations.entry(key).or_default();
         let before = BestBefore::of(destination);
-        let path = Path { attributes: attributes.clone(), source, is_rejected, is_stale: false };
-        let previous = match destination.paths.iter_mut().find(|path| path.source == source) {
+        let path = Path {
+            attributes: attributes.clone(),
+            source,
+            is_rejected,
+            is_stale: false,
+        };
+        let previous = match destination
+            .paths
+            .iter_mut()
+            .find(|path| path.source == source)
+        {
             Some(existing) => {
                 let previous = !existing.is_rejected;
                 *existing = path;
@@ -156,7 +176,10 @@ impl<K: Key> Table<K> {
         let key = K::from_prefix(prefix)?;
         let destination = self.destinations.get_mut(&key)?;
         let before = BestBefore::of(destination);
-        let index = destination.paths.iter().position(|path| path.source == source)?;
+        let index = destination
+            .paths
+            .iter()
+            .position(|path| path.source == source)?;
         let removed = destination.paths.swap_remove(index);
         Self::settle(&mut self.changes, key, destination, before, decide);
         if destination.paths.is_empty() && !destination.is_changed {
@@ -167,7 +190,11 @@ impl<K: Key> Table<K> {
 
     pub fn mark_stale(&mut self, source: PeerId) {
         for destination in self.destinations.values_mut() {
-            for path in destination.paths.iter_mut().filter(|path| path.source == source) {
+            for path in destination
+                .paths
+                .iter_mut()
+                .filter(|path| path.source == source)
+            {
                 path.is_stale = true;
             }
         }
@@ -177,7 +204,10 @@ impl<K: Key> Table<K> {
         self.destinations
             .iter()
             .filter(|(_, destination)| {
-                destination.paths.iter().any(|path| path.source == source && matches(path))
+                destination
+                    .paths
+                    .iter()
+                    .any(|path| path.source == source && matches(path))
             })
             .map(|(key, _)| key.prefix())
             .collect()
@@ -195,11 +225,17 @@ impl<K: Key> Table<K> {
         if !has_one_path && let Some(best) = decide(&destination.paths) {
             destination.paths.swap(0, best);
         } else if !has_one_path && let Some(first) = destination.paths.first() {
-            debug_assert!(first.is_rejected, "no best path although the first is eligible");
+            debug_assert!(
+                first.is_rejected,
+                "no best path although the first is eligible"
+            );
         }
         if before != BestBefore::of(destination) && !destination.is_changed {
             destination.is_changed = true;
-            changes.push(Change { key, previous_source: before.source });
+            changes.push(Change {
+                key,
+                previous_source: before.source,
+            });
         }
     }
 }
@@ -219,7 +255,10 @@ impl BestBefore {
                 source: Some(path.source),
                 attributes: Arc::as_ptr(&path.attributes) as usize,
             },
-            None => BestBefore { source: None, attributes: 0 },
+            None => BestBefore {
+                source: None,
+                attributes: 0,
+            },
         }
     }
 }

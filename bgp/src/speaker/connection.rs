@@ -108,8 +108,19 @@ impl Connection {
             has_update: has_update.clone(),
             sent: 0,
         };
-        tokio::spawn(write_all(write, outbox.clone(), inbound, core_wakeup, send_hold));
-        Connection { outbox, gate, has_update, reader: tokio::spawn(reader.run()) }
+        tokio::spawn(write_all(
+            write,
+            outbox.clone(),
+            inbound,
+            core_wakeup,
+            send_hold,
+        ));
+        Connection {
+            outbox,
+            gate,
+            has_update,
+            reader: tokio::spawn(reader.run()),
+        }
     }
 
     /// Stops reading and, after `last` is written, closes. Nothing of the reader reaches the core
@@ -156,7 +167,10 @@ impl Reader {
             let mut routes = Vec::new();
             let outcome = self.take_frames(&mut buffer, &mut routes).await;
             if !routes.is_empty() {
-                let batch = CoreInput::Routes { peer: self.peer, operations: routes };
+                let batch = CoreInput::Routes {
+                    peer: self.peer,
+                    operations: routes,
+                };
                 if self.core.send(batch).await.is_err() {
                     return Ok(());
                 }
@@ -199,7 +213,8 @@ impl Reader {
             MessageKind::Open => self.send(Inbound::Open(Open::decode(&frame.body)?)).await,
             MessageKind::Keepalive => self.send(Inbound::Keepalive).await,
             MessageKind::Notification => {
-                self.send(Inbound::Notification(Notification::decode(&frame.body)?)).await;
+                self.send(Inbound::Notification(Notification::decode(&frame.body)?))
+                    .await;
             }
             MessageKind::RouteRefresh => {
                 if let Some(refresh) = RouteRefresh::decode(&frame.body)? {
@@ -223,7 +238,11 @@ impl Reader {
             return now;
         }
         let sent = self.sent;
-        let gate = self.gate.wait_for(|gate| gate.processed >= sent).await.ok()?;
+        let gate = self
+            .gate
+            .wait_for(|gate| gate.processed >= sent)
+            .await
+            .ok()?;
         gate.established
     }
 }
@@ -246,12 +265,17 @@ fn decode_routes(
     for announcement in update.announced {
         let prefixes = announcement.nlri.iter();
         match routes.last_mut() {
-            Some(RouteOperation::Announce(attributes, known)) if **attributes == announcement.attributes => {
+            Some(RouteOperation::Announce(attributes, known))
+                if **attributes == announcement.attributes =>
+            {
                 known.extend(prefixes);
             }
             _ => {
                 let prefixes = prefixes.collect();
-                routes.push(RouteOperation::Announce(Box::new(announcement.attributes), prefixes));
+                routes.push(RouteOperation::Announce(
+                    Box::new(announcement.attributes),
+                    prefixes,
+                ));
             }
         }
     }
@@ -304,7 +328,10 @@ async fn write_batch(
 }
 
 async fn write_slices(write: &mut OwnedWriteHalf, messages: &[Bytes]) -> std::io::Result<()> {
-    let mut slices: Vec<IoSlice<'_>> = messages.iter().map(|message| IoSlice::new(message)).collect();
+    let mut slices: Vec<IoSlice<'_>> = messages
+        .iter()
+        .map(|message| IoSlice::new(message))
+        .collect();
     let mut left = &mut slices[..];
     while !left.is_empty() {
         let written = write.write_vectored(left).await?;

@@ -20,7 +20,9 @@ pub struct Listener {
 
 impl Listener {
     pub fn spawn(address: SocketAddr, core: mpsc::WeakSender<CoreInput>) -> Listener {
-        Listener { task: tokio::spawn(listen(address, core)) }
+        Listener {
+            task: tokio::spawn(listen(address, core)),
+        }
     }
 }
 
@@ -39,7 +41,10 @@ async fn listen(address: SocketAddr, core: mpsc::WeakSender<CoreInput>) {
                 let problem = format!("cannot listen on {address}: {error}");
                 if last_error.as_ref() != Some(&problem) {
                     warn!(%address, %error, "cannot listen, retrying");
-                    let report = CoreInput::Listening { address, problem: Some(problem.clone()) };
+                    let report = CoreInput::Listening {
+                        address,
+                        problem: Some(problem.clone()),
+                    };
                     if !tell(&core, report).await {
                         return;
                     }
@@ -50,7 +55,15 @@ async fn listen(address: SocketAddr, core: mpsc::WeakSender<CoreInput>) {
         }
     };
     info!(%address, "listening");
-    if !tell(&core, CoreInput::Listening { address, problem: None }).await {
+    if !tell(
+        &core,
+        CoreInput::Listening {
+            address,
+            problem: None,
+        },
+    )
+    .await
+    {
         return;
     }
     loop {

@@ -13,6 +13,7 @@
 //! stops reading and TCP pushes back; an outbox: its peer is skipped and catches up from the table;
 //! events: the RIB remembers which prefixes are untold.
 
+mod capability_name;
 pub mod config;
 mod connection;
 mod core;
@@ -100,7 +101,9 @@ impl Speaker {
     }
 
     pub async fn routes(&self, selection: RouteSelection) -> Vec<RouteStatus> {
-        self.ask(|reply| Command::Routes(selection, reply)).await.unwrap_or_default()
+        self.ask(|reply| Command::Routes(selection, reply))
+            .await
+            .unwrap_or_default()
     }
 
     /// What does not work at the moment, e.g. an address that cannot be listened on.

@@ -35,7 +35,10 @@ pub const CONTROL_QUEUE: usize = 16;
 #[derive(Debug)]
 pub enum Control {
     Incoming(TcpStream),
-    Reconfigure { session: Box<SessionConfig>, transport: Transport },
+    Reconfigure {
+        session: Box<SessionConfig>,
+        transport: Transport,
+    },
     /// Ends the session; the peer stays configured.
     Cease(Notification),
     /// Ends the session and the task.
@@ -143,7 +146,10 @@ impl PeerTask {
             }
             Control::Cease(notification) => self.feed(Input::Cease { notification }).await,
             Control::RequestRefresh(refresh) => {
-                let established = self.session.established().filter(|(_, negotiated)| negotiated.route_refresh);
+                let established = self
+                    .session
+                    .established()
+                    .filter(|(_, negotiated)| negotiated.route_refresh);
                 if let Some((connection, _)) = established
                     && let Some((connection, _)) = self.connections.get(&connection)
                 {
@@ -158,10 +164,14 @@ impl PeerTask {
         let input = match inbound {
             Inbound::Open(open) => Input::OpenReceived { connection, open },
             Inbound::Keepalive => Input::KeepaliveReceived { connection },
-            Inbound::Notification(notification) => {
-                Input::NotificationReceived { connection, notification }
-            }
-            Inbound::Refresh(refresh) => Input::RefreshReceived { connection, refresh },
+            Inbound::Notification(notification) => Input::NotificationReceived {
+                connection,
+                notification,
+            },
+            Inbound::Refresh(refresh) => Input::RefreshReceived {
+                connection,
+                refresh,
+            },
             Inbound::Update => {
                 if let Some((live, _)) = self.connections.get(&connection) {
                     live.has_update.store(false, Ordering::Release);
@@ -172,8 +182,11 @@ impl PeerTask {
             Inbound::Closed => Input::Closed { connection },
             Inbound::SendHoldExpired => Input::SendHoldExpired { connection },
         };
+        let is_over = matches!(input, Input::Closed { .. } | Input::SendHoldExpired { .. });
         self.feed(input).await;
-        if let Some((live, processed)) = self.connections.get_mut(&connection) {
+        if is_over {
+            self.close(connection, None).await;
+        } else if let Some((live, processed)) = self.connections.get_mut(&connection) {
             *processed += 1;
             let processed = *processed;
             live.gate.send_modify(|gate| gate.processed = processed);
@@ -209,7 +222,10 @@ impl PeerTask {
         };
         let id = ConnectionId(self.next_connection);
         self.next_connection += 1;
-        let inbound = InboundSender { connection: id, queue: self.inbound_sender.clone() };
+        let inbound = InboundSender {
+            connection: id,
+            queue: self.inbound_sender.clone(),
+        };
         let send_hold = self.session.config().send_hold_time;
         let connection = Connection::spawn(
             stream,
@@ -220,7 +236,13 @@ impl PeerTask {
             send_hold,
         );
         self.connections.insert(id, (connection, 0));
-        self.feed(Input::Connected { connection: id, direction, local, remote }).await;
+        self.feed(Input::Connected {
+            connection: id,
+            direction,
+            local,
+            remote,
+        })
+        .await;
     }
 
     async fn feed(&mut self, input: Input) {
@@ -240,49 +262,58 @@ impl PeerTask {
                 }
                 Action::SendOpen { connection, open } => self.push(connection, open.encode()),
                 Action::SendKeepalive { connection } => self.push(connection, frame::keepalive()),
-                Action::SendNotification { connection, notification } => {
+                Action::SendNotification {
+                    connection,
+                    notification,
+                } => {
                     self.close(connection, Some(&notification)).await;
                 }
                 Action::Close { connection } => self.close(connection, None).await,
-                Action::Established { connection, negotiated } => {
+                Action::Established {
+                    connection,
+                    negotiated,
+                } => {
                     let context = UpdateContext {
                         four_octet_as: negotiated.four_octet_as,
                         ebgp: negotiated.remote_asn != self.session.config().local_asn,
                     };
                     if let Some(outbox) = self.outbox(connection) {
                         let negotiated = Box::new(negotiated);
-                        self.tell(CoreInput::Established { peer: self.id, negotiated, outbox }).await;
+                        self.tell(CoreInput::Established {
+                            peer: self.id,
+                            negotiated,
+                            outbox,
+                        })
+                        .await;
                     }
                     // After the core knows the peer: its routes must not come first.
                     if let Some((live, processed)) = self.connections.get(&connection) {
-                        live.gate.send_replace(Gate { processed: *processed, established: Some(context) });
+                        live.gate.send_replace(Gate {
+                            processed: *processed,
+                            established: Some(context),
+                        });
                     }
                 }
                 Action::Down { connection, reason } => {
                     // The reader must be gone before the core hears of it, or routes could follow.
-                    if let Some((live, processed)) = self.connections.remove(&connection) {
-                        let last = match &reason {
-                            crate::fsm::session::DownReason::NotificationSent(_) => {
-                                self.last_words(connection)
-                            }
-                            _ => None,
-                        };
-                        let _ = processed;
-                        live.close(last).await;
-                    }
-                    self.tell(CoreInput::Down { peer: self.id, reason }).await;
+                    self.close(connection, None).await;
+                    self.tell(CoreInput::Down {
+                        peer: self.id,
+                        reason,
+                    })
+                    .await;
                 }
                 Action::RefreshRequested { refresh, .. } => {
-                    self.tell(CoreInput::Refresh { peer: self.id, refresh }).await;
+                    self.tell(CoreInput::Refresh {
+                        peer: self.id,
+                        refresh,
+                    })
+                    .await;
                 }
                 Action::StateChanged { from, to } => self.show_state(from, to).await,
                 Action::ErrorNoted { error } => self.note_error(error).await,
             }
         }
-    }
-
-    fn last_words(&mut self, _connection: ConnectionId) -> Option<bytes::Bytes> {
-        None
     }
 
     async fn show_state(&mut self, from: State, to: State) {
@@ -291,12 +322,17 @@ impl PeerTask {
         } else {
             debug!(peer = %self.label, ?from, ?to, "session state changed");
         }
-        self.tell(CoreInput::StateChanged { peer: self.id, to }).await;
+        self.tell(CoreInput::StateChanged { peer: self.id, to })
+            .await;
     }
 
     async fn note_error(&mut self, error: LastError) {
         info!(peer = %self.label, notification = %error.notification, sent = error.sent, reason = error.reason, "session error");
-        self.tell(CoreInput::ErrorNoted { peer: self.id, error }).await;
+        self.tell(CoreInput::ErrorNoted {
+            peer: self.id,
+            error,
+        })
+        .await;
     }
 
     async fn close(&mut self, connection: ConnectionId, notification: Option<&Notification>) {
@@ -312,7 +348,9 @@ impl PeerTask {
     }
 
     fn outbox(&self, connection: ConnectionId) -> Option<Arc<Outbox>> {
-        self.connections.get(&connection).map(|(live, _)| live.outbox.clone())
+        self.connections
+            .get(&connection)
+            .map(|(live, _)| live.outbox.clone())
     }
 
     async fn tell(&self, input: CoreInput) {

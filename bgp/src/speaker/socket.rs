@@ -29,7 +29,11 @@ pub struct Transport {
 /// # Errors
 /// What the kernel said, e.g. that the address is not there or in use.
 pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
@@ -49,7 +53,10 @@ pub async fn dial(transport: Transport) -> io::Result<TcpStream> {
         SocketAddr::V4(_) => TcpSocket::new_v4()?,
         SocketAddr::V6(_) => TcpSocket::new_v6()?,
     };
-    if let Some(local) = transport.local.filter(|local| local.is_ipv4() == transport.remote.is_ipv4()) {
+    if let Some(local) = transport
+        .local
+        .filter(|local| local.is_ipv4() == transport.remote.is_ipv4())
+    {
         socket.bind(SocketAddr::new(local, 0))?;
     }
     set_options(&SockRef::from(&socket), &transport)?;
@@ -67,7 +74,11 @@ pub fn prepare(stream: &TcpStream, transport: &Transport) -> io::Result<()> {
 fn set_options(socket: &SockRef<'_>, transport: &Transport) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
     // RFC 5082 §3: with GTSM everything leaves with 255.
-    let ttl = if transport.ttl_security_hops.is_some() { 255 } else { u32::from(transport.ttl) };
+    let ttl = if transport.ttl_security_hops.is_some() {
+        255
+    } else {
+        u32::from(transport.ttl)
+    };
     let is_ipv4 = transport.remote.is_ipv4();
     if is_ipv4 {
         socket.set_ttl_v4(ttl)?;
@@ -83,7 +94,10 @@ fn set_options(socket: &SockRef<'_>, transport: &Transport) -> io::Result<()> {
     Ok(())
 }
 
-#[allow(unsafe_code, reason = "IP_MINTTL and IPV6_MINHOPCOUNT have no safe wrapper")]
+#[allow(
+    unsafe_code,
+    reason = "IP_MINTTL and IPV6_MINHOPCOUNT have no safe wrapper"
+)]
 fn set_min_ttl(socket: &SockRef<'_>, is_ipv4: bool, least: libc::c_int) -> io::Result<()> {
     const IPV6_MINHOPCOUNT: libc::c_int = 73;
     let (level, option) = if is_ipv4 {
@@ -102,7 +116,11 @@ fn set_min_ttl(socket: &SockRef<'_>, is_ipv4: bool, least: libc::c_int) -> io::R
             size_of::<libc::c_int>() as libc::socklen_t,
         )
     };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 #[cfg(test)]
