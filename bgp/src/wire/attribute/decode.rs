@@ -141,24 +141,21 @@ pub(in crate::wire) fn decode<'a>(
 impl<'a> AttributeBlock<'a> {
     /// The well-known mandatory attribute that is missing for prefixes in MP_REACH_NLRI or, if
     /// `classic`, in the NLRI field, where NEXT_HOP is mandatory too.
-    pub(in crate::wire) fn missing_mandatory(&self, classic: bool) -> Option<Fault<'static>> {
-        let (code, reason): (&'static u8, _) = if self.origin.is_none() {
-            (&code::ORIGIN, "ORIGIN is missing")
+    pub(in crate::wire) fn missing_mandatory(&self, classic: bool) -> Option<AttributeError> {
+        let (code, reason) = if self.origin.is_none() {
+            (code::ORIGIN, "ORIGIN is missing")
         } else if self.as_path.is_none() {
-            (&code::AS_PATH, "AS_PATH is missing")
+            (code::AS_PATH, "AS_PATH is missing")
         } else if classic && self.next_hop.is_none() {
-            (&code::NEXT_HOP, "NEXT_HOP is missing")
+            (code::NEXT_HOP, "NEXT_HOP is missing")
         } else {
             return None;
         };
-        Some(Fault {
-            error: AttributeError {
-                code: *code,
-                treat_as_withdraw: true,
-                reason,
-            },
-            subcode: update::MISSING_WELL_KNOWN,
-            octets: std::slice::from_ref(code),
+        // RFC 7606 §3 (d).
+        Some(AttributeError {
+            code,
+            treat_as_withdraw: true,
+            reason,
         })
     }
 
