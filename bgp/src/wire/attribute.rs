@@ -1,16 +1,18 @@
 //! Path attributes (RFC 4271 §4.3, §5): the values a route carries.
 //!
-//! The values are here; octets become values in `decode` and values octets in `encode`. What a
-//! session may see of a route is decided before encoding: all that is set here is sent.
+//! The values are here; `value` reads one attribute, `decode` a whole block, and `encode` writes
+//! one. What a session may see of a route is decided before encoding: all that is set here is sent.
 
 mod decode;
 mod encode;
+mod value;
 
-pub(super) use decode::{AttributeBlock, MpReach, decode};
+pub(super) use decode::{AttributeBlock, decode};
 pub(super) use encode::{
     MAX_ATTRIBUTE_HEADER_LEN, encode_attributes, mp_reach_head, mp_unreach_head, put_mp_reach,
     put_mp_unreach,
 };
+pub(super) use value::MpReach;
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -134,12 +136,19 @@ pub struct UnknownAttribute {
 pub struct Partial(u64);
 
 impl Partial {
-    fn insert(&mut self, code: u8) {
-        self.0 |= 1u64.checked_shl(u32::from(code)).unwrap_or(0);
+    fn set(&mut self, code: u8, is_partial: bool) {
+        if is_partial {
+            self.0 |= Partial::bit(code);
+        }
     }
 
     fn contains(self, code: u8) -> bool {
-        self.0 & 1u64.checked_shl(u32::from(code)).unwrap_or(0) != 0
+        self.0 & Partial::bit(code) != 0
+    }
+
+    /// All codes we know are below 64.
+    fn bit(code: u8) -> u64 {
+        1u64.checked_shl(u32::from(code)).unwrap_or(0)
     }
 }
 

@@ -109,24 +109,27 @@ fn announce<'a>(
         Some(MpReach::Foreign) => announces_foreign = true,
         Some(MpReach::Ours { .. }) | None => {}
     }
-    if !runs.is_empty()
-        && let Some(fault) = block.missing_mandatory(!nlri.is_empty())
-    {
-        block.faults.push(fault);
-    }
+    let faults = std::mem::take(&mut block.faults);
     update
         .errors
-        .extend(block.faults.iter().map(|fault| fault.error.clone()));
-    let faults = std::mem::take(&mut block.faults);
+        .extend(faults.iter().map(|fault| fault.error.clone()));
+    let mut withdraw = false;
     if let Some(fault) = faults.into_iter().find(|f| f.error.treat_as_withdraw) {
         if runs.is_empty() && !announces_foreign {
             // RFC 7606 §5.2: a message with faulty attributes and no prefixes to announce may be
             // one whose prefixes we failed to find.
             return Err(fault.into_reset("and the message announces nothing"));
         }
-        update
-            .withdrawn
-            .extend(runs.into_iter().map(|(_, nlri)| nlri));
+        withdraw = true;
+    } else if !runs.is_empty()
+        && let Some(missing) = block.missing_mandatory(!nlri.is_empty())
+    {
+        update.errors.push(missing);
+        withdraw = true;
+    }
+    if withdraw {
+        let runs = runs.into_iter().map(|(_, nlri)| nlri);
+        update.withdrawn.extend(runs);
         return Ok(());
     }
     // Both fields at once are rare, so the common message moves its attributes.
