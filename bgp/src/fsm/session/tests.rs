@@ -582,6 +582,14 @@ fn silent_connection_does_not_block_peer() {
 }
 
 #[test]
+fn silent_connection_does_not_keep_us_from_dialling_after_a_loss() {
+    let mut rig = Rig::established(config());
+    rig.feed([connected(2, Direction::Incoming), closed(1)]);
+    assert_eq!(rig.session.state(), State::OpenSent);
+    assert_eq!(rig.wait(seconds(1)), "dial");
+}
+
+#[test]
 fn silent_connections_are_bounded_and_the_newest_stay() {
     let mut rig = Rig::started(SessionConfig {
         passive: true,
