@@ -7,6 +7,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use super::*;
 use crate::types::{Asn, Family, HoldTime, RouterId};
+use crate::wire::ProtocolError;
 use crate::wire::capability::{Capability, GracefulRestart};
 
 const LOCAL_AS: Asn = Asn(64512);
@@ -348,7 +349,6 @@ fn hold_time_is_the_minimum_and_keepalive_a_third() {
 #[test]
 fn keepalives_are_sent_with_jitter() {
     let mut rig = Rig::established(config());
-    let start = rig.now;
     for (bits, wait_ms) in [(0, 22_500), (250, 30_000)] {
         rig.now = rig.session.next_timeout().unwrap();
         rig.session.handle(update(1), rig.now, Jitter::NONE);
@@ -357,7 +357,6 @@ fn keepalives_are_sent_with_jitter() {
         assert_eq!(rig.actions(), "keepalive 1");
         assert_eq!(rig.next_wait(), Some(Duration::from_millis(wait_ms)));
     }
-    assert!(rig.now > start);
 }
 
 #[test]
