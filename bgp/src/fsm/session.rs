@@ -14,6 +14,7 @@ use super::negotiate::{Endpoints, negotiate, our_open};
 use super::notifications::{self, MessageType};
 use super::timer::{Jitter, Moment, Timer, TimerTable};
 use crate::wire::Notification;
+use crate::wire::notification::cease;
 use crate::wire::open::Open;
 use crate::wire::refresh::{RefreshKind, RouteRefresh};
 
@@ -466,7 +467,7 @@ impl Session {
 }
 
 fn collision_lost() -> DownReason {
-    DownReason::NotificationSent(notifications::connection_collision())
+    DownReason::NotificationSent(Notification::cease(cease::COLLISION_RESOLUTION))
 }
 
 #[cfg(test)]

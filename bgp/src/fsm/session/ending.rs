@@ -4,9 +4,9 @@ use std::time::Instant;
 
 use super::{Action, ConnectionId, Direction, DownReason, LastError, MIN_WAIT, Session, State};
 use crate::fsm::connection::Connection;
-use crate::fsm::notifications;
 use crate::fsm::timer::{Moment, Timer};
-use crate::wire::ProtocolError;
+use crate::wire::notification::{cease, code};
+use crate::wire::{Notification, ProtocolError};
 
 impl Session {
     pub(super) fn fail_with(&mut self, id: ConnectionId, error: ProtocolError, at: Moment) {
@@ -60,7 +60,7 @@ impl Session {
             return false;
         };
         let has_other = self.connections.iter().any(|other| other.id != id);
-        has_other && (received.code, received.subcode) == (6, 7)
+        has_other && (received.code, received.subcode) == (code::CEASE, cease::COLLISION_RESOLUTION)
     }
 
     /// Counts one error that ends the connections `ids`, and keeps it for display.
@@ -74,8 +74,8 @@ impl Session {
         let (notification, sent) = match reason {
             DownReason::NotificationSent(notification) => (notification.clone(), true),
             DownReason::NotificationReceived(notification) => (notification.clone(), false),
-            DownReason::HoldTimerExpired => (notifications::hold_timer_expired(), true),
-            DownReason::SendHoldTimerExpired => (notifications::send_hold_timer_expired(), true),
+            DownReason::HoldTimerExpired => (Notification::hold_timer_expired(), true),
+            DownReason::SendHoldTimerExpired => (Notification::send_hold_timer_expired(), true),
             DownReason::ConnectionLost | DownReason::Replaced | DownReason::StoppedSilently => {
                 return;
             }
@@ -108,7 +108,7 @@ impl Session {
                 });
             }
             DownReason::HoldTimerExpired => {
-                let notification = notifications::hold_timer_expired();
+                let notification = Notification::hold_timer_expired();
                 self.actions.push_back(Action::SendNotification {
                     connection: id,
                     notification,

@@ -127,11 +127,7 @@ fn closed(number: u64) -> Input {
 }
 
 fn notification(code: u8, subcode: u8) -> Notification {
-    Notification {
-        code,
-        subcode,
-        data: Vec::new(),
-    }
+    Notification::new(code, subcode)
 }
 
 fn notified(number: u64, code: u8, subcode: u8) -> Input {
