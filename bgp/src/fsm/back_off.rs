@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::event::DownReason;
+use crate::wire::notification::code;
 
 /// Errors since the session last stayed up for its hold time.
 #[derive(Clone, Default, Debug)]
@@ -42,8 +43,10 @@ impl BackOff {
 /// Whether the connection ended because what the peer sent was wrong.
 fn is_offence(reason: &DownReason) -> bool {
     match reason {
-        // Message header, OPEN, UPDATE, FSM and ROUTE-REFRESH errors; not hold timer and Cease.
-        DownReason::NotificationSent(sent) => matches!(sent.code, 1 | 2 | 3 | 5 | 7),
+        DownReason::NotificationSent(sent) => matches!(
+            sent.code,
+            code::HEADER | code::OPEN | code::UPDATE | code::FSM | code::ROUTE_REFRESH
+        ),
         DownReason::ConnectionLost
         | DownReason::Replaced
         | DownReason::NotificationReceived(_)
@@ -55,8 +58,8 @@ fn is_offence(reason: &DownReason) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::notifications;
     use super::*;
+    use crate::wire::Notification;
 
     #[test]
     fn the_wait_doubles_up_to_its_bound() {
@@ -77,7 +80,7 @@ mod tests {
 
     #[test]
     fn a_peer_is_refused_after_two_offences_in_a_row() {
-        let offence = DownReason::NotificationSent(notifications::bad_peer_as());
+        let offence = DownReason::NotificationSent(Notification::new(code::OPEN, 2));
         let mut back_off = BackOff::default();
         back_off.record(&offence);
         assert!(!back_off.is_peer_refused());

@@ -7,9 +7,10 @@ use std::time::Duration;
 use super::event::Direction;
 use super::notifications;
 use crate::types::{Asn, Family, HoldTime, RouterId};
-use crate::wire::ProtocolError;
 use crate::wire::capability::{Capability, GracefulRestart};
+use crate::wire::notification::{code, open as open_error};
 use crate::wire::open::Open;
+use crate::wire::{Notification, ProtocolError};
 
 /// What our side of the session is set to.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -98,10 +99,8 @@ pub(super) fn our_open(config: &SessionConfig) -> Open {
     let mut capabilities: Vec<Capability> = config
         .families
         .iter()
-        .map(|family| Capability::MultiProtocol {
-            afi: family.afi(),
-            safi: 1,
-        })
+        .copied()
+        .map(Capability::from)
         .collect();
     capabilities.push(Capability::RouteRefresh);
     capabilities.push(Capability::FourOctetAs(config.local_asn));
@@ -131,18 +130,18 @@ pub(super) fn negotiate(
 ) -> Result<Negotiated, ProtocolError> {
     if let Some(expected) = config.remote_asn.filter(|expected| *expected != open.asn) {
         return Err(ProtocolError {
-            notification: notifications::bad_peer_as(),
+            notification: Notification::new(code::OPEN, open_error::BAD_PEER_AS),
             reason: format!("peer says AS {} instead of {expected}", open.asn),
         });
     }
     // RFC 6286 §2.2: identifiers are unique within an AS only.
     if open.router_id == config.router_id && open.asn == config.local_asn {
         return Err(ProtocolError {
-            notification: notifications::bad_bgp_identifier(),
+            notification: Notification::new(code::OPEN, open_error::BAD_BGP_IDENTIFIER),
             reason: format!("peer has our own BGP identifier {}", open.router_id),
         });
     }
-    let theirs = families_of(&open.capabilities);
+    let theirs = open.families();
     let families: Vec<Family> = config
         .families
         .iter()
@@ -156,7 +155,6 @@ pub(super) fn negotiate(
         });
     }
     let hold_time = config.hold_time.negotiate(open.hold_time);
-    let has = |wanted: fn(&Capability) -> bool| open.capabilities.iter().any(wanted);
     Ok(Negotiated {
         direction: endpoints.direction,
         local: endpoints.local,
@@ -166,12 +164,12 @@ pub(super) fn negotiate(
         hold_time,
         keepalive_time: keepalive_time(hold_time, config.keepalive_time),
         families,
-        four_octet_as: has(|capability| matches!(capability, Capability::FourOctetAs(_))),
-        route_refresh: has(|capability| matches!(capability, Capability::RouteRefresh)),
+        four_octet_as: open.four_octet_as().is_some(),
+        route_refresh: open.route_refresh(),
         graceful_restart: config
             .graceful_restart
             .as_ref()
-            .and(graceful_restart_of(&open.capabilities)),
+            .and(open.graceful_restart().cloned()),
         capabilities: open.capabilities,
     })
 }
@@ -184,31 +182,4 @@ fn keepalive_time(hold_time: HoldTime, configured: Option<Duration>) -> Duration
         Some(configured) if !third.is_zero() => configured.clamp(Duration::from_secs(1), third),
         Some(_) | None => third,
     }
-}
-
-/// The families the peer announced; IPv4 if it sent no multiprotocol capability at all
-/// (RFC 4760 §8).
-fn families_of(capabilities: &[Capability]) -> Vec<Family> {
-    let mut announced = capabilities
-        .iter()
-        .filter_map(|capability| match capability {
-            Capability::MultiProtocol { afi, safi } => Some(Family::from_afi_safi(*afi, *safi)),
-            _ => None,
-        })
-        .peekable();
-    if announced.peek().is_none() {
-        return vec![Family::Ipv4];
-    }
-    announced.flatten().collect()
-}
-
-/// The last one counts (RFC 4724 §3).
-fn graceful_restart_of(capabilities: &[Capability]) -> Option<GracefulRestart> {
-    capabilities
-        .iter()
-        .rev()
-        .find_map(|capability| match capability {
-            Capability::GracefulRestart(graceful_restart) => Some(graceful_restart.clone()),
-            _ => None,
-        })
 }

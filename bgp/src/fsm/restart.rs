@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 
 use super::session::{DownReason, Negotiated};
 use crate::types::Family;
-use crate::wire::Notification;
 use crate::wire::capability::GracefulRestart;
 
 /// How a helper bounds what it keeps.
@@ -183,7 +182,7 @@ impl HelperState {
             // RFC 8538 §3: with N on both sides everything but a hard reset.
             DownReason::NotificationSent(notification)
             | DownReason::NotificationReceived(notification) => {
-                has_notification && !is_hard_reset(notification)
+                has_notification && !notification.is_hard_reset()
             }
             DownReason::HoldTimerExpired | DownReason::SendHoldTimerExpired => has_notification,
         }
@@ -214,11 +213,6 @@ fn is_listed(capability: &GracefulRestart, family: Family) -> bool {
         .families
         .iter()
         .any(|(listed, _)| *listed == family)
-}
-
-/// RFC 8538 §3.1: Cease, Hard Reset.
-fn is_hard_reset(notification: &Notification) -> bool {
-    (notification.code, notification.subcode) == (6, 9)
 }
 
 /// Selection deferral of a speaker that restarted (RFC 4724 §4.1): it sends no route and no

@@ -6,6 +6,7 @@ use Family::{Ipv4, Ipv6};
 use super::*;
 use crate::fsm::session::Direction;
 use crate::types::{Asn, HoldTime, RouterId};
+use crate::wire::Notification;
 
 fn config() -> HelperConfig {
     HelperConfig {
@@ -60,11 +61,7 @@ fn seconds(seconds: u64) -> Duration {
 }
 
 fn cease(subcode: u8) -> Notification {
-    Notification {
-        code: 6,
-        subcode,
-        data: Vec::new(),
-    }
+    Notification::cease(subcode)
 }
 
 fn keep_both() -> Vec<Decision> {

@@ -2,6 +2,7 @@
 //! first minute, both end up with the same one connection, or with none where one was stopped.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::*;
@@ -66,7 +67,10 @@ enum Message {
 #[derive(Clone, Debug)]
 enum Event {
     /// The first packet of a dial reaches the other side.
-    Syn { dialler: Side, dial: u64 },
+    Syn {
+        dialler: Side,
+        dial: u64,
+    },
     /// A dial comes back: connected, or refused.
     Answered {
         dialler: Side,
@@ -82,6 +86,9 @@ enum Event {
         at: Side,
         connection: ConnectionId,
         message: Message,
+    },
+    Start {
+        side: Side,
     },
     /// Something breaks.
     Fault,
@@ -113,13 +120,14 @@ struct World {
     sequence: u64,
     links: BTreeMap<ConnectionId, Link>,
     peers: BTreeMap<Side, Peer>,
-    max_latency_ms: u64,
+    latency_ms: RangeInclusive<u64>,
     /// What happened, where it is asked for.
     history: Option<String>,
 }
 
 impl World {
-    fn new(seed: u64, history: Option<String>) -> World {
+    /// Nothing is started yet and nothing breaks.
+    fn new(seed: u64) -> World {
         let mut random = Random(seed);
         let now = Instant::now();
         let left = side_config(&mut random, 1);
@@ -135,22 +143,41 @@ impl World {
             established: None,
             changes: 0,
         };
-        let mut world = World {
-            max_latency_ms: [1, 20, 400][random.below(3) as usize],
+        World {
+            latency_ms: 1..=[1, 20, 400][random.below(3) as usize],
             random,
             now,
-            chaos_end: now + CHAOS,
+            chaos_end: now,
             events: BTreeMap::new(),
             sequence: 0,
             links: BTreeMap::new(),
             peers: BTreeMap::from([(Side::Left, peer(left)), (Side::Right, peer(right))]),
-            history,
-        };
-        world.input(Side::Left, Input::Start);
-        world.input(Side::Right, Input::Start);
+            history: None,
+        }
+    }
+
+    /// Both start, and for a minute dials fail and things break.
+    fn chaotic(seed: u64) -> World {
+        let mut world = World::new(seed);
+        world.chaos_end = world.now + CHAOS;
         for _ in 0..world.random.below(12) {
             let delay = Duration::from_millis(world.random.below(CHAOS.as_millis() as u64));
             world.schedule(delay, Event::Fault);
+        }
+        world.schedule(Duration::ZERO, Event::Start { side: Side::Left });
+        world.schedule(Duration::ZERO, Event::Start { side: Side::Right });
+        world
+    }
+
+    /// Both dial at about the same time, over a line that always takes as long.
+    fn of_simultaneous_dials(seed: u64) -> World {
+        const LATENCY_MS: u64 = 100;
+        let mut world = World::new(seed);
+        world.latency_ms = LATENCY_MS..=LATENCY_MS;
+        for side in [Side::Left, Side::Right] {
+            world.peer(side).session.config.passive = false;
+            let delay = Duration::from_millis(world.random.below(5 * LATENCY_MS));
+            world.schedule(delay, Event::Start { side });
         }
         world
     }
@@ -171,7 +198,8 @@ impl World {
     }
 
     fn latency(&mut self) -> Duration {
-        Duration::from_millis(1 + self.random.below(self.max_latency_ms))
+        let (shortest, longest) = (*self.latency_ms.start(), *self.latency_ms.end());
+        Duration::from_millis(shortest + self.random.below(longest - shortest + 1))
     }
 
     fn schedule(&mut self, delay: Duration, event: Event) {
@@ -244,6 +272,7 @@ impl World {
                 connection,
                 message,
             } => self.arrive(at, connection, message),
+            Event::Start { side } => self.input(side, Input::Start),
             Event::Fault => self.fault(),
         }
     }
@@ -492,6 +521,11 @@ impl World {
         self.input(side, Input::Start);
     }
 
+    /// How often a side went up or down.
+    fn changes(&self) -> usize {
+        self.peers.values().map(|peer| peer.changes).sum()
+    }
+
     /// What is wrong with how it ended, if anything.
     fn verdict(&self) -> Result<(), String> {
         let [left, right] = [Side::Left, Side::Right].map(|side| &self.peers[&side]);
@@ -518,23 +552,35 @@ fn side_config(random: &mut Random, number: u8) -> SessionConfig {
     }
 }
 
-/// Panics where the run of this seed ends badly.
-fn check(world: &mut World) {
-    let changes = |world: &World| world.peers.values().map(|peer| peer.changes).sum::<usize>();
+/// Panics unless the world comes to rest.
+fn check_settles(world: &mut World) {
     let (mut steps, start) = (0, world.now);
     world.run_until(start + CHAOS + SETTLE, &mut steps);
     world.verdict().unwrap();
-    let settled = changes(world);
+    let settled = world.changes();
     world.run_until(start + CHAOS + SETTLE + STEADY, &mut steps);
     world.verdict().unwrap();
-    assert_eq!(changes(world), settled, "the session flaps");
+    assert_eq!(world.changes(), settled, "the session flaps");
 }
 
-#[test]
-fn two_sessions_end_with_one_connection_or_none() {
-    for seed in 0..2000 {
+/// Panics unless both sides come up at once and stay up.
+fn check_comes_up_once(world: &mut World) {
+    let (mut steps, start) = (0, world.now);
+    world.run_until(start + seconds(3), &mut steps);
+    world.verdict().unwrap();
+    world.run_until(start + seconds(300), &mut steps);
+    world.verdict().unwrap();
+    assert_eq!(world.changes(), 2, "one side went down again");
+}
+
+/// Panics with the history of the first seed for which `check` does.
+fn check_seeds(count: u64, new: fn(u64) -> World, check: fn(&mut World)) {
+    for seed in 0..count {
         let run = |history| {
-            let mut world = World::new(seed, history);
+            let mut world = World {
+                history,
+                ..new(seed)
+            };
             let outcome = catch_unwind(AssertUnwindSafe(|| check(&mut world)));
             (outcome.is_ok(), world.history)
         };
@@ -545,4 +591,14 @@ fn two_sessions_end_with_one_connection_or_none() {
             panic!("seed {seed}:\n{}", history.unwrap_or_default());
         }
     }
+}
+
+#[test]
+fn two_sessions_end_with_one_connection_or_none() {
+    check_seeds(2000, World::chaotic, check_settles);
+}
+
+#[test]
+fn simultaneous_dials_come_up_once() {
+    check_seeds(2000, World::of_simultaneous_dials, check_comes_up_once);
 }
