@@ -38,6 +38,12 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
+    // The SYN-ACK leaves with the listening socket's TTL; a peer with GTSM drops it below 255.
+    if address.is_ipv4() {
+        socket.set_ttl_v4(255)?;
+    } else {
+        socket.set_unicast_hops_v6(255)?;
+    }
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
@@ -136,9 +142,9 @@ mod tests {
             ttl: 64,
             ttl_security_hops: Some(1),
         };
-        let (dialed, accepted) = tokio::join!(dial(transport), listener.accept());
-        let dialed = dialed.expect("dial");
+        let dialed = dial(transport).await.expect("dial");
         assert_eq!(SockRef::from(&dialed).ttl_v4().expect("ttl"), 255);
-        prepare(&accepted.expect("accept").0, &transport).expect("prepare");
+        let (accepted, _) = listener.accept().await.expect("accept");
+        prepare(&accepted, &transport).expect("prepare");
     }
 }
