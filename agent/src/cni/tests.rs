@@ -1,1 +1,4 @@
-
+mod crash;
+mod fakes;
+mod plugin;
+mod verbs;

@@ -318,15 +318,15 @@ impl<L: WorkloadLinks> Verbs<L> {
             )
             .with_details(problems.join("; ")));
         }
-        let owner = owner.clone();
-        self.blocking(move |verbs| {
-            let removed = verbs.attachments.remove(&owner);
-            removed.map_err(|error| state_not_written(&error))?;
-            let released = verbs.ipam.release(&owner);
-            released.map_err(|error| state_not_written(&error))?;
-            Ok(())
-        })
-        .await
+        let gone = owner.clone();
+        self.blocking(move |verbs| verbs.attachments.remove(&gone))
+            .await
+            .map_err(|error| state_not_written(&error))?;
+        let gone = owner.clone();
+        self.blocking(move |verbs| verbs.ipam.release(&gone))
+            .await
+            .map_err(|error| state_not_written(&error))?;
+        Ok(())
     }
 
     /// Undoes a failed ADD. The error that stopped it comes first in what is told.
