@@ -1,3 +1,5 @@
+//! The socket and the HTTP listener with canned answers, over real connections.
+
 use std::fs;
 use std::future::pending;
 use std::io::{IoSlice, Read, Write};

@@ -7,7 +7,9 @@
 
 pub mod attachment;
 pub mod attachments;
+pub mod host_side;
 pub mod install;
+pub mod links;
 pub mod locks;
 pub mod plugin;
 pub mod protocol;

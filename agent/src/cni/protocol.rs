@@ -136,6 +136,14 @@ impl CniError {
         self.with_details(chain(error))
     }
 
+    /// Message and details.
+    pub fn in_one_line(&self) -> String {
+        match self.details.as_str() {
+            "" => self.message.clone(),
+            details => format!("{}: {details}", self.message),
+        }
+    }
+
     pub fn to_object(&self, version: CniVersion) -> ErrorObject {
         ErrorObject {
             cni_version: version.to_string(),

@@ -11,12 +11,13 @@ use axum::{Json, Router};
 use bytes::Bytes;
 use nix::sys::statfs::{NSFS_MAGIC, fstatfs};
 
+use super::links::WorkloadLinks;
 use super::protocol::{
     CALL_PATH, Call, CniError, CniVersion, ErrorCode, MAX_CONFIG_BYTES, NetworkConfig,
     PROTOCOL_VERSION, Reply, invalid_environment,
 };
 use super::result::CniResult;
-use super::verbs::{Verbs, WorkloadLinks};
+use super::verbs::Verbs;
 use crate::api::listener::Descriptors;
 
 /// Room for the call around the network configuration.

@@ -1,3 +1,5 @@
+//! Calls of a runtime, with a fake kernel and a fake loop.
+
 mod crash;
 mod fakes;
 mod plugin;

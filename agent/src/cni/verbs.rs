@@ -12,12 +12,10 @@
 //! nothing of its own and touches nothing.
 
 use std::collections::BTreeSet;
-use std::future::Future;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bgp::types::Prefix;
 use tokio::sync::watch;
@@ -25,6 +23,8 @@ use tracing::{info, warn};
 
 use super::attachment::Attachment;
 use super::attachments::{AttachmentError, Attachments};
+use super::host_side;
+use super::links::{LinkError, NewLink, WorkloadLinks};
 use super::locks::NamedLocks;
 use super::protocol::{
     Call, CniError, Command, ErrorCode, NetworkConfig, WorkloadName, chain, invalid_environment,
@@ -33,10 +33,7 @@ use super::result::CniResult;
 use crate::ipam::allocator::{Assignment, NoAddress, Owner};
 use crate::ipam::store::{Ipam, IpamError};
 use crate::names;
-use crate::reconcile::{Handle, Request};
-
-/// How long the host side of a workload may take. The plugin and the runtime wait longer.
-const HOST_SIDE_DEADLINE: Duration = Duration::from_secs(30);
+use crate::reconcile::Handle;
 
 /// What this node gives its workloads.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -50,27 +47,6 @@ pub struct NodeNetwork {
 
 /// The reason if workloads cannot be attached yet.
 pub type NodeState = Result<NodeNetwork, String>;
-
-pub type LinkError = Box<dyn std::error::Error + Send + Sync>;
-
-/// A veth to be made, with its other end inside `netns`.
-#[derive(Debug)]
-pub struct NewLink {
-    pub netns: OwnedFd,
-    pub container_interface: String,
-    pub host_interface: String,
-    pub addresses: Vec<IpAddr>,
-    pub mtu: u32,
-}
-
-/// Makes and removes veths, and sets up the workload's side.
-pub trait WorkloadLinks: Send + Sync + 'static {
-    /// Returns the MAC of the workload's side. After an error nothing of the link is left.
-    fn attach(&self, link: NewLink) -> impl Future<Output = Result<[u8; 6], LinkError>> + Send;
-
-    /// Removes both ends. An interface that does not exist is no error.
-    fn detach(&self, host_interface: &str) -> impl Future<Output = Result<(), LinkError>> + Send;
-}
 
 /// The state directory could not be read at start.
 #[derive(Debug, thiserror::Error)]
@@ -141,7 +117,7 @@ impl<L: WorkloadLinks> Verbs<L> {
                 container = orphan.owner.container_id, "removing what an unfinished call left");
             let removed = self.tear_down(&orphan.owner, &orphan.host_interface).await;
             if let Err(error) = removed {
-                warn!(error = error.details, "{}", error.message);
+                warn!(error = error.in_one_line(), "leftover stays");
             }
         }
         Ok(())
@@ -232,12 +208,10 @@ impl<L: WorkloadLinks> Verbs<L> {
         mtu: u32,
     ) -> Result<(), CniError> {
         let host_interface = &attachment.host_interface;
-        let interface_failed = |error: LinkError| {
-            interface_failed("failed to set up the workload's interface").caused_by(&*error)
+        let failed = |error: LinkError| {
+            let message = "failed to set up the workload's interface";
+            CniError::new(ErrorCode::InterfaceFailed, message).caused_by(&*error)
         };
-        // A repeated ADD, or one that follows an ADD cut short, finds its veth there.
-        let detached = self.links.detach(host_interface).await;
-        detached.map_err(interface_failed)?;
         let link = NewLink {
             netns,
             container_interface: attachment.container_interface.clone(),
@@ -245,49 +219,13 @@ impl<L: WorkloadLinks> Verbs<L> {
             addresses: attachment.addresses.clone(),
             mtu,
         };
-        attachment.mac = self.links.attach(link).await.map_err(interface_failed)?;
+        attachment.mac = self.links.attach(link).await.map_err(failed)?;
 
         let saved = attachment.clone();
         self.blocking(move |verbs| verbs.attachments.save(&saved))
             .await
             .map_err(|error| state_not_written(&error))?;
-        self.program_host_side(attachment.clone()).await
-    }
-
-    async fn program_host_side(&self, attachment: Attachment) -> Result<(), CniError> {
-        let asked = self
-            .handle
-            .ask(|reply| Request::Attach { attachment, reply });
-        match tokio::time::timeout(HOST_SIDE_DEADLINE, asked).await {
-            Ok(Some(Ok(()))) => Ok(()),
-            Ok(Some(Err(reason))) => Err(interface_failed(
-                "failed to program the workload's host side",
-            )
-            .with_details(reason)),
-            Ok(None) => Err(stopping()),
-            Err(_) => Err(interface_failed(format!(
-                "the workload's host side was not programmed within {} s",
-                HOST_SIDE_DEADLINE.as_secs()
-            ))),
-        }
-    }
-
-    async fn clear_host_side(&self, owner: &Owner) -> Result<(), CniError> {
-        let owner = owner.clone();
-        let asked = self.handle.ask(|reply| Request::Detach {
-            container_id: owner.container_id,
-            container_interface: owner.container_interface,
-            reply,
-        });
-        match tokio::time::timeout(HOST_SIDE_DEADLINE, asked).await {
-            Ok(Some(Ok(()))) => Ok(()),
-            Ok(Some(Err(reason))) => Err(interface_failed(reason)),
-            Ok(None) => Err(stopping()),
-            Err(_) => Err(interface_failed(format!(
-                "the host side was not removed within {} s",
-                HOST_SIDE_DEADLINE.as_secs()
-            ))),
-        }
+        host_side::program(&self.handle, attachment.clone()).await
     }
 
     /// Removes everything of `owner`. The interface stays if it is someone else's by now. If the
@@ -301,10 +239,10 @@ impl<L: WorkloadLinks> Verbs<L> {
         let mut problems = Vec::new();
         let mut code = ErrorCode::InterfaceFailed;
         if self.attachments.get(owner).is_some()
-            && let Err(error) = self.clear_host_side(owner).await
+            && let Err(error) = host_side::clear(&self.handle, owner).await
         {
             code = error.code;
-            problems.push(error.message);
+            problems.push(error.in_one_line());
         }
         if !self.is_held_by_another(owner, host_interface)
             && let Err(error) = self.links.detach(host_interface).await
@@ -337,7 +275,7 @@ impl<L: WorkloadLinks> Verbs<L> {
         mut error: CniError,
     ) -> CniError {
         if let Err(second) = self.tear_down(owner, host_interface).await {
-            let text = format!("{}: {}", second.message, second.details);
+            let text = second.in_one_line();
             error.details = match error.details.as_str() {
                 "" => text,
                 details => format!("{details}; {text}"),
@@ -487,14 +425,6 @@ fn unsupported(command: Command) -> CniError {
 
 fn not_ready(reason: impl Into<String>) -> CniError {
     CniError::new(ErrorCode::TryAgainLater, "the agent is not ready").with_details(reason)
-}
-
-fn stopping() -> CniError {
-    CniError::new(ErrorCode::TryAgainLater, "the agent is stopping")
-}
-
-fn interface_failed(message: impl Into<String>) -> CniError {
-    CniError::new(ErrorCode::InterfaceFailed, message)
 }
 
 fn state_not_written(error: &dyn std::error::Error) -> CniError {

@@ -1,3 +1,5 @@
+//! Options and configuration file, apart and together.
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 

@@ -1,3 +1,5 @@
+//! Which addresses are given, and what of it is on disk after a crash.
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr};

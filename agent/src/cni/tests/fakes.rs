@@ -12,9 +12,10 @@ use serde_json::json;
 use tokio::sync::{mpsc, watch};
 
 use super::super::attachment::Attachment;
+use super::super::links::{LinkError, NewLink, WorkloadLinks};
 use super::super::protocol::{Call, CniError, Command, PROTOCOL_VERSION};
 use super::super::result::CniResult;
-use super::super::verbs::{LinkError, NewLink, NodeNetwork, NodeState, Verbs, WorkloadLinks};
+use super::super::verbs::{NodeNetwork, NodeState, Verbs};
 use crate::ipam::allocator::Owner;
 use crate::reconcile::{Handle, Request};
 
@@ -69,7 +70,7 @@ impl Machine {
                 "{what} not reached: {:?}",
                 self.state()
             );
-            std::thread::sleep(Duration::from_millis(1));
+            std::thread::yield_now();
         }
     }
 
@@ -92,9 +93,7 @@ impl WorkloadLinks for Machine {
         }
         {
             let mut state = self.state();
-            if state.links.contains_key(&link.host_interface) {
-                return Err("File exists".into());
-            }
+            state.links.remove(&link.host_interface);
             let is_taken = |address| {
                 state
                     .links
