@@ -25,6 +25,12 @@ impl<T> Items<T> {
     }
 }
 
+/// The body of every answer that is not a success.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ErrorBody {
+    pub error: String,
+}
+
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Status {
@@ -94,7 +100,7 @@ pub struct EndpointStatus {
 
 /// `routes [PREFIX] [--received PEER | --advertised PEER]`
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RouteQuery {
     pub prefix: Option<Prefix>,
     pub received: Option<IpAddr>,
