@@ -32,7 +32,7 @@ impl DirectoryWatch {
     pub fn new(path: PathBuf) -> DirectoryWatch {
         let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)
             .map_err(io::Error::from)
-            .and_then(|inotify| AsyncFd::new(Descriptor(inotify)));
+            .and_then(|inotify| asynchronous(Descriptor(inotify)));
         if let Err(error) = &inotify {
             tracing::warn!(%error, "no inotify, changes are found by rescanning");
         }
@@ -78,6 +78,14 @@ impl DirectoryWatch {
             }
         }
     }
+}
+
+#[allow(
+    deprecated,
+    reason = "its successor is an unsafe function; the descriptor is owned and never replaced"
+)]
+fn asynchronous(descriptor: Descriptor) -> io::Result<AsyncFd<Descriptor>> {
+    AsyncFd::new(descriptor)
 }
 
 fn add_watch(inotify: &Inotify, path: &Path) -> nix::Result<()> {

@@ -41,8 +41,7 @@ pub fn split(stream: &str) -> Vec<Chunk<'_>> {
     let mut start = 0;
     let mut first_line = 1;
     let mut offset = 0;
-    let mut line_number = 1;
-    for line in stream.split_inclusive('\n') {
+    for (line_number, line) in (1..).zip(stream.split_inclusive('\n')) {
         if let Some(marker) = marker_length(line) {
             push_chunk(&mut chunks, stream.get(start..offset), first_line);
             // What stands on the line after `---` belongs to the document.
@@ -50,7 +49,6 @@ pub fn split(stream: &str) -> Vec<Chunk<'_>> {
             first_line = line_number;
         }
         offset += line.len();
-        line_number += 1;
     }
     push_chunk(&mut chunks, stream.get(start..), first_line);
     chunks
@@ -194,7 +192,7 @@ mod tests {
         let mut bomb = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
         for level in 1..12 {
             let previous = format!("*a{}", level - 1);
-            let items = vec![previous.as_str(); 10].join(", ");
+            let items = [previous.as_str(); 10].join(", ");
             bomb.push_str(&format!("a{level}: &a{level} [{items}]\n"));
         }
         let nested_blocks: String = (0..2000)
