@@ -89,6 +89,12 @@ pub(super) fn read(metadata: Metadata, spec: &mut Fields<'_, '_>) -> Option<IpPo
             .optional("blockSize", |value| values::small_integer(value, blocks))
             .unwrap_or(default_block),
     };
+    if pool.node_selector.is_some() {
+        spec.report(
+            "nodeSelector",
+            "not supported yet, has no effect: addresses come from each node's podCIDRs",
+        );
+    }
     read_calicos_fields(spec);
     cidr.map(|_| pool)
 }

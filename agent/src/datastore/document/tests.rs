@@ -251,8 +251,8 @@ fn fields_without_effect_are_reported_and_the_object_is_used() {
         (
             "IPPool",
             "x",
-            "{cidr: 10.0.0.0/8, vxlanMode: CrossSubnet, disabled: true}",
-            vec!["spec.disabled", "spec.vxlanMode"],
+            "{cidr: 10.0.0.0/8, vxlanMode: CrossSubnet, disabled: true, nodeSelector: has(x)}",
+            vec!["spec.disabled", "spec.nodeSelector", "spec.vxlanMode"],
         ),
         (
             "BGPConfiguration",
@@ -367,4 +367,37 @@ fn too_many_documents_are_reported() {
         last.is_some_and(|error| error.reason.contains("split the file")),
         "{last:?}"
     );
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig {
+        failure_persistence: None,
+        ..proptest::prelude::ProptestConfig::default()
+    })]
+
+    #[test]
+    fn mutated_files_end_in_objects_or_errors(
+        mutations in proptest::collection::vec((0..EXAMPLES.len(), proptest::prelude::any::<u8>()), 1..20),
+    ) {
+        let mut bytes = EXAMPLES.as_bytes().to_vec();
+        for (position, byte) in mutations {
+            if let Some(place) = bytes.get_mut(position) {
+                *place = byte;
+            }
+        }
+        let text = String::from_utf8_lossy(&bytes);
+        let documents = parse_stream("f.yaml", &text);
+        for document in &documents {
+            proptest::prop_assert!(document.object.is_some() || !document.errors.is_empty());
+        }
+        for error in load(&documents).1 {
+            let line = error.to_string();
+            proptest::prop_assert!(!line.chars().any(char::is_control), "{line:?}");
+        }
+    }
+
+    #[test]
+    fn any_text_is_a_selector_or_an_error(text in "[a-z!&|() ={}'\",]{0,200}") {
+        let _ = crate::model::Selector::parse(&text);
+    }
 }

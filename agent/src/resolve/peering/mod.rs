@@ -22,6 +22,7 @@ pub use reflector::reflector_config;
 
 use super::advertise;
 use crate::api::schema::StoreError;
+use crate::model::values::PeerAddress;
 use crate::model::{BgpConfiguration, Kind, Node, ObjectId, Rack, Snapshot};
 use crate::names::{BGP_PORT, DEFAULT_ASN};
 
@@ -245,6 +246,20 @@ fn node_errors(snapshot: &Snapshot, node: &Node) -> Vec<StoreError> {
             &format!("metadata.labels[{}]", crate::model::names::RACK_LABEL),
             format!("there is no Rack {rack}, so the node is in none; add it or change the label"),
         ));
+    }
+    if let Some(rack) = rack_of(snapshot, node) {
+        let is_reachable =
+            |reflector: &PeerAddress| node.address(Family::of(reflector.address)).is_some();
+        if !rack.reflectors.is_empty() && !rack.reflectors.iter().any(is_reachable) {
+            errors.push(snapshot.error(
+                &id,
+                "spec.bgp",
+                format!(
+                    "no address of the family of Rack {}'s reflectors, so no session; set one",
+                    rack.name
+                ),
+            ));
+        }
     }
     let own = router_id(snapshot, node);
     let same = snapshot
