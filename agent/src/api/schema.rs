@@ -1,6 +1,7 @@
 //! What the socket says in JSON, besides the speaker's peers and routes. Also what the CLI reads.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::IpAddr;
 
 use bgp::types::Prefix;
@@ -105,4 +106,17 @@ pub struct RouteQuery {
     pub prefix: Option<Prefix>,
     pub received: Option<IpAddr>,
     pub advertised: Option<IpAddr>,
+}
+
+/// `FILE: KIND/NAME: FIELD: REASON`, as `caracal-reflector --check` prints it.
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let StoreError {
+            file,
+            object,
+            field,
+            reason,
+        } = self;
+        write!(f, "{file}: {object}: {field}: {reason}")
+    }
 }
