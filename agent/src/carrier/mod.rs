@@ -1,1 +1,3 @@
 //! The userspace tunnel process: IPIP on kernels without ipip.
+
+pub mod tap;
