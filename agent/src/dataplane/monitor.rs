@@ -167,7 +167,7 @@ pub fn subscribe() -> io::Result<TokioSocket> {
 }
 
 /// Reads notifications until the task is aborted. `links`: those there were before.
-pub async fn run(mut socket: TokioSocket, board: Arc<Board>, links: Links) {
+pub async fn run(socket: TokioSocket, board: Arc<Board>, links: Links) {
     let links = links
         .by_name
         .into_iter()

@@ -130,11 +130,9 @@ pub fn ensure(netlink: &mut Netlink, links: &Links, tunnel: &Tunnel) -> Result<D
         done.is_changed = true;
     }
     done.is_changed |= configure_link(netlink, link, tunnel).map_err(configure)?;
-    for parameter in ["rp_filter"] {
-        let path = format!("ipv4/conf/{device}/{parameter}");
-        done.is_changed |= sysctl::ensure(&path, LOOSE)
-            .map_err(|source| TunnelError::Sysctl { device, source })?;
-    }
+    let path = format!("ipv4/conf/{device}/rp_filter");
+    done.is_changed |=
+        sysctl::ensure(&path, LOOSE).map_err(|source| TunnelError::Sysctl { device, source })?;
     Ok(done)
 }
 

@@ -1,0 +1,6 @@
+//! The dataplane against the kernel: every test in network namespaces of its own.
+
+mod drift;
+mod netns;
+mod routes;
+mod workloads;
