@@ -28,6 +28,7 @@ mod veth;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -35,7 +36,7 @@ use bgp::types::Prefix;
 use tokio::task::AbortHandle;
 use tracing::{info, warn};
 
-use self::desired::{Desired, LearnedChange, Route, RouteState};
+use self::desired::{Desired, LearnedChange, Route, RouteState, TunnelDriver};
 use self::engine::{Engine, EngineThread};
 use self::host::HostView;
 use self::monitor::Board;
@@ -44,11 +45,26 @@ pub use self::netlink::NetlinkError;
 pub use self::veth::{
     AttachError, AttachedWorkload, WorkloadSpec, attach_workload, detach_workload,
 };
+use crate::carrier::supervise::{
+    self, CarrierStatus, SuperviseError, Supervisor, SupervisorOptions,
+};
+use crate::names::CARRIER_DEVICE;
 
 #[derive(Clone, Debug)]
 pub struct DataplaneOptions {
     /// Where the carrier's socket, lock and log are.
     pub run_dir: PathBuf,
+    /// The carrier's program and its first arguments; `None`: this program with `carrier`.
+    pub carrier_program: Option<(PathBuf, Vec<String>)>,
+}
+
+impl DataplaneOptions {
+    pub fn new(run_dir: PathBuf) -> DataplaneOptions {
+        DataplaneOptions {
+            run_dir,
+            carrier_program: None,
+        }
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -88,6 +104,9 @@ impl ApplyReport {
 
 /// The kernel of this network namespace. One per process and namespace.
 pub struct Dataplane {
+    options: DataplaneOptions,
+    /// While the userspace tunnel is wanted.
+    supervisor: Option<Supervisor>,
     engine: EngineThread,
     changes: Changes,
     monitor: AbortHandle,
@@ -100,7 +119,7 @@ impl Dataplane {
     ///
     /// # Errors
     /// If the kernel cannot be read.
-    pub async fn open(_options: DataplaneOptions) -> Result<Dataplane, DataplaneError> {
+    pub async fn open(options: DataplaneOptions) -> Result<Dataplane, DataplaneError> {
         let board = Arc::new(Board::default());
         // Subscribed before the first reading, so that nothing falls in between.
         let socket = monitor::subscribe().map_err(DataplaneError::Monitor)?;
@@ -109,6 +128,8 @@ impl Dataplane {
         let links = engine.links().clone();
         let monitor = tokio::spawn(monitor::run(socket, Arc::clone(&board), links));
         Ok(Dataplane {
+            options,
+            supervisor: None,
             engine: EngineThread::start(engine).map_err(DataplaneError::Thread)?,
             changes: Changes::new(board),
             monitor: monitor.abort_handle(),
@@ -132,8 +153,25 @@ impl Dataplane {
     /// Brings `desired` about: reads, compares, writes only differences. Also repairs and retries
     /// learned routes. After `request_resync` everything is read again.
     pub async fn apply(&mut self, desired: &Desired) -> ApplyReport {
+        let carrier = desired
+            .tunnel
+            .as_ref()
+            .filter(|tunnel| tunnel.driver == TunnelDriver::Userspace)
+            .map(|tunnel| tunnel.local);
+        let mut stopped = Ok(());
+        if carrier.is_none() {
+            // Before its device goes: it would make it anew.
+            stopped = self.stop_carrier().await;
+        }
         let desired = desired.clone();
-        self.run(move |engine| engine.apply(&desired)).await
+        let mut report = self.run(move |engine| engine.apply(&desired)).await;
+        if let Err(error) = stopped {
+            report.fail("carrier", error);
+        }
+        if let Some(local) = carrier {
+            self.supervise_carrier(local, &mut report);
+        }
+        report
     }
 
     /// Writes changes of learned routes, in batches. They are remembered: a later `apply` repairs
@@ -196,9 +234,57 @@ impl Dataplane {
             .unwrap_or_default()
     }
 
-    /// Removes everything of ours: routes, veths, tunnel devices.
-    pub async fn uninstall(self) -> ApplyReport {
-        self.run(Engine::uninstall).await
+    /// `None` unless the userspace tunnel is wanted.
+    pub fn carrier_status(&self) -> Option<CarrierStatus> {
+        self.supervisor
+            .as_ref()
+            .map(|supervisor| supervisor.status().borrow().clone())
+    }
+
+    /// Removes everything of ours: the carrier, routes, veths, tunnel devices.
+    pub async fn uninstall(mut self) -> ApplyReport {
+        let stopped = self.stop_carrier().await;
+        let mut report = self.run(Engine::uninstall).await;
+        if let Err(error) = stopped {
+            report.fail("carrier", error);
+        }
+        report
+    }
+
+    /// Also one that an earlier agent started.
+    async fn stop_carrier(&mut self) -> Result<(), SuperviseError> {
+        match self.supervisor.take() {
+            Some(supervisor) => supervisor.stop().await,
+            None => supervise::stop(&self.options.run_dir).await,
+        }
+    }
+
+    fn supervise_carrier(&mut self, local: Ipv4Addr, report: &mut ApplyReport) {
+        let is_right = |supervisor: &Supervisor| supervisor.options().local == local;
+        if !self.supervisor.as_ref().is_some_and(is_right) {
+            match self.supervisor_options(local) {
+                Ok(options) => self.supervisor = Some(Supervisor::start(options)),
+                Err(error) => report.fail("carrier", error),
+            }
+        }
+        if let Some(CarrierStatus::Failed { reason }) = self.carrier_status() {
+            report.fail("carrier", reason);
+        }
+    }
+
+    fn supervisor_options(&self, local: Ipv4Addr) -> std::io::Result<SupervisorOptions> {
+        let run_dir = self.options.run_dir.clone();
+        let Some((program, arguments)) = self.options.carrier_program.clone() else {
+            return SupervisorOptions::new(run_dir, local);
+        };
+        let device = CARRIER_DEVICE.into();
+        Ok(SupervisorOptions {
+            run_dir,
+            local,
+            device,
+            program,
+            arguments,
+        })
     }
 
     async fn run(

@@ -19,6 +19,7 @@ use super::link::{self, LinkChange, LinkState};
 use super::neigh::{self, NeighbourKey};
 use super::netlink::NetlinkError;
 use super::{ownership, sysctl, tunnel};
+use crate::carrier;
 use crate::names::{CARRIER_DEVICE, HOST_VETH_MAC, IPIP_DEVICE};
 
 /// The kernel now and then ignores a new MAC, so it is read back.
@@ -312,9 +313,7 @@ impl Engine {
             && let Some(index) = index_of(CARRIER_DEVICE)
         {
             let remotes = tunnel.remotes.iter();
-            wanted.extend(
-                remotes.map(|node| ((index, IpAddr::V4(*node)), tunnel::neighbour_mac(*node))),
-            );
+            wanted.extend(remotes.map(|node| ((index, IpAddr::V4(*node)), carrier::mac_of(*node))));
         }
         wanted
     }

@@ -17,7 +17,7 @@ use super::desired::{Tunnel, TunnelDriver};
 use super::link::{self, LinkChange, LinkState, Links, TunnelEnds};
 use super::netlink::{Netlink, NetlinkError};
 use super::{netns, sysctl};
-use crate::carrier::tap;
+use crate::carrier::{self, tap};
 use crate::names::{CARRIER_DEVICE, IPIP_DEVICE};
 
 /// Of outer headers, as the carrier writes it too.
@@ -58,12 +58,6 @@ pub fn device_of(driver: TunnelDriver) -> &'static str {
         TunnelDriver::Kernel => IPIP_DEVICE,
         TunnelDriver::Userspace => CARRIER_DEVICE,
     }
-}
-
-/// The MAC of the carrier's neighbour for a node: the carrier reads the outer destination from it.
-pub fn neighbour_mac(node: Ipv4Addr) -> [u8; 6] {
-    let [a, b, c, d] = node.octets();
-    [0x02, 0x00, a, b, c, d]
 }
 
 /// Whether this kernel can make ipip devices. Tried in a namespace of its own; the kernel loads the
@@ -206,8 +200,13 @@ fn configure_link(
     tunnel: &Tunnel,
 ) -> Result<bool, NetlinkError> {
     let address = IpAddr::V4(tunnel.address);
+    let mac = match tunnel.driver {
+        TunnelDriver::Kernel => None,
+        // Where the carrier sends its frames.
+        TunnelDriver::Userspace => Some(carrier::mac_of(tunnel.local)),
+    };
     let change = LinkChange {
-        mac: None,
+        mac: mac.filter(|mac| link.mac != Some(*mac)),
         mtu: (link.mtu != tunnel.mtu).then_some(tunnel.mtu),
         is_up: (!link.is_up).then_some(true),
         // A TAP would ask for the MAC of every destination; its neighbours are all permanent.

@@ -26,9 +26,7 @@ pub fn learned(text: &str, route: Option<Route>) -> LearnedChange {
 }
 
 pub async fn open() -> Dataplane {
-    let options = DataplaneOptions {
-        run_dir: std::env::temp_dir(),
-    };
+    let options = DataplaneOptions::new("/nonexistent".into());
     Dataplane::open(options).await.expect("kernel can be read")
 }
 
