@@ -1,7 +1,7 @@
 //! The userspace tunnel between two nodes whose router knows only the host subnets.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -12,6 +12,8 @@ use agent::dataplane::desired::{
 };
 use agent::dataplane::{Dataplane, DataplaneOptions, WorkloadSpec, attach_workload};
 use agent::names::{CARRIER_DEVICE, host_interface};
+
+use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::capture::Capture;
 use crate::netns::{Namespace, wait_until};
@@ -423,6 +425,119 @@ fn smaller_path_mtu_is_told_to_the_workload() {
             .run("ping -n -M dont -s 1440 -c 1 -W 1 172.17.2.2")
             .0,
         "what may be fragmented passes"
+    );
+}
+
+/// Sends `inner` to node 1 as node 2 would, from the router.
+fn inject(site: &Site, inner: &[u8]) {
+    let [one, two] = &site.nodes;
+    let length = u16::try_from(20 + inner.len()).expect("short enough");
+    let mut packet = vec![0x45, 0, 0, 0, 0, 0, 0x40, 0, 64, PROTOCOL_IPIP, 0, 0];
+    packet[2..4].copy_from_slice(&length.to_be_bytes());
+    packet.extend(two.local.octets());
+    packet.extend(one.local.octets());
+    packet.extend(inner);
+    site.router.enter(|| {
+        let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(255))).expect("raw");
+        socket.set_header_included_v4(true).expect("header is ours");
+        let target: SocketAddr = (one.local, 0).into();
+        socket.send_to(&packet, &target.into()).expect("sends");
+    });
+}
+
+/// From the workload of node 2 to that of node 1, the checksum field holding only the pseudo
+/// header's sum plus `error`.
+fn unfinished(protocol: u8, segment: &[u8], checksum_at: usize, error: u16) -> Vec<u8> {
+    let length = u16::try_from(20 + segment.len()).expect("short enough");
+    let mut packet = vec![0x45, 0, 0, 0, 0, 0, 0x40, 0, 64, protocol, 0, 0];
+    packet[2..4].copy_from_slice(&length.to_be_bytes());
+    packet.extend([172, 17, 2, 2, 172, 17, 1, 2]);
+    let checksum = !sum(&packet);
+    packet[10..12].copy_from_slice(&checksum.to_be_bytes());
+    let pseudo = [
+        &packet[12..20],
+        &[0, protocol],
+        &(length - 20).to_be_bytes(),
+    ]
+    .concat();
+    packet.extend(segment);
+    let checksum = sum(&pseudo).wrapping_add(error).to_be_bytes();
+    packet[20 + checksum_at..22 + checksum_at].copy_from_slice(&checksum);
+    packet
+}
+
+fn sum(bytes: &[u8]) -> u16 {
+    let pairs = bytes.chunks_exact(2);
+    let mut sum: u32 = pairs
+        .map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1]))
+        .sum();
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    u16::try_from(sum).expect("folded")
+}
+
+/// A sender on the same machine leaves checksums to hardware that is never reached.
+#[test]
+fn packet_with_unfinished_checksum_arrives() {
+    let Some(site) = site() else { return };
+    site.wait_for_ping();
+    let socket = site.nodes[0]
+        .workload
+        .enter(|| UdpSocket::bind("172.17.1.2:7000"))
+        .expect("binds");
+    socket.set_read_timeout(Some(DEADLINE)).expect("settable");
+    let datagram = |text: &[u8; 4]| [&[0x1b, 0x58, 0x1b, 0x58, 0, 12, 0, 0], &text[..]].concat();
+    inject(&site, &unfinished(17, &datagram(b"bad "), 6, 1));
+    inject(&site, &unfinished(17, &datagram(b"good"), 6, 0));
+    let mut buffer = [0; 16];
+    let length = socket.recv(&mut buffer).expect("arrives");
+    assert_eq!(
+        &buffer[..length],
+        b"good",
+        "a wrong checksum is still found out"
+    );
+}
+
+/// GRO joins TCP segments before a raw socket sees them.
+#[test]
+fn joined_segments_arrive_although_larger_than_the_link() {
+    const DATA: usize = 5000;
+    let Some(site) = site() else { return };
+    site.wait_for_ping();
+    let [one, two] = &site.nodes;
+    // Room for what no wire would carry in one piece, and the path's true MTU.
+    site.router.ip("link set rack1 mtu 9000");
+    one.host.ip("link set eth0 mtu 9000");
+    one.host
+        .ip(&format!("route add {} via 192.168.1.1 mtu 1500", two.local));
+    let mut at_workload = Capture::start(&one.workload);
+    let mut at_router = Capture::start(&site.router);
+    let mut segment = vec![0; 20 + DATA];
+    segment[..13].copy_from_slice(&[0x1b, 0x58, 0x1b, 0x58, 0, 0, 0, 1, 0, 0, 0, 1, 5 << 4]);
+    segment[13] = 0x10;
+    inject(&site, &unfinished(6, &segment, 16, 0));
+    wait_until(
+        "all data arrives",
+        DEADLINE,
+        || {
+            let tcp = at_workload
+                .packets()
+                .iter()
+                .filter(|packet| packet.protocol == 6);
+            let data: usize = tcp
+                .filter(|packet| packet.destination == Ipv4Addr::new(172, 17, 1, 2))
+                .map(|packet| packet.bytes.len() - 40)
+                .sum();
+            data == DATA
+        },
+        || one.host.ip("-s link show") + &one.host.run("nstat -az").1,
+    );
+    assert!(
+        at_router
+            .packets()
+            .iter()
+            .all(|packet| packet.protocol != PROTOCOL_ICMP)
     );
 }
 
