@@ -1,1 +1,294 @@
-//! The agent's own settings: command line and configuration file.
+//! How the agent is started: command line, configuration file, and the settings both make.
+//!
+//! Every setting has one name: an option `--tunnel-driver`, a key `tunnelDriver`. The option wins.
+//! All problems are reported, not only the first.
+
+pub mod file;
+pub mod logging;
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use file::FileConfig;
+pub use logging::{LogFormat, LogLevel};
+
+pub const DEFAULT_RUN_DIR: &str = "/run/caracal";
+pub const DEFAULT_STATE_DIR: &str = "/var/lib/caracal";
+pub const DEFAULT_CNI_BIN_DIR: &str = "/opt/cni/bin";
+pub const DEFAULT_CNI_CONF_DIR: &str = "/etc/cni/net.d";
+/// The agent's HTTP listener; the reflector has the port before.
+pub const DEFAULT_HTTP_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9179);
+const DEFAULT_RESYNC: Duration = Duration::from_secs(60);
+const DEFAULT_GRACEFUL_RESTART: Duration = Duration::from_secs(120);
+
+/// Caracal's node agent: container networking that is just routing.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "caracal-agent", version)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Run the agent of one node
+    Run(Box<RunArgs>),
+    /// Install the CNI plugin and its network configuration
+    InstallCni(InstallCniArgs),
+    /// Prepare this machine: names of our route protocols for `ip route`
+    Install,
+    /// Remove everything of ours from this machine: routes, interfaces, rules, CNI plugin
+    Uninstall(UninstallArgs),
+    /// Run the userspace tunnel (started by the agent)
+    Carrier(CarrierArgs),
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct RunArgs {
+    /// Name of this node in the store
+    #[arg(long, value_name = "NAME")]
+    pub node: String,
+    /// Where the resources are: dir:PATH or kubernetes
+    #[arg(long, value_name = "STORE")]
+    pub store: StoreLocation,
+    #[command(flatten)]
+    pub directories: Directories,
+    /// Configuration file; options override it
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Show what would be written to the kernel, write nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Address of /livez, /readyz and /metrics, or none [default: 127.0.0.1:9179]
+    #[arg(long, value_name = "ADDRESS")]
+    pub http_listen: Option<HttpListen>,
+    /// What carries packets between racks [default: auto]
+    #[arg(long, value_name = "DRIVER")]
+    pub tunnel_driver: Option<TunnelDriverChoice>,
+    /// MTU of workloads and tunnel [default: follows the NIC]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(file::MTU_RANGE))]
+    pub mtu: Option<u32>,
+    /// Interface towards the other nodes [default: the one with the node's address]
+    #[arg(long, value_name = "INTERFACE")]
+    pub nic: Option<String>,
+    #[command(flatten)]
+    pub logging: LogArgs,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Directories {
+    /// Directory of sockets
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_RUN_DIR)]
+    pub run_dir: PathBuf,
+    /// Directory of what survives a reboot
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_STATE_DIR)]
+    pub state_dir: PathBuf,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct LogArgs {
+    /// error, warn, info, debug, trace, or filters such as info,bgp=debug [default: info]
+    #[arg(long, value_name = "LEVEL")]
+    pub log_level: Option<LogLevel>,
+    /// [default: text]
+    #[arg(long, value_name = "FORMAT")]
+    pub log_format: Option<LogFormat>,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct InstallCniArgs {
+    /// Directory of the agent's socket
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_RUN_DIR)]
+    pub run_dir: PathBuf,
+    /// Where the runtime looks for plugins
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_CNI_BIN_DIR)]
+    pub cni_bin_dir: PathBuf,
+    /// Where the runtime looks for network configurations
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_CNI_CONF_DIR)]
+    pub cni_conf_dir: PathBuf,
+    /// The plugin [default: caracal-cni beside this program]
+    #[arg(long, value_name = "FILE")]
+    pub plugin: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct UninstallArgs {
+    #[command(flatten)]
+    pub directories: Directories,
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_CNI_BIN_DIR)]
+    pub cni_bin_dir: PathBuf,
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_CNI_CONF_DIR)]
+    pub cni_conf_dir: PathBuf,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct CarrierArgs {
+    /// Directory of carrier.sock
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_RUN_DIR)]
+    pub run_dir: PathBuf,
+    /// This node's address: the outer source
+    #[arg(long, value_name = "ADDRESS")]
+    pub local: Ipv4Addr,
+    #[command(flatten)]
+    pub logging: LogArgs,
+}
+
+/// `dir:PATH` or `kubernetes`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum StoreLocation {
+    Directory(PathBuf),
+    Kubernetes,
+}
+
+impl FromStr for StoreLocation {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<StoreLocation, String> {
+        match text.strip_prefix("dir:") {
+            Some("") => Err(String::from("dir: needs a path")),
+            Some(path) => Ok(StoreLocation::Directory(PathBuf::from(path))),
+            None if text == "kubernetes" => Ok(StoreLocation::Kubernetes),
+            None => Err(String::from("neither dir:PATH nor kubernetes")),
+        }
+    }
+}
+
+/// An address, or `none`: no listener.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct HttpListen(pub Option<SocketAddr>);
+
+impl FromStr for HttpListen {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<HttpListen, String> {
+        if text == "none" {
+            return Ok(HttpListen(None));
+        }
+        let address = text
+            .parse()
+            .map_err(|_| format!("{text:?} is neither ADDRESS:PORT nor none"))?;
+        Ok(HttpListen(Some(address)))
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
+pub enum TunnelDriverChoice {
+    /// The kernel's ipip if there is one, else userspace.
+    #[default]
+    Auto,
+    Kernel,
+    Userspace,
+}
+
+/// What the agent runs with.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Settings {
+    pub node: String,
+    pub store: StoreLocation,
+    pub run_dir: PathBuf,
+    pub state_dir: PathBuf,
+    pub dry_run: bool,
+    pub http_listen: Option<SocketAddr>,
+    pub tunnel_driver: TunnelDriverChoice,
+    /// `None`: follows the NIC.
+    pub mtu: Option<u32>,
+    /// `None`: the interface with the node's address.
+    pub nic: Option<String>,
+    pub log_level: LogLevel,
+    pub log_format: LogFormat,
+    pub cni_bin_dir: PathBuf,
+    pub cni_conf_dir: PathBuf,
+    /// Between two complete comparisons with the kernel.
+    pub resync: Duration,
+    /// Zero: no graceful restart.
+    pub graceful_restart: Duration,
+}
+
+/// One thing wrong with the configuration.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{}: {key}: {reason}", .file.display())]
+pub struct ConfigProblem {
+    pub file: PathBuf,
+    pub key: String,
+    pub reason: String,
+}
+
+/// All problems, one per line.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ConfigError(pub Vec<ConfigProblem>);
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, problem) in self.0.iter().enumerate() {
+            let separator = if index == 0 { "" } else { "\n" };
+            write!(f, "{separator}{problem}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+impl Settings {
+    /// Reads the configuration file, if one is named, and merges it under the options.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the file.
+    pub fn load(args: &RunArgs) -> Result<Settings, ConfigError> {
+        let file = match &args.config {
+            Some(path) => FileConfig::read(path)?,
+            None => FileConfig::default(),
+        };
+        Ok(Settings::merge(args, file))
+    }
+
+    fn merge(args: &RunArgs, file: FileConfig) -> Settings {
+        let http_listen = args.http_listen.or(file.http_listen);
+        Settings {
+            node: args.node.clone(),
+            store: args.store.clone(),
+            run_dir: args.directories.run_dir.clone(),
+            state_dir: args.directories.state_dir.clone(),
+            dry_run: args.dry_run,
+            http_listen: http_listen.map_or(Some(DEFAULT_HTTP_LISTEN), |listen| listen.0),
+            tunnel_driver: args
+                .tunnel_driver
+                .or(file.tunnel_driver)
+                .unwrap_or_default(),
+            mtu: args.mtu.or(file.mtu),
+            nic: args.nic.clone().or(file.nic),
+            log_level: args
+                .logging
+                .log_level
+                .clone()
+                .or(file.log_level)
+                .unwrap_or_default(),
+            log_format: args
+                .logging
+                .log_format
+                .or(file.log_format)
+                .unwrap_or_default(),
+            cni_bin_dir: file
+                .cni_bin_dir
+                .unwrap_or_else(|| PathBuf::from(DEFAULT_CNI_BIN_DIR)),
+            cni_conf_dir: file
+                .cni_conf_dir
+                .unwrap_or_else(|| PathBuf::from(DEFAULT_CNI_CONF_DIR)),
+            resync: file.resync.unwrap_or(DEFAULT_RESYNC),
+            graceful_restart: file.graceful_restart.unwrap_or(DEFAULT_GRACEFUL_RESTART),
+        }
+    }
+
+    /// Where the agent's socket is.
+    pub fn socket(&self) -> PathBuf {
+        self.run_dir.join("agent.sock")
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,3 +1,14 @@
-//! The agent's socket and HTTP endpoints.
+//! The agent's socket and HTTP endpoints. The reflector serves the same, without CNI.
+//!
+//! `serve` answers on the unix socket what `schema` describes, `listener` accepts connections and
+//! the descriptors that come with them, `health` is the HTTP listener for probes and Prometheus,
+//! `client` is the other end for our own programs.
 
+pub mod client;
+pub mod health;
+pub mod listener;
 pub mod schema;
+pub mod serve;
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,7 @@
 //! What the socket says in JSON, besides the speaker's peers and routes. Also what the CLI reads.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::IpAddr;
 
 use bgp::types::Prefix;
@@ -23,6 +24,12 @@ impl<T> Items<T> {
             items,
         }
     }
+}
+
+/// The body of every answer that is not a success.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ErrorBody {
+    pub error: String,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -94,9 +101,22 @@ pub struct EndpointStatus {
 
 /// `routes [PREFIX] [--received PEER | --advertised PEER]`
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RouteQuery {
     pub prefix: Option<Prefix>,
     pub received: Option<IpAddr>,
     pub advertised: Option<IpAddr>,
+}
+
+/// `FILE: KIND/NAME: FIELD: REASON`, as `caracal-reflector --check` prints it.
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let StoreError {
+            file,
+            object,
+            field,
+            reason,
+        } = self;
+        write!(f, "{file}: {object}: {field}: {reason}")
+    }
 }

@@ -1,1 +1,198 @@
 //! The userspace tunnel process: IPIP on kernels without ipip.
+//!
+//! In: frames from the TAP `caracal-tun`, IP protocol 4 from the wire. Out: the other of the two; the
+//! bytes on the wire are those of kernel IPIP. A process of its own, which the agent starts, adopts
+//! and watches (`supervise`): it goes on when the agent is killed or replaced. It keeps no table,
+//! and does not configure the device; both are the kernel's and `dataplane::tunnel`'s.
+
+pub mod control;
+pub mod forward;
+mod packet;
+pub mod supervise;
+pub mod tap;
+mod wire;
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::net::Ipv4Addr;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+
+use nix::fcntl::{Flock, FlockArg};
+use tracing::info;
+
+use self::control::Identity;
+use self::forward::Counters;
+use self::wire::Wire;
+use crate::names::CARRIER_DEVICE;
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CarrierOptions {
+    /// Of the socket, lock, pid file and log.
+    pub run_dir: PathBuf,
+    /// This node's address: the outer source, and the only outer destination accepted.
+    pub local: Ipv4Addr,
+    pub device: String,
+}
+
+impl CarrierOptions {
+    pub fn new(run_dir: PathBuf, local: Ipv4Addr) -> CarrierOptions {
+        CarrierOptions {
+            run_dir,
+            local,
+            device: CARRIER_DEVICE.into(),
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum CarrierError {
+    #[error("another carrier runs on {0}")]
+    AlreadyRunning(PathBuf),
+    #[error("failed to {what}")]
+    Io {
+        what: String,
+        #[source]
+        source: io::Error,
+    },
+}
+
+pub fn socket_path(run_dir: &Path) -> PathBuf {
+    run_dir.join("carrier.sock")
+}
+
+pub fn log_path(run_dir: &Path) -> PathBuf {
+    run_dir.join("carrier.log")
+}
+
+fn pid_path(run_dir: &Path) -> PathBuf {
+    run_dir.join("carrier.pid")
+}
+
+fn lock_path(run_dir: &Path) -> PathBuf {
+    run_dir.join("carrier.lock")
+}
+
+/// The MAC of a node's neighbour entry on the TAP, and of the TAP of the node `node` itself.
+pub fn mac_of(node: Ipv4Addr) -> [u8; 6] {
+    packet::mac_of(node)
+}
+
+/// The process: moves packets until it is told to stop over the control socket (`Ok`), or can move
+/// no more.
+///
+/// # Errors
+/// `AlreadyRunning` if another carrier holds the lock of the run directory; `Io` with what failed.
+pub fn run(options: &CarrierOptions) -> Result<(), CarrierError> {
+    // A session of its own: no terminal's or parent's end reaches it. Fails harmlessly where it
+    // leads a process group already, such as when started by hand.
+    let _ = nix::unistd::setsid();
+    let run_dir = &options.run_dir;
+    let _lock = lock(&lock_path(run_dir))?;
+    let tap = tap::open_persistent(&options.device)
+        .map_err(failed(format!("open the TAP device {}", options.device)))?;
+    let wire = Wire::open(options.local)
+        .map_err(failed(format!("open a raw socket on {}", options.local)))?;
+    let listener = listen(&socket_path(run_dir)).map_err(failed("listen on carrier.sock"))?;
+    std::fs::write(pid_path(run_dir), format!("{}\n", std::process::id()))
+        .map_err(failed("write carrier.pid"))?;
+    info!(local = %options.local, iface = options.device, "carrier runs");
+    let result = move_packets(options, tap, wire, listener);
+    info!(result = ?result.as_ref().err(), "carrier ends");
+    // While the lock is held: nobody else's are removed.
+    let _ = std::fs::remove_file(socket_path(run_dir));
+    let _ = std::fs::remove_file(pid_path(run_dir));
+    result
+}
+
+/// Returns when asked to stop or when a direction fails. Its threads end with the process.
+fn move_packets(
+    options: &CarrierOptions,
+    tap: File,
+    wire: Wire,
+    listener: UnixListener,
+) -> Result<(), CarrierError> {
+    let (tap, wire) = (Arc::new(tap), Arc::new(wire));
+    let counters = Arc::new(Counters::default());
+    let identity = Arc::new(Identity {
+        local: options.local,
+        device: options.device.clone(),
+        counters: Arc::clone(&counters),
+    });
+    let local = options.local;
+    // One end for all: the first word counts.
+    let (ended, end) = sync_channel::<Result<(), CarrierError>>(1);
+    let (stop, stopped) = sync_channel::<()>(1);
+
+    let direction = |name: &str, work: Box<dyn FnOnce() -> io::Result<()> + Send>| {
+        let ended = ended.clone();
+        let what = format!("move packets {name}");
+        std::thread::Builder::new()
+            .name(name.into())
+            .spawn(move || {
+                let result = work().map_err(failed(what));
+                let _ = ended.try_send(result);
+            })
+            .map_err(failed(format!("start the thread {name}")))
+    };
+    let (tap_out, wire_out, counters_out) =
+        (Arc::clone(&tap), Arc::clone(&wire), Arc::clone(&counters));
+    direction(
+        "tap-to-wire",
+        Box::new(move || forward::tap_to_wire(&tap_out, &wire_out, local, &counters_out)),
+    )?;
+    direction(
+        "wire-to-tap",
+        Box::new(move || forward::wire_to_tap(&wire, &tap, local, &counters)),
+    )?;
+    direction(
+        "control",
+        Box::new(move || control::serve(&listener, &identity, &stop)),
+    )?;
+    direction(
+        "stop",
+        Box::new(move || {
+            let _ = stopped.recv();
+            Ok(())
+        }),
+    )?;
+    end.recv().unwrap_or(Ok(()))
+}
+
+/// Held until the process ends, however it ends.
+fn lock(path: &Path) -> Result<Flock<File>, CarrierError> {
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(failed(format!("open {}", path.display())))?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
+        nix::errno::Errno::EWOULDBLOCK => CarrierError::AlreadyRunning(path.to_owned()),
+        errno => failed(format!("lock {}", path.display()))(errno.into()),
+    })
+}
+
+/// A socket file that is there is a leftover: we hold the lock.
+fn listen(path: &Path) -> io::Result<UnixListener> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    // Under another name until only the owner can open it.
+    let unready = path.with_extension("new");
+    let _ = std::fs::remove_file(&unready);
+    let listener = UnixListener::bind(&unready)?;
+    std::fs::set_permissions(&unready, std::fs::Permissions::from_mode(0o600))?;
+    std::fs::rename(&unready, path)?;
+    Ok(listener)
+}
+
+fn failed(what: impl Into<String>) -> impl FnOnce(io::Error) -> CarrierError {
+    let what = what.into();
+    move |source| CarrierError::Io { what, source }
+}

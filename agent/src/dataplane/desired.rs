@@ -77,6 +77,11 @@ pub struct LearnedChange {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum RouteState {
     Installed,
+    /// In the kernel, but a foreign route of lower metric for the same prefix takes its packets
+    /// (`shadowed by …`).
+    Shadowed {
+        reason: String,
+    },
     /// Waits for something, e.g. its device to appear or come up.
     Pending {
         reason: String,

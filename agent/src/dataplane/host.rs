@@ -1,7 +1,7 @@
 //! What the kernel says about this host, apart from what is ours: the input of next-hop resolution.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use bgp::types::Prefix;
 
@@ -15,6 +15,9 @@ pub struct HostView {
     pub routes: Vec<HostRoute>,
     /// Whether this kernel can make ipip devices.
     pub has_kernel_ipip: bool,
+    /// Foreign ipip devices without remote by their local address: `caracal-ipip` cannot be made
+    /// beside one of the same local address.
+    pub foreign_ipip: BTreeMap<Ipv4Addr, String>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -1,4 +1,307 @@
 //! The only part that changes the kernel.
+//!
+//! In: `Desired`, changes of learned routes. Out: a kernel that holds them, a report of what could
+//! not be done, the host's state for next-hop resolution, and a signal when something changed.
+//! Only objects that `ownership` calls ours are written. Nothing is undone on drop: stopping the
+//! agent leaves forwarding as it is.
+//!
+//! `desired`, `host`, `diff` and `ownership` are pure; `netlink` speaks to the kernel; one module
+//! per kind of object turns values into messages; `table` and `pass` decide what to write, on the
+//! thread of `engine`; `veth` stands apart, for CNI calls.
 
 pub mod desired;
+pub mod diff;
+mod engine;
 pub mod host;
+mod link;
+mod monitor;
+mod neigh;
+mod netlink;
+pub mod netns;
+pub mod ownership;
+mod pass;
+mod route;
+mod sysctl;
+mod table;
+mod tunnel;
+mod veth;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bgp::types::Prefix;
+use tokio::task::AbortHandle;
+use tracing::{info, warn};
+
+use self::desired::{Desired, LearnedChange, Route, RouteState, TunnelDriver};
+use self::engine::{Engine, EngineThread};
+use self::host::HostView;
+use self::monitor::Board;
+pub use self::monitor::{Changes, KernelChange};
+pub use self::netlink::NetlinkError;
+pub use self::veth::{
+    AttachError, AttachedWorkload, WorkloadSpec, attach_workload, detach_workload,
+};
+use crate::carrier::supervise::{
+    self, CarrierStatus, SuperviseError, Supervisor, SupervisorOptions,
+};
+use crate::names::CARRIER_DEVICE;
+
+#[derive(Clone, Debug)]
+pub struct DataplaneOptions {
+    /// Where the carrier's socket, lock and log are.
+    pub run_dir: PathBuf,
+    /// The carrier's program and its first arguments; `None`: this program with `carrier`.
+    pub carrier_program: Option<(PathBuf, Vec<String>)>,
+}
+
+impl DataplaneOptions {
+    pub fn new(run_dir: PathBuf) -> DataplaneOptions {
+        DataplaneOptions {
+            run_dir,
+            carrier_program: None,
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum DataplaneError {
+    #[error("failed to read the kernel's state")]
+    Netlink(#[from] NetlinkError),
+    #[error("failed to watch the kernel")]
+    Monitor(#[source] std::io::Error),
+    #[error("failed to start the dataplane's thread")]
+    Thread(#[source] std::io::Error),
+    #[error("the dataplane's thread is gone")]
+    Gone,
+}
+
+/// What a pass did and could not do.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct ApplyReport {
+    /// Object and reason: everything that is not as wanted now, apart from what merely waits.
+    pub failed: Vec<(String, String)>,
+    /// Kind of object (`route`, `neighbour`, `link`, `sysctl`, `tunnel`) -> how many that had been
+    /// right this pass found changed and put right.
+    pub repairs: BTreeMap<String, u64>,
+    /// By host interface: packets flow, or why not. Empty after `apply_learned`.
+    pub workload_states: BTreeMap<String, Result<(), String>>,
+}
+
+impl ApplyReport {
+    fn fail(&mut self, object: impl Into<String>, error: impl fmt::Display) {
+        self.failed.push((object.into(), error.to_string()));
+    }
+
+    fn repaired(&mut self, kind: &str, object: &str) {
+        info!(kind, object, "repaired");
+        *self.repairs.entry(kind.to_owned()).or_default() += 1;
+    }
+}
+
+/// The kernel of this network namespace. One per process and namespace.
+pub struct Dataplane {
+    options: DataplaneOptions,
+    /// While the userspace tunnel is wanted.
+    supervisor: Option<Supervisor>,
+    engine: EngineThread,
+    changes: Changes,
+    monitor: AbortHandle,
+    has_learned_at_start: bool,
+}
+
+impl Dataplane {
+    /// Reads the kernel and starts watching it, in the calling thread's network namespace. Writes
+    /// nothing.
+    ///
+    /// # Errors
+    /// If the kernel cannot be read.
+    pub async fn open(options: DataplaneOptions) -> Result<Dataplane, DataplaneError> {
+        let board = Arc::new(Board::default());
+        // Subscribed before the first reading, so that nothing falls in between.
+        let socket = monitor::subscribe().map_err(DataplaneError::Monitor)?;
+        let engine = Engine::open(Arc::clone(&board))?;
+        let has_learned_at_start = engine.table().has_learned();
+        let links = engine.links().clone();
+        let monitor = tokio::spawn(monitor::run(socket, Arc::clone(&board), links));
+        Ok(Dataplane {
+            options,
+            supervisor: None,
+            engine: EngineThread::start(engine).map_err(DataplaneError::Thread)?,
+            changes: Changes::new(board),
+            monitor: monitor.abort_handle(),
+            has_learned_at_start,
+        })
+    }
+
+    /// Reads links, addresses and foreign routes.
+    ///
+    /// # Errors
+    /// If the kernel cannot be read.
+    pub async fn observe_host(&mut self) -> Result<HostView, DataplaneError> {
+        let view = self
+            .engine
+            .run(Engine::observe_host)
+            .await
+            .ok_or(DataplaneError::Gone)?;
+        Ok(view?)
+    }
+
+    /// Brings `desired` about: reads, compares, writes only differences. Also repairs and retries
+    /// learned routes. After `request_resync` everything is read again.
+    pub async fn apply(&mut self, desired: &Desired) -> ApplyReport {
+        let carrier = desired
+            .tunnel
+            .as_ref()
+            .filter(|tunnel| tunnel.driver == TunnelDriver::Userspace)
+            .map(|tunnel| tunnel.local);
+        let mut stopped = Ok(());
+        if carrier.is_none() {
+            // Before its device goes: it would make it anew.
+            stopped = self.stop_carrier().await;
+        }
+        let desired = desired.clone();
+        let mut report = self.run(move |engine| engine.apply(&desired)).await;
+        if let Err(error) = stopped {
+            report.fail("carrier", error);
+        }
+        if let Some(local) = carrier {
+            self.supervise_carrier(local, &mut report);
+        }
+        report
+    }
+
+    /// Writes changes of learned routes, in batches. They are remembered: a later `apply` repairs
+    /// them. A route that the kernel has already is not written.
+    pub async fn apply_learned(&mut self, changes: Vec<LearnedChange>) -> ApplyReport {
+        self.run(move |engine| engine.apply_learned(changes)).await
+    }
+
+    /// The speaker has converged (End-of-RIB from its peers, or its bounded wait is over): learned
+    /// routes found at start that it has not named are removed now. Call once.
+    pub async fn settle_learned(&mut self) -> ApplyReport {
+        self.run(Engine::settle_learned).await
+    }
+
+    /// Whether the kernel held learned routes when we started: forwarding was preserved (RFC 4724,
+    /// the F bit).
+    pub fn learned_present_at_start(&self) -> bool {
+        self.has_learned_at_start
+    }
+
+    /// The next `apply` reads everything again, parameters included. For the resync timer.
+    pub async fn request_resync(&mut self) {
+        self.run(|engine| {
+            engine.request_resync();
+            ApplyReport::default()
+        })
+        .await;
+    }
+
+    /// What became of the route for `prefix`; see `route_states`.
+    pub async fn route_state(&self, prefix: Prefix) -> Option<(Option<Route>, RouteState)> {
+        self.route_states(vec![prefix]).await.pop().flatten()
+    }
+
+    /// One answer per prefix: the wanted route and its state. A route of ours that is still in the
+    /// kernel but not wanted has no `Route`; `None`: neither wanted nor there.
+    pub async fn route_states(
+        &self,
+        prefixes: Vec<Prefix>,
+    ) -> Vec<Option<(Option<Route>, RouteState)>> {
+        let ask = move |engine: &mut Engine| {
+            prefixes
+                .iter()
+                .map(|prefix| engine.table().state(prefix))
+                .collect()
+        };
+        self.engine.run(ask).await.unwrap_or_default()
+    }
+
+    /// Signals changes made by others. All clones share one set of flags: use one.
+    pub fn changes(&self) -> Changes {
+        self.changes.clone()
+    }
+
+    /// How many kernel objects were written through netlink since open.
+    pub async fn writes(&self) -> u64 {
+        self.engine
+            .run(|engine| engine.writes())
+            .await
+            .unwrap_or_default()
+    }
+
+    /// `None` unless the userspace tunnel is wanted.
+    pub fn carrier_status(&self) -> Option<CarrierStatus> {
+        self.supervisor
+            .as_ref()
+            .map(|supervisor| supervisor.status().borrow().clone())
+    }
+
+    /// Removes everything of ours: the carrier, routes, veths, tunnel devices.
+    pub async fn uninstall(mut self) -> ApplyReport {
+        let stopped = self.stop_carrier().await;
+        let mut report = self.run(Engine::uninstall).await;
+        if let Err(error) = stopped {
+            report.fail("carrier", error);
+        }
+        report
+    }
+
+    /// Also one that an earlier agent started.
+    async fn stop_carrier(&mut self) -> Result<(), SuperviseError> {
+        match self.supervisor.take() {
+            Some(supervisor) => supervisor.stop().await,
+            None => supervise::stop(&self.options.run_dir).await,
+        }
+    }
+
+    fn supervise_carrier(&mut self, local: Ipv4Addr, report: &mut ApplyReport) {
+        let is_right = |supervisor: &Supervisor| supervisor.options().local == local;
+        if !self.supervisor.as_ref().is_some_and(is_right) {
+            match self.supervisor_options(local) {
+                Ok(options) => self.supervisor = Some(Supervisor::start(options)),
+                Err(error) => report.fail("carrier", error),
+            }
+        }
+        if let Some(CarrierStatus::Failed { reason }) = self.carrier_status() {
+            report.fail("carrier", reason);
+        }
+    }
+
+    fn supervisor_options(&self, local: Ipv4Addr) -> std::io::Result<SupervisorOptions> {
+        let run_dir = self.options.run_dir.clone();
+        let Some((program, arguments)) = self.options.carrier_program.clone() else {
+            return SupervisorOptions::new(run_dir, local);
+        };
+        let device = CARRIER_DEVICE.into();
+        Ok(SupervisorOptions {
+            run_dir,
+            local,
+            device,
+            program,
+            arguments,
+        })
+    }
+
+    async fn run(
+        &self,
+        work: impl FnOnce(&mut Engine) -> ApplyReport + Send + 'static,
+    ) -> ApplyReport {
+        self.engine.run(work).await.unwrap_or_else(|| {
+            warn!("the dataplane's thread is gone");
+            let mut report = ApplyReport::default();
+            report.fail("dataplane", DataplaneError::Gone);
+            report
+        })
+    }
+}
+
+impl Drop for Dataplane {
+    fn drop(&mut self) {
+        self.monitor.abort();
+    }
+}

@@ -1,6 +1,13 @@
 //! The defaults: what passes where no filter decided, and why something did not.
 
-use crate::types::Prefix;
+use std::net::IpAddr;
+
+use super::matcher::{self, Action, Direction, Filter};
+use super::reflect;
+use crate::speaker::config::NextHopMode;
+use crate::types::{Asn, ClusterId, Family, LocalPref, Prefix, RouterId};
+use crate::wire::attribute::PathAttributes;
+use crate::wire::community::Community;
 
 /// What an import accepts that no filter decided.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -61,3 +68,245 @@ pub enum Rejection {
     #[error("no route is accepted from this peer")]
     Closed,
 }
+
+/// What an import check knows about the peer and about us.
+#[derive(Clone, Copy, Debug)]
+pub struct ImportContext<'a> {
+    pub ebgp: bool,
+    pub local_asn: Asn,
+    pub remote_asn: Asn,
+    pub router_id: RouterId,
+    pub cluster_id: ClusterId,
+    pub local_addresses: &'a [IpAddr],
+    /// How often our own AS may occur in AS_PATH.
+    pub allow_own_as: u8,
+    pub filters: &'a [Filter],
+    pub default: &'a ImportDefault,
+}
+
+impl ImportContext<'_> {
+    /// The checks that concern the attributes alone, once per set.
+    ///
+    /// # Errors
+    /// The first reason why no route with these attributes is used.
+    pub fn check_attributes(&self, attributes: &PathAttributes) -> Result<(), Rejection> {
+        // RFC 4271 §9.1.2: a path that holds our own AS is a loop.
+        let own = attributes
+            .as_path
+            .asns()
+            .filter(|asn| *asn == self.local_asn)
+            .count();
+        if own > usize::from(self.allow_own_as) {
+            return Err(Rejection::OwnAs);
+        }
+        if self.ebgp && attributes.as_path.first_as() != Some(self.remote_asn) {
+            // RFC 4271 §6.3: optional check of the leftmost AS; RFC 7606 makes it no session error.
+            return Err(Rejection::FirstAs);
+        }
+        // RFC 4456 §8.
+        if attributes.originator_id == Some(self.router_id) {
+            return Err(Rejection::OwnOriginatorId);
+        }
+        if attributes.cluster_list.contains(&self.cluster_id) {
+            return Err(Rejection::OwnCluster);
+        }
+        let next_hop = attributes.next_hop.address;
+        if !is_usable_next_hop(next_hop) {
+            return Err(Rejection::NextHopInvalid);
+        }
+        if self.local_addresses.contains(&next_hop) {
+            return Err(Rejection::NextHopSelf);
+        }
+        Ok(())
+    }
+
+    /// Filters, then the default.
+    ///
+    /// # Errors
+    /// Why this prefix is not accepted.
+    pub fn check_prefix(&self, prefix: &Prefix) -> Result<(), Rejection> {
+        match matcher::decide(self.filters, Direction::Import, prefix) {
+            Some((Action::Accept, _)) => Ok(()),
+            Some((Action::Reject, filter)) => Err(Rejection::Filter(filter.to_owned())),
+            None => self.default.check(prefix),
+        }
+    }
+}
+
+impl ImportDefault {
+    fn check(&self, prefix: &Prefix) -> Result<(), Rejection> {
+        match self {
+            ImportDefault::Accept => Ok(()),
+            ImportDefault::Reject => Err(Rejection::Closed),
+            ImportDefault::InsidePools { pools, own, lent } => {
+                if prefix.is_default() {
+                    return Err(Rejection::DefaultRoute);
+                }
+                if let Some(own) = own.iter().find(|own| prefix.covers(own)) {
+                    return Err(Rejection::CoversOwn(*own));
+                }
+                if let Some(own) = own.iter().find(|own| own.covers(prefix)) {
+                    return if lent.contains(prefix) {
+                        Ok(())
+                    } else {
+                        Err(Rejection::InsideOwn(*own))
+                    };
+                }
+                if pools.iter().any(|pool| pool.covers(prefix)) {
+                    Ok(())
+                } else {
+                    Err(Rejection::OutsidePools)
+                }
+            }
+            ImportDefault::AllButMartians { pools } => {
+                if prefix.is_default() {
+                    Err(Rejection::DefaultRoute)
+                } else if is_martian(prefix) {
+                    Err(Rejection::Martian)
+                } else if pools.is_empty() || pools.iter().any(|pool| pool.covers(prefix)) {
+                    Ok(())
+                } else {
+                    Err(Rejection::OutsidePools)
+                }
+            }
+        }
+    }
+}
+
+fn is_usable_next_hop(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => {
+            !(address.octets()[0] == 0 || address.is_loopback() || address.octets()[0] >= 224)
+        }
+        IpAddr::V6(address) => {
+            !(address.is_unspecified() || address.is_loopback() || address.is_multicast())
+        }
+    }
+}
+
+/// Prefixes that never belong in a routing table between hosts: this-network, loopback, link-local,
+/// multicast and reserved (RFC 6890). Private and documentation prefixes are what pods live in.
+fn is_martian(prefix: &Prefix) -> bool {
+    match prefix.network() {
+        IpAddr::V4(address) => {
+            let [first, second, ..] = address.octets();
+            first == 0 || first == 127 || first >= 224 || (first == 169 && second == 254)
+        }
+        IpAddr::V6(address) => {
+            let first = address.segments()[0];
+            address.is_loopback()
+                || address.is_unspecified()
+                || address.is_multicast()
+                || (first & 0xffc0) == 0xfe80
+        }
+    }
+}
+
+/// Where a route came from, as far as passing it on depends on it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum RouteSource {
+    Local,
+    Ebgp,
+    /// `router_id` becomes ORIGINATOR_ID where none is set yet.
+    Ibgp {
+        client: bool,
+        router_id: RouterId,
+    },
+}
+
+/// How routes are said to one group of peers. Peers with equal treatment share their messages.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct ExportPolicy {
+    pub ebgp: bool,
+    /// The peers are reflection clients of ours.
+    pub client: bool,
+    /// What is prepended towards eBGP.
+    pub local_asn: Asn,
+    pub cluster_id: ClusterId,
+    pub next_hop_mode: NextHopMode,
+    /// Next hop where it is self, by family of the next hop.
+    pub own_addresses: Vec<IpAddr>,
+    /// LOCAL_PREF towards iBGP of routes that have none.
+    pub local_pref: LocalPref,
+    pub filters: Vec<Filter>,
+    pub default: ExportDefault,
+}
+
+impl ExportPolicy {
+    /// Whether a prefix may be said at all, by filters and default.
+    pub fn admits_prefix(&self, prefix: &Prefix, source: RouteSource) -> bool {
+        match matcher::decide(&self.filters, Direction::Export, prefix) {
+            Some((Action::Accept, _)) => true,
+            Some((Action::Reject, _)) => false,
+            None => match self.default {
+                ExportDefault::Accept => true,
+                ExportDefault::OwnOnly => source == RouteSource::Local,
+                ExportDefault::Reject => false,
+            },
+        }
+    }
+
+    /// The attributes as these peers get them, or `None` where the route does not pass.
+    pub fn transform(
+        &self,
+        attributes: &PathAttributes,
+        source: RouteSource,
+    ) -> Option<PathAttributes> {
+        // RFC 1997: well-known communities.
+        let has = |community| attributes.communities.contains(&community);
+        if has(Community::NO_ADVERTISE)
+            || (self.ebgp && (has(Community::NO_EXPORT) || has(Community::NO_EXPORT_SUBCONFED)))
+        {
+            return None;
+        }
+        if !reflect::passes(source, self.ebgp, self.client) {
+            return None;
+        }
+        let mut out = attributes.clone();
+        if self.ebgp {
+            self.clean_for_ebgp(&mut out, source);
+        } else {
+            // RFC 4271 §5.1.5: LOCAL_PREF is in every UPDATE to internal peers.
+            out.local_pref = out.local_pref.or(Some(self.local_pref));
+            if let RouteSource::Ibgp { router_id, .. } = source {
+                reflect::mark(&mut out, router_id, self.cluster_id);
+            }
+        }
+        self.set_next_hop(&mut out, source)?;
+        Some(out)
+    }
+
+    fn clean_for_ebgp(&self, out: &mut PathAttributes, source: RouteSource) {
+        out.as_path.prepend(self.local_asn, 1);
+        // RFC 4271 §5.1.5, RFC 4456 §8: internal attributes stay inside.
+        out.local_pref = None;
+        out.originator_id = None;
+        out.cluster_list.clear();
+        // RFC 4271 §5.1.4: a MED received from a neighbour is not passed to other ASes.
+        if source != RouteSource::Local {
+            out.med = None;
+        }
+    }
+
+    /// RFC 4271 §5.1.3. `None` where self is wanted and we have no address of that family.
+    fn set_next_hop(&self, out: &mut PathAttributes, source: RouteSource) -> Option<()> {
+        let to_self = match self.next_hop_mode {
+            NextHopMode::Keep => false,
+            NextHopMode::SelfAddress => true,
+            // Routes of our own already have our address.
+            NextHopMode::Auto => self.ebgp && source != RouteSource::Local,
+        };
+        if to_self {
+            let family = Family::of(out.next_hop.address);
+            let own = self
+                .own_addresses
+                .iter()
+                .find(|own| Family::of(**own) == family)?;
+            out.next_hop = (*own).into();
+        }
+        Some(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

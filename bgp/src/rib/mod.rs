@@ -1,1 +1,353 @@
-//! The routing information bases. Pure.
+//! The routing information bases of one speaker. Pure: messages leave through a [`Sink`].
+//!
+//! ```text
+//! receive() ─> import policy ─> Table (Adj-RIB-In and Loc-RIB) ─> changed prefixes
+//!                                                        turn() ─┬> groups: encode once, send to all
+//!                                                                └> learned(): best routes for the kernel
+//! ```
+//! A path carries a pointer to its interned attributes, so a route is a few words; work in a turn
+//! is proportional to what changed in it. Adj-RIB-Out is one bit per prefix and group.
+
+pub mod adj_out;
+pub mod attributes;
+pub mod decision;
+pub mod peer;
+pub mod show;
+pub mod table;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use hashbrown::{HashMap, HashSet};
+
+use self::adj_out::Groups;
+use self::attributes::Interner;
+use self::peer::{Peer, PeerSetup};
+use self::table::{Key4, Key6, Table};
+use crate::policy::Rejection;
+use crate::speaker::config::Originated;
+use crate::types::{ClusterId, Family, Prefix, RouterId};
+use crate::wire::attribute::PathAttributes;
+
+/// A peer within the RIB: small, dense, reused after [`Rib::remove_peer`].
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct PeerId(pub u32);
+
+impl PeerId {
+    /// The source of routes of our own.
+    pub const LOCAL: PeerId = PeerId(u32::MAX);
+}
+
+/// Where encoded messages go. Sending never blocks: a member without room is skipped and catches
+/// up from the table when [`Rib::resume`] is called.
+pub trait Sink {
+    fn has_room(&self, peer: PeerId) -> bool;
+    fn send(&mut self, peer: PeerId, message: &bytes::Bytes);
+}
+
+/// What the RIB knows of its speaker.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RibConfig {
+    pub router_id: RouterId,
+    pub cluster_id: ClusterId,
+    pub local_addresses: Vec<IpAddr>,
+    /// Whether anyone reads [`Rib::learned`].
+    pub has_consumer: bool,
+}
+
+/// The best route of a prefix changed: what the kernel should follow.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LearnedRoute {
+    pub prefix: Prefix,
+    /// `None`: no route, or the best is our own.
+    pub best: Option<Arc<PathAttributes>>,
+}
+
+pub struct Rib {
+    config: RibConfig,
+    peers: Vec<Option<Peer>>,
+    interner: Interner,
+    ipv4: Table<Key4>,
+    ipv6: Table<Key6>,
+    /// Why a path is not eligible. Only rejected paths have an entry.
+    rejections: HashMap<(PeerId, Prefix), Rejection>,
+    groups: Groups,
+    originated: BTreeMap<Prefix, Originated>,
+    /// Prefixes whose best route the consumer has not been told yet; bounded by the table.
+    untold: HashSet<Prefix>,
+    /// Between a restart and its end nothing is said (RFC 4724 §4.1).
+    is_deferring: bool,
+}
+
+/// Does `$body` with `$table` as the table of `$family`.
+macro_rules! with_table {
+    ($rib:expr, $family:expr, $table:ident => $body:expr) => {
+        match $family {
+            Family::Ipv4 => {
+                let $table = &mut $rib.ipv4;
+                $body
+            }
+            Family::Ipv6 => {
+                let $table = &mut $rib.ipv6;
+                $body
+            }
+        }
+    };
+}
+pub(crate) use with_table;
+
+impl Rib {
+    pub fn new(config: RibConfig) -> Rib {
+        Rib {
+            config,
+            peers: Vec::new(),
+            interner: Interner::default(),
+            ipv4: Table::default(),
+            ipv6: Table::default(),
+            rejections: HashMap::new(),
+            groups: Groups::default(),
+            originated: BTreeMap::new(),
+            untold: HashSet::new(),
+            is_deferring: false,
+        }
+    }
+
+    /// Replaces what only new routes are measured against; existing ones keep their verdict until
+    /// they are sent again.
+    pub fn reconfigure(&mut self, config: RibConfig) {
+        self.config = config;
+    }
+
+    /// Makes the routes of our own exactly these.
+    pub fn set_originated(&mut self, originated: BTreeMap<Prefix, Originated>) {
+        let gone: Vec<Prefix> = self
+            .originated
+            .keys()
+            .filter(|prefix| !originated.contains_key(prefix))
+            .copied()
+            .collect();
+        for prefix in gone {
+            self.withdraw_path(PeerId::LOCAL, &prefix);
+        }
+        for (prefix, route) in &originated {
+            if self.originated.get(prefix) != Some(route) {
+                let attributes = self
+                    .interner
+                    .intern(PathAttributes::originated(route.next_hop));
+                self.insert_path(PeerId::LOCAL, prefix, &attributes, None);
+            }
+        }
+        self.originated = originated;
+    }
+
+    /// A session came up: the peer hears everything, then End-of-RIB. Paths kept from an earlier
+    /// session stay (stale) until they are announced again or flushed.
+    pub fn peer_up(&mut self, id: PeerId, setup: PeerSetup) {
+        let index = id.0 as usize;
+        if self.peers.len() <= index {
+            self.peers.resize_with(index + 1, || None);
+        }
+        self.leave_group(id);
+        let slot = self.groups.join(id, &setup.group);
+        match &mut self.peers[index] {
+            Some(peer) => peer.restart(setup, slot),
+            entry => *entry = Some(Peer::new(setup, slot)),
+        }
+        if !self.is_deferring {
+            self.begin_catch_up(id);
+        }
+    }
+
+    /// A session ended. Routes of `kept` families become stale, all others go.
+    pub fn peer_down(&mut self, id: PeerId, kept: &[Family]) {
+        self.leave_group(id);
+        for family in Family::ALL {
+            if kept.contains(&family) {
+                with_table!(self, family, table => table.mark_stale(id));
+            } else {
+                self.remove_paths(id, family, |_| true);
+            }
+        }
+    }
+
+    /// Forgets a peer whose routes are all gone or not wanted any more.
+    pub fn remove_peer(&mut self, id: PeerId) {
+        self.peer_down(id, &[]);
+        if let Some(entry) = self.peers.get_mut(id.0 as usize) {
+            *entry = None;
+        }
+    }
+
+    /// Removes what the peer did not announce again after its restart (RFC 4724 §4.2).
+    pub fn flush_stale(&mut self, id: PeerId, family: Family) {
+        self.remove_paths(id, family, |path| path.is_stale);
+    }
+
+    /// Replaces a peer's import and export policy. The caller asks the peer for a refresh; what is
+    /// said to it is sent again here.
+    pub fn set_policy(&mut self, id: PeerId, setup: PeerSetup) {
+        if self.peer(id).is_some() {
+            // The group bit tells what this peer has; leaving loses it, so withdraw what the new
+            // policy does not say any more before the table is sent again.
+            let said = self.advertised(id);
+            self.peer_up(id, setup);
+            if let Some(peer) = self.peer_mut(id) {
+                peer.member.dirty.extend(said);
+            }
+        }
+    }
+
+    /// One peer's announcements of one attribute set.
+    pub fn announce(
+        &mut self,
+        id: PeerId,
+        attributes: PathAttributes,
+        prefixes: impl Iterator<Item = Prefix>,
+    ) {
+        let Some(peer) = self.peers.get(id.0 as usize).and_then(Option::as_ref) else {
+            return;
+        };
+        let import = peer.setup.import.clone();
+        let attributes = self.interner.intern(attributes);
+        let attribute_verdict = import
+            .context(&self.config)
+            .check_attributes(&attributes)
+            .err();
+        for prefix in prefixes {
+            let verdict = match &attribute_verdict {
+                Some(rejection) => Some(rejection.clone()),
+                None => import.context(&self.config).check_prefix(&prefix).err(),
+            };
+            self.insert_path(id, &prefix, &attributes, verdict);
+        }
+    }
+
+    pub fn withdraw(&mut self, id: PeerId, prefixes: impl Iterator<Item = Prefix>) {
+        for prefix in prefixes {
+            self.withdraw_path(id, &prefix);
+        }
+    }
+
+    /// Between a restart and its end nothing is said and nothing is told.
+    pub fn set_deferring(&mut self, is_deferring: bool) {
+        let ends = self.is_deferring && !is_deferring;
+        self.is_deferring = is_deferring;
+        if ends {
+            let ids: Vec<PeerId> = self.groups.members().collect();
+            for id in ids {
+                self.begin_catch_up(id);
+            }
+        }
+    }
+
+    /// Says what changed since the last turn: withdrawals first, then announcements, then what
+    /// joining members still miss, as far as the sink has room.
+    pub fn turn(&mut self, sink: &mut impl Sink) {
+        if self.is_deferring {
+            return;
+        }
+        self.flush_changes(sink);
+        let waiting: Vec<PeerId> = self
+            .groups
+            .members()
+            .filter(|id| self.peer(*id).is_some_and(|peer| peer.member.is_waiting()))
+            .collect();
+        for id in waiting {
+            self.resume(id, sink);
+        }
+        self.interner.purge_if_grown();
+    }
+
+    /// Best routes the consumer has not heard of, at most `limit`. Empty while deferring.
+    pub fn learned(&mut self, limit: usize) -> Vec<LearnedRoute> {
+        if self.is_deferring {
+            return Vec::new();
+        }
+        let prefixes: Vec<Prefix> = self.untold.iter().take(limit).copied().collect();
+        prefixes
+            .into_iter()
+            .map(|prefix| {
+                self.untold.remove(&prefix);
+                LearnedRoute {
+                    prefix,
+                    best: self.best_learned(&prefix),
+                }
+            })
+            .collect()
+    }
+
+    pub fn has_learned(&self) -> bool {
+        !self.untold.is_empty() && !self.is_deferring
+    }
+
+    fn best_learned(&self, prefix: &Prefix) -> Option<Arc<PathAttributes>> {
+        let best = match prefix.family() {
+            Family::Ipv4 => self.ipv4.best(prefix),
+            Family::Ipv6 => self.ipv6.best(prefix),
+        };
+        best.filter(|path| path.source != PeerId::LOCAL)
+            .map(|path| path.attributes.clone())
+    }
+
+    pub fn peer(&self, id: PeerId) -> Option<&Peer> {
+        self.peers.get(id.0 as usize).and_then(Option::as_ref)
+    }
+
+    fn peer_mut(&mut self, id: PeerId) -> Option<&mut Peer> {
+        self.peers.get_mut(id.0 as usize).and_then(Option::as_mut)
+    }
+
+    fn insert_path(
+        &mut self,
+        id: PeerId,
+        prefix: &Prefix,
+        attributes: &Arc<PathAttributes>,
+        verdict: Option<Rejection>,
+    ) {
+        let peers = &self.peers;
+        let inserted = with_table!(self, prefix.family(), table => {
+            table.insert(prefix, id, attributes, verdict.is_some(), |paths| peer::decide(peers, paths))
+        });
+        if let Some(peer) = self.peer_mut(id) {
+            peer.count(prefix.family(), inserted.previous, Some(verdict.is_none()));
+        }
+        match verdict {
+            Some(rejection) => {
+                self.rejections.insert((id, *prefix), rejection);
+            }
+            None if inserted.previous == Some(false) => {
+                self.rejections.remove(&(id, *prefix));
+            }
+            None => {}
+        }
+    }
+
+    fn withdraw_path(&mut self, id: PeerId, prefix: &Prefix) {
+        let peers = &self.peers;
+        let previous = with_table!(self, prefix.family(), table => {
+            table.remove(prefix, id, |paths| peer::decide(peers, paths))
+        });
+        self.forget_path(id, prefix, previous);
+    }
+
+    /// Removes a peer's paths of a family that `matches`.
+    fn remove_paths(&mut self, id: PeerId, family: Family, matches: impl Fn(&table::Path) -> bool) {
+        let prefixes = with_table!(self, family, table => table.prefixes_of(id, matches));
+        for prefix in prefixes {
+            self.withdraw_path(id, &prefix);
+        }
+    }
+
+    fn forget_path(&mut self, id: PeerId, prefix: &Prefix, previous: Option<bool>) {
+        if let Some(peer) = self.peer_mut(id) {
+            peer.count(prefix.family(), previous, None);
+        }
+        if previous == Some(false) {
+            self.rejections.remove(&(id, *prefix));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

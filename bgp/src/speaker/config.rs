@@ -31,6 +31,13 @@ pub struct SpeakerConfig {
     pub graceful_restart: GracefulRestartConfig,
 }
 
+impl SpeakerConfig {
+    /// The configured cluster id, else the router id (RFC 4456 §7).
+    pub fn effective_cluster_id(&self) -> ClusterId {
+        self.cluster_id.unwrap_or(ClusterId(self.router_id.0))
+    }
+}
+
 /// Sessions are keyed by remote address and port; the local address is in the peer's configuration.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct PeerKey {
@@ -55,6 +62,17 @@ pub enum PeerSource {
     Rack,
     Peer,
     Range,
+}
+
+impl fmt::Display for PeerSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            PeerSource::Mesh => "mesh",
+            PeerSource::Rack => "rack",
+            PeerSource::Peer => "peer",
+            PeerSource::Range => "range",
+        })
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]

@@ -1,4 +1,129 @@
 //! The speaker on tokio: sockets and tasks around the pure parts.
+//!
+//! ```text
+//!              accept                  frames, decodes        one per peer: fsm::Session
+//!  listener ───────────┐   ┌─ reader ──────────┬───────────> peer task ─┐
+//!                      v   │                   │ routes          ^      │ Established, Down, …
+//!               core (owns the RIB) <──────────┴─────────────────│──────┘
+//!                      │  encoded messages                       │ accepted sockets, stop, …
+//!                      ├────> outbox ──> writer (one per connection)
+//!                      └────> events (learned routes) to the owner
+//! ```
+//! Queues and what happens when they are full: inputs of the core (1024): senders wait, so a reader
+//! stops reading and TCP pushes back; an outbox: its peer is skipped and catches up from the table;
+//! events: the RIB remembers which prefixes are untold.
 
+mod capability_name;
 pub mod config;
+mod connection;
+mod core;
+mod listener;
+mod outbox;
+mod peer;
+mod show;
+mod socket;
 pub mod status;
+
+use std::net::IpAddr;
+
+use tokio::sync::{mpsc, oneshot};
+
+use self::config::SpeakerConfig;
+use self::core::{Command, Core, CoreInput};
+use self::status::{PeerStatus, RouteStatus};
+pub use crate::rib::LearnedRoute;
+use crate::types::Prefix;
+
+/// Inputs of the core that may wait.
+const CORE_QUEUE: usize = 1024;
+/// Events that may wait for the owner.
+const EVENT_QUEUE: usize = 64;
+
+/// What a speaker tells its owner.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Event {
+    /// Best routes that changed; of one prefix the last one counts.
+    Learned(Vec<LearnedRoute>),
+    /// The first convergence is over: every peer that was waited for sent its End-of-RIB, or the
+    /// wait is over. Said once, after the routes that belong to it.
+    Settled,
+    /// The dynamic peers that are up or whose routes are kept, in order; to be remembered over a
+    /// restart.
+    DynamicPeers(Vec<IpAddr>),
+}
+
+/// Which routes [`Speaker::routes`] returns.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct RouteSelection {
+    pub prefix: Option<Prefix>,
+    /// What this peer sent, before policy.
+    pub received: Option<IpAddr>,
+    /// What this peer is told, after policy.
+    pub advertised: Option<IpAddr>,
+}
+
+/// How sessions end when the speaker stops.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stop {
+    /// Peers with graceful restart keep our routes: TCP is closed without a word.
+    Restarting,
+    /// For good: Cease, administrative shutdown.
+    ForGood,
+}
+
+/// A handle to a running speaker. It runs until [`Speaker::stop`] or until all handles are gone.
+#[derive(Clone, Debug)]
+pub struct Speaker {
+    inputs: mpsc::Sender<CoreInput>,
+}
+
+impl Speaker {
+    /// Starts a speaker on the current tokio runtime. Addresses that cannot be listened on are
+    /// retried and shown by [`Speaker::problems`].
+    ///
+    /// `has_consumer`: whether learned routes are reported as events.
+    pub fn start(config: SpeakerConfig, has_consumer: bool) -> (Speaker, mpsc::Receiver<Event>) {
+        let (inputs, input_queue) = mpsc::channel(CORE_QUEUE);
+        let (events, event_queue) = mpsc::channel(EVENT_QUEUE);
+        let core = Core::new(config, has_consumer, inputs.downgrade(), events);
+        tokio::spawn(core.run(input_queue));
+        (Speaker { inputs }, event_queue)
+    }
+
+    /// Makes the speaker what `config` says; only what differs is touched. The graceful restart
+    /// part counts at the start only.
+    pub async fn configure(&self, config: SpeakerConfig) {
+        self.tell(Command::Configure(Box::new(config))).await;
+    }
+
+    pub async fn peers(&self) -> Vec<PeerStatus> {
+        self.ask(Command::Peers).await.unwrap_or_default()
+    }
+
+    pub async fn routes(&self, selection: RouteSelection) -> Vec<RouteStatus> {
+        self.ask(|reply| Command::Routes(selection, reply))
+            .await
+            .unwrap_or_default()
+    }
+
+    /// What does not work at the moment, e.g. an address that cannot be listened on.
+    pub async fn problems(&self) -> Vec<String> {
+        self.ask(Command::Problems).await.unwrap_or_default()
+    }
+
+    /// Ends all sessions; returns when the last one is closed.
+    pub async fn stop(&self, how: Stop) {
+        self.ask(|reply| Command::Stop(how, reply)).await;
+    }
+
+    async fn tell(&self, command: Command) {
+        // The core is gone only while everything shuts down.
+        let _ = self.inputs.send(CoreInput::Command(command)).await;
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Option<T> {
+        let (reply, answer) = oneshot::channel();
+        self.tell(command(reply)).await;
+        answer.await.ok()
+    }
+}

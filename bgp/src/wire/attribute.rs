@@ -1,4 +1,18 @@
 //! Path attributes (RFC 4271 §4.3, §5): the values a route carries.
+//!
+//! The values are here; `value` reads one attribute, `decode` a whole block, and `encode` writes
+//! one. What a session may see of a route is decided before encoding: all that is set here is sent.
+
+mod decode;
+mod encode;
+mod value;
+
+pub(super) use decode::{AttributeBlock, decode};
+pub(super) use encode::{
+    MAX_ATTRIBUTE_HEADER_LEN, encode_attributes, mp_reach_head, mp_unreach_head, put_mp_reach,
+    put_mp_unreach,
+};
+pub(super) use value::MpReach;
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -6,6 +20,59 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::as_path::AsPath;
 use super::community::{Community, ExtendedCommunity, LargeCommunity};
 use crate::types::{Asn, ClusterId, LocalPref, Med, RouterId};
+
+/// Attribute flags (RFC 4271 §4.3).
+mod flag {
+    pub(super) const OPTIONAL: u8 = 0x80;
+    pub(super) const TRANSITIVE: u8 = 0x40;
+    pub(super) const PARTIAL: u8 = 0x20;
+    pub(super) const EXTENDED_LENGTH: u8 = 0x10;
+}
+
+/// Type codes of the attributes we know.
+mod code {
+    pub(super) const ORIGIN: u8 = 1;
+    pub(super) const AS_PATH: u8 = 2;
+    pub(super) const NEXT_HOP: u8 = 3;
+    pub(super) const MULTI_EXIT_DISC: u8 = 4;
+    pub(super) const LOCAL_PREF: u8 = 5;
+    pub(super) const ATOMIC_AGGREGATE: u8 = 6;
+    pub(super) const AGGREGATOR: u8 = 7;
+    pub(super) const COMMUNITIES: u8 = 8;
+    pub(super) const ORIGINATOR_ID: u8 = 9;
+    pub(super) const CLUSTER_LIST: u8 = 10;
+    pub(super) const MP_REACH_NLRI: u8 = 14;
+    pub(super) const MP_UNREACH_NLRI: u8 = 15;
+    pub(super) const EXTENDED_COMMUNITIES: u8 = 16;
+    pub(super) const AS4_PATH: u8 = 17;
+    pub(super) const AS4_AGGREGATOR: u8 = 18;
+    pub(super) const LARGE_COMMUNITIES: u8 = 32;
+    pub(super) const ONLY_TO_CUSTOMER: u8 = 35;
+}
+
+/// The flags a known attribute must have; `None` for an unknown code.
+fn specified_flags(code: u8) -> Option<u8> {
+    Some(match code {
+        code::ORIGIN
+        | code::AS_PATH
+        | code::NEXT_HOP
+        | code::LOCAL_PREF
+        | code::ATOMIC_AGGREGATE => flag::TRANSITIVE,
+        code::MULTI_EXIT_DISC
+        | code::ORIGINATOR_ID
+        | code::CLUSTER_LIST
+        | code::MP_REACH_NLRI
+        | code::MP_UNREACH_NLRI => flag::OPTIONAL,
+        code::AGGREGATOR
+        | code::COMMUNITIES
+        | code::EXTENDED_COMMUNITIES
+        | code::AS4_PATH
+        | code::AS4_AGGREGATOR
+        | code::LARGE_COMMUNITIES
+        | code::ONLY_TO_CUSTOMER => flag::OPTIONAL | flag::TRANSITIVE,
+        _ => return None,
+    })
+}
 
 /// ORIGIN; the lower value wins (RFC 4271 §9.1.2.2 b).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
@@ -63,6 +130,28 @@ pub struct UnknownAttribute {
     pub value: Vec<u8>,
 }
 
+/// Which of the attributes we know came with Partial set: somewhere on the way a speaker did not
+/// know them. Once set it stays set (RFC 4271 §5).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Partial(u64);
+
+impl Partial {
+    fn set(&mut self, code: u8, is_partial: bool) {
+        if is_partial {
+            self.0 |= Partial::bit(code);
+        }
+    }
+
+    fn contains(self, code: u8) -> bool {
+        self.0 & Partial::bit(code) != 0
+    }
+
+    /// All codes we know are below 64.
+    fn bit(code: u8) -> u64 {
+        1u64.checked_shl(u32::from(code)).unwrap_or(0)
+    }
+}
+
 /// All attributes of a route. Equal attributes mean the routes can share one UPDATE.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct PathAttributes {
@@ -83,6 +172,7 @@ pub struct PathAttributes {
     pub only_to_customer: Option<Asn>,
     /// Sorted by code.
     pub unknown: Vec<UnknownAttribute>,
+    pub partial: Partial,
 }
 
 impl PathAttributes {
@@ -103,6 +193,7 @@ impl PathAttributes {
             cluster_list: Vec::new(),
             only_to_customer: None,
             unknown: Vec::new(),
+            partial: Partial::default(),
         }
     }
 }

@@ -1,11 +1,18 @@
 //! Capabilities of the OPEN message (RFC 5492).
+//!
+//! One capability's octets to its value and back. What follows from both sides' capabilities is
+//! negotiated by the session.
 
+use bytes::BufMut;
+
+use super::frame::SAFI_UNICAST;
+use super::reader::{Reader, printable};
 use crate::types::{Asn, Family};
 
 /// One capability. Those we do not know are kept raw, for display.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Capability {
-    /// Code 1, RFC 4760. `family` is `None` for an (AFI, SAFI) that is not ours.
+    /// Code 1, RFC 4760. Any (AFI, SAFI), also those that are not ours.
     MultiProtocol {
         afi: u16,
         safi: u8,
@@ -50,4 +57,242 @@ pub struct GracefulRestart {
     pub restart_time_secs: u16,
     /// Families covered, each with F: forwarding state was preserved. Foreign families are skipped.
     pub families: Vec<(Family, bool)>,
+}
+
+mod code {
+    pub(super) const MULTI_PROTOCOL: u8 = 1;
+    pub(super) const ROUTE_REFRESH: u8 = 2;
+    pub(super) const EXTENDED_NEXT_HOP: u8 = 5;
+    pub(super) const EXTENDED_MESSAGE: u8 = 6;
+    pub(super) const ROLE: u8 = 9;
+    pub(super) const GRACEFUL_RESTART: u8 = 64;
+    pub(super) const FOUR_OCTET_AS: u8 = 65;
+    pub(super) const ADD_PATH: u8 = 69;
+    pub(super) const ENHANCED_ROUTE_REFRESH: u8 = 70;
+    pub(super) const LONG_LIVED_GRACEFUL_RESTART: u8 = 71;
+    pub(super) const FQDN: u8 = 73;
+}
+
+const RESTART_STATE: u16 = 0x8000;
+const RESTART_NOTIFICATION: u16 = 0x4000;
+const RESTART_TIME: u16 = 0x0FFF;
+const FORWARDING_STATE: u8 = 0x80;
+const STALE_TIME: u32 = 0x00FF_FFFF;
+
+/// A capability we use, whose value does not have the form its RFC gives it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("capability {code} is malformed")]
+pub struct MalformedCapability {
+    pub code: u8,
+}
+
+impl Capability {
+    /// Capabilities we never act on stay [`Capability::Unknown`] when malformed: a peer's display
+    /// name is no reason to have no session with it.
+    pub(super) fn decode(code: u8, value: &[u8]) -> Result<Capability, MalformedCapability> {
+        let decoded = match code {
+            code::MULTI_PROTOCOL => multi_protocol(value),
+            code::ROUTE_REFRESH => value.is_empty().then_some(Capability::RouteRefresh),
+            code::EXTENDED_NEXT_HOP => extended_next_hop(value),
+            code::EXTENDED_MESSAGE => value.is_empty().then_some(Capability::ExtendedMessage),
+            code::ROLE => match value {
+                [role] => Some(Capability::Role(*role)),
+                _ => None,
+            },
+            code::GRACEFUL_RESTART => graceful_restart(value),
+            code::FOUR_OCTET_AS => match value.try_into() {
+                Ok(octets) => Some(Capability::FourOctetAs(Asn(u32::from_be_bytes(octets)))),
+                Err(_) => None,
+            },
+            code::ENHANCED_ROUTE_REFRESH => {
+                value.is_empty().then_some(Capability::EnhancedRouteRefresh)
+            }
+            code::ADD_PATH => return Ok(add_path(value).unwrap_or_else(|| raw(code, value))),
+            code::LONG_LIVED_GRACEFUL_RESTART => {
+                return Ok(long_lived_graceful_restart(value).unwrap_or_else(|| raw(code, value)));
+            }
+            code::FQDN => return Ok(fqdn(value).unwrap_or_else(|| raw(code, value))),
+            _ => return Ok(raw(code, value)),
+        };
+        decoded.ok_or(MalformedCapability { code })
+    }
+
+    /// Writes code, length and value. A value of more than 255 octets has no encoding (RFC 5492 §4)
+    /// and is left out.
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+        let mut value = Vec::new();
+        self.encode_value(&mut value);
+        if let Ok(length) = u8::try_from(value.len()) {
+            out.put_u8(self.code());
+            out.put_u8(length);
+            out.put_slice(&value);
+        }
+    }
+
+    /// The IANA capability code.
+    pub fn code(&self) -> u8 {
+        match self {
+            Capability::MultiProtocol { .. } => code::MULTI_PROTOCOL,
+            Capability::RouteRefresh => code::ROUTE_REFRESH,
+            Capability::ExtendedNextHop(_) => code::EXTENDED_NEXT_HOP,
+            Capability::ExtendedMessage => code::EXTENDED_MESSAGE,
+            Capability::Role(_) => code::ROLE,
+            Capability::GracefulRestart(_) => code::GRACEFUL_RESTART,
+            Capability::FourOctetAs(_) => code::FOUR_OCTET_AS,
+            Capability::AddPath(_) => code::ADD_PATH,
+            Capability::EnhancedRouteRefresh => code::ENHANCED_ROUTE_REFRESH,
+            Capability::LongLivedGracefulRestart(_) => code::LONG_LIVED_GRACEFUL_RESTART,
+            Capability::Fqdn { .. } => code::FQDN,
+            Capability::Unknown { code, .. } => *code,
+        }
+    }
+
+    fn encode_value(&self, out: &mut Vec<u8>) {
+        match self {
+            Capability::MultiProtocol { afi, safi } => {
+                out.put_u16(*afi);
+                out.put_u8(0);
+                out.put_u8(*safi);
+            }
+            Capability::RouteRefresh
+            | Capability::ExtendedMessage
+            | Capability::EnhancedRouteRefresh => {}
+            Capability::ExtendedNextHop(entries) => {
+                for (afi, safi, next_hop_afi) in entries {
+                    out.put_u16(*afi);
+                    out.put_u16(*safi);
+                    out.put_u16(*next_hop_afi);
+                }
+            }
+            Capability::Role(role) => out.put_u8(*role),
+            Capability::GracefulRestart(restart) => restart.encode_value(out),
+            Capability::FourOctetAs(asn) => out.put_u32(asn.0),
+            Capability::AddPath(entries) => {
+                for (afi, safi, direction) in entries {
+                    out.put_u16(*afi);
+                    out.put_u8(*safi);
+                    out.put_u8(*direction);
+                }
+            }
+            Capability::LongLivedGracefulRestart(entries) => {
+                for (afi, safi, flags, stale_time_secs) in entries {
+                    out.put_u16(*afi);
+                    out.put_u8(*safi);
+                    out.put_u8(*flags);
+                    out.put_uint(u64::from((*stale_time_secs).min(STALE_TIME)), 3);
+                }
+            }
+            Capability::Fqdn { host, domain } => {
+                for name in [host, domain] {
+                    // A name too long for its length octet makes the value too long as a whole.
+                    out.put_u8(u8::try_from(name.len()).unwrap_or(u8::MAX));
+                    out.put_slice(name.as_bytes());
+                }
+            }
+            Capability::Unknown { data, .. } => out.put_slice(data),
+        }
+    }
+}
+
+impl From<Family> for Capability {
+    fn from(family: Family) -> Capability {
+        Capability::MultiProtocol {
+            afi: family.afi(),
+            safi: SAFI_UNICAST,
+        }
+    }
+}
+
+impl GracefulRestart {
+    fn encode_value(&self, out: &mut Vec<u8>) {
+        let mut flags_and_time = self.restart_time_secs.min(RESTART_TIME);
+        if self.restart_state {
+            flags_and_time |= RESTART_STATE;
+        }
+        if self.notification {
+            flags_and_time |= RESTART_NOTIFICATION;
+        }
+        out.put_u16(flags_and_time);
+        for (family, preserved) in &self.families {
+            out.put_u16(family.afi());
+            out.put_u8(SAFI_UNICAST);
+            out.put_u8(if *preserved { FORWARDING_STATE } else { 0 });
+        }
+    }
+}
+
+fn raw(code: u8, value: &[u8]) -> Capability {
+    Capability::Unknown {
+        code,
+        data: value.to_vec(),
+    }
+}
+
+fn multi_protocol(value: &[u8]) -> Option<Capability> {
+    match *value {
+        [afi_high, afi_low, _reserved, safi] => Some(Capability::MultiProtocol {
+            afi: u16::from_be_bytes([afi_high, afi_low]),
+            safi,
+        }),
+        _ => None,
+    }
+}
+
+fn extended_next_hop(value: &[u8]) -> Option<Capability> {
+    let mut reader = Reader::new(value);
+    let mut entries = Vec::new();
+    while !reader.is_empty() {
+        entries.push((reader.u16()?, reader.u16()?, reader.u16()?));
+    }
+    Some(Capability::ExtendedNextHop(entries))
+}
+
+fn graceful_restart(value: &[u8]) -> Option<Capability> {
+    let mut reader = Reader::new(value);
+    let flags_and_time = reader.u16()?;
+    let mut families = Vec::new();
+    while !reader.is_empty() {
+        let (afi, safi, flags) = (reader.u16()?, reader.u8()?, reader.u8()?);
+        if let Some(family) = Family::from_afi_safi(afi, safi) {
+            families.push((family, flags & FORWARDING_STATE != 0));
+        }
+    }
+    Some(Capability::GracefulRestart(GracefulRestart {
+        restart_state: flags_and_time & RESTART_STATE != 0,
+        notification: flags_and_time & RESTART_NOTIFICATION != 0,
+        restart_time_secs: flags_and_time & RESTART_TIME,
+        families,
+    }))
+}
+
+fn add_path(value: &[u8]) -> Option<Capability> {
+    let mut reader = Reader::new(value);
+    let mut entries = Vec::new();
+    while !reader.is_empty() {
+        entries.push((reader.u16()?, reader.u8()?, reader.u8()?));
+    }
+    Some(Capability::AddPath(entries))
+}
+
+fn long_lived_graceful_restart(value: &[u8]) -> Option<Capability> {
+    let mut reader = Reader::new(value);
+    let mut entries = Vec::new();
+    while !reader.is_empty() {
+        let (afi, safi, flags) = (reader.u16()?, reader.u8()?, reader.u8()?);
+        let [high, middle, low] = reader.array()?;
+        entries.push((afi, safi, flags, u32::from_be_bytes([0, high, middle, low])));
+    }
+    Some(Capability::LongLivedGracefulRestart(entries))
+}
+
+fn fqdn(value: &[u8]) -> Option<Capability> {
+    let mut reader = Reader::new(value);
+    let mut name = || {
+        let length = reader.u8()?;
+        reader.take(usize::from(length)).map(printable)
+    };
+    let (host, domain) = (name()?, name()?);
+    reader
+        .is_empty()
+        .then_some(Capability::Fqdn { host, domain })
 }

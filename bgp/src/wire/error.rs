@@ -10,3 +10,12 @@ pub struct ProtocolError {
     /// For people: a lower-case clause without a full stop.
     pub reason: String,
 }
+
+impl ProtocolError {
+    pub fn new(notification: Notification, reason: impl Into<String>) -> ProtocolError {
+        ProtocolError {
+            notification,
+            reason: reason.into(),
+        }
+    }
+}

@@ -12,6 +12,7 @@ pub mod frame;
 pub mod nlri;
 pub mod notification;
 pub mod open;
+mod reader;
 pub mod refresh;
 pub mod update;
 pub mod zetta;

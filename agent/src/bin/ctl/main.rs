@@ -1,24 +1,115 @@
-//! `caracal`, the operator's command line.
+//! `caracal`: what an operator asks of an agent or a reflector on this machine.
+//!
+//! Exit codes: 0 fine, 1 a finding or nothing found, 2 usage, 3 the socket is unreachable, 4 a wait
+//! timed out. A module per command; `target` is whom to ask, `output` how the answer is shown.
 
+mod endpoints;
 mod lab;
+mod output;
+mod peers;
+mod routes;
+mod status;
+mod target;
+mod wait;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Parser;
+use agent::api::client::ClientError;
+use clap::{Parser, Subcommand};
 
-#[derive(Parser)]
+use output::Format;
+use target::Target;
+
+/// Look into a Caracal agent or reflector.
+#[derive(Debug, Parser)]
+#[command(name = "caracal", version)]
 struct Cli {
+    /// Socket to ask [default: agent.sock, else reflector.sock, in /run/caracal]
+    #[arg(long, value_name = "PATH", global = true)]
+    socket: Option<PathBuf>,
+    /// How to show the answer
+    #[arg(
+        short,
+        long,
+        value_name = "FORMAT",
+        global = true,
+        default_value = "table"
+    )]
+    output: Format,
     #[command(subcommand)]
     command: Command,
 }
 
-#[derive(clap::Subcommand)]
+#[derive(Debug, Subcommand)]
 enum Command {
+    /// Whether all is well; exit code 1 if not
+    Status,
+    /// BGP peers and their sessions
+    Peers,
+    /// Routes: which are best, why, and what the kernel has
+    Routes(routes::Args),
+    /// Workloads of this node
+    Endpoints,
+    /// Wait for a state
+    Wait(wait::Args),
+    /// Two racks on this machine: brought up, shown, measured and taken down
     Lab(lab::Args),
 }
 
+/// How a command ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Exit {
+    Fine,
+    /// Something is wrong, or what was asked for does not exist.
+    Finding,
+    Usage,
+    Unreachable,
+    TimedOut,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> ExitCode {
+        ExitCode::from(match exit {
+            Exit::Fine => 0,
+            Exit::Finding => 1,
+            Exit::Usage => 2,
+            Exit::Unreachable => 3,
+            Exit::TimedOut => 4,
+        })
+    }
+}
+
 fn main() -> ExitCode {
-    match Cli::parse().command {
-        Command::Lab(args) => lab::run(args),
+    // A usage error ends here, with clap's own exit code 2.
+    let cli = Cli::parse();
+    let target = Target::new(cli.socket);
+    let done = match cli.command {
+        Command::Status => status::run(&target, cli.output),
+        Command::Peers => peers::run(&target, cli.output),
+        Command::Routes(args) => routes::run(&target, cli.output, &args),
+        Command::Endpoints => endpoints::run(&target, cli.output),
+        Command::Wait(args) => wait::run(&target, &args),
+        Command::Lab(args) => return lab::run(args),
+    };
+    match done {
+        Ok(exit) => exit.into(),
+        Err(error) => {
+            let exit = exit_for(&error);
+            eprintln!("caracal: {:#}", anyhow::Error::from(error));
+            exit.into()
+        }
+    }
+}
+
+fn exit_for(error: &ClientError) -> Exit {
+    match error {
+        ClientError::Refused { status: 400, .. } => Exit::Usage,
+        ClientError::Refused { status: 404, .. } => Exit::Finding,
+        ClientError::Refused { .. }
+        | ClientError::Unreachable { .. }
+        | ClientError::Broken { .. }
+        | ClientError::TimedOut { .. }
+        | ClientError::Unintelligible { .. } => Exit::Unreachable,
     }
 }

@@ -1,0 +1,155 @@
+//! What the socket answers: `/v1/status`, `/v1/peers`, `/v1/routes` and `/v1/endpoints`, HTTP/1.1
+//! and JSON. An error is `{"error": "…"}` with a status of 400, 404 or 503.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use bgp::speaker::status::{PeerStatus, RouteStatus};
+use serde::Serialize;
+
+use super::listener::{Bounded, Descriptors, PrivateSocket};
+use super::schema::{EndpointStatus, ErrorBody, Items, RouteQuery, Status};
+use crate::reconcile::{Handle, Request};
+
+/// Whoever was asked is going down.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("shutting down")]
+pub struct ShuttingDown;
+
+/// Where answers come from: the agent's loop, or the reflector's.
+pub trait Source: Send + Sync + 'static {
+    fn status(&self) -> impl Future<Output = Result<Status, ShuttingDown>> + Send;
+
+    fn peers(&self) -> impl Future<Output = Result<Vec<PeerStatus>, ShuttingDown>> + Send;
+
+    fn routes(
+        &self,
+        query: RouteQuery,
+    ) -> impl Future<Output = Result<Vec<RouteStatus>, ShuttingDown>> + Send;
+
+    /// Empty where there are no workloads.
+    fn endpoints(&self) -> impl Future<Output = Result<Vec<EndpointStatus>, ShuttingDown>> + Send;
+
+    /// Best routes by the state of their kernel route, for the metrics. Counts what `routes` lists;
+    /// a source with very many routes has a cheaper way.
+    fn route_counts(
+        &self,
+    ) -> impl Future<Output = Result<BTreeMap<String, u64>, ShuttingDown>> + Send {
+        async {
+            let mut counts = BTreeMap::new();
+            for route in self.routes(RouteQuery::default()).await? {
+                if route.best {
+                    let state = route.kernel.map_or(String::from("none"), |one| one.state);
+                    *counts.entry(state).or_default() += 1;
+                }
+            }
+            Ok(counts)
+        }
+    }
+}
+
+impl Source for Handle {
+    async fn status(&self) -> Result<Status, ShuttingDown> {
+        let asked = self.ask(|reply| Request::Status { reply });
+        asked.await.ok_or(ShuttingDown)
+    }
+
+    async fn peers(&self) -> Result<Vec<PeerStatus>, ShuttingDown> {
+        let asked = self.ask(|reply| Request::Peers { reply });
+        asked.await.ok_or(ShuttingDown)
+    }
+
+    async fn routes(&self, query: RouteQuery) -> Result<Vec<RouteStatus>, ShuttingDown> {
+        let asked = self.ask(|reply| Request::Routes { query, reply });
+        asked.await.ok_or(ShuttingDown)
+    }
+
+    async fn endpoints(&self) -> Result<Vec<EndpointStatus>, ShuttingDown> {
+        let asked = self.ask(|reply| Request::Endpoints { reply });
+        asked.await.ok_or(ShuttingDown)
+    }
+}
+
+/// The routes of the socket. The agent merges `cni::server::router` into it.
+pub fn router<S: Source>(source: Arc<S>) -> Router {
+    Router::new()
+        .route("/v1/status", get(status::<S>))
+        .route("/v1/peers", get(peers::<S>))
+        .route("/v1/routes", get(routes::<S>))
+        .route("/v1/endpoints", get(endpoints::<S>))
+        .fallback(not_found)
+        .with_state(source)
+}
+
+/// Serves `router` on `socket` until `stop` resolves; then answers what was asked and returns.
+///
+/// # Errors
+/// None in practice: failing to accept is logged and retried.
+pub async fn serve(
+    socket: PrivateSocket,
+    router: Router,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
+    let service = router.into_make_service_with_connect_info::<Descriptors>();
+    axum::serve(Bounded::new(socket), service)
+        .with_graceful_shutdown(stop)
+        .await
+}
+
+async fn status<S: Source>(State(source): State<Arc<S>>) -> Response {
+    match source.status().await {
+        Ok(status) => Json(status).into_response(),
+        Err(error) => unavailable(error),
+    }
+}
+
+async fn peers<S: Source>(State(source): State<Arc<S>>) -> Response {
+    items(source.peers().await)
+}
+
+async fn routes<S: Source>(
+    State(source): State<Arc<S>>,
+    query: Result<Query<RouteQuery>, QueryRejection>,
+) -> Response {
+    let query = match query {
+        Ok(Query(query)) => query,
+        Err(error) => return failed(StatusCode::BAD_REQUEST, error.body_text()),
+    };
+    if query.received.is_some() && query.advertised.is_some() {
+        let reason = "received and advertised exclude each other";
+        return failed(StatusCode::BAD_REQUEST, reason);
+    }
+    items(source.routes(query).await)
+}
+
+async fn endpoints<S: Source>(State(source): State<Arc<S>>) -> Response {
+    items(source.endpoints().await)
+}
+
+async fn not_found() -> Response {
+    failed(StatusCode::NOT_FOUND, "no such path")
+}
+
+fn items<T: Serialize>(answer: Result<Vec<T>, ShuttingDown>) -> Response {
+    match answer {
+        Ok(list) => Json(Items::new(list)).into_response(),
+        Err(error) => unavailable(error),
+    }
+}
+
+fn unavailable(error: ShuttingDown) -> Response {
+    failed(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
+}
+
+fn failed(status: StatusCode, error: impl Into<String>) -> Response {
+    let error = error.into();
+    (status, Json(ErrorBody { error })).into_response()
+}

@@ -1,0 +1,367 @@
+//! The socket and the HTTP listener with canned answers, over real connections.
+
+use std::fs;
+use std::future::pending;
+use std::io::{IoSlice, Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bgp::speaker::status::{KernelStatus, PeerStatus, RouteStatus};
+use bgp::types::Asn;
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+use serde_json::{Value, json};
+use tokio::runtime::Runtime;
+
+use super::client::{Client, ClientError};
+use super::health;
+use super::listener::{BindError, PrivateSocket};
+use super::schema::{EndpointStatus, RouteQuery, Status, StoreError};
+use super::serve::{ShuttingDown, Source, router, serve};
+
+/// Answers what it holds; `None`: shutting down.
+#[derive(Clone, Default)]
+struct Canned {
+    status: Option<Status>,
+    peers: Vec<PeerStatus>,
+    routes: Vec<RouteStatus>,
+}
+
+impl Source for Canned {
+    async fn status(&self) -> Result<Status, ShuttingDown> {
+        self.status.clone().ok_or(ShuttingDown)
+    }
+
+    async fn peers(&self) -> Result<Vec<PeerStatus>, ShuttingDown> {
+        Ok(self.peers.clone())
+    }
+
+    async fn routes(&self, query: RouteQuery) -> Result<Vec<RouteStatus>, ShuttingDown> {
+        let mut routes = self.routes.clone();
+        routes.retain(|route| query.prefix.is_none_or(|prefix| route.prefix == prefix));
+        Ok(routes)
+    }
+
+    async fn endpoints(&self) -> Result<Vec<EndpointStatus>, ShuttingDown> {
+        Ok(Vec::new())
+    }
+}
+
+fn route(prefix: &str, state: Option<&str>) -> RouteStatus {
+    RouteStatus {
+        prefix: prefix.parse().expect(prefix),
+        peer: "192.0.2.1".parse().ok(),
+        next_hop: "192.0.2.1".parse().expect("an address"),
+        as_path: String::new(),
+        origin: String::from("igp"),
+        local_pref: None,
+        med: None,
+        communities: Vec::new(),
+        large_communities: Vec::new(),
+        originator_id: None,
+        cluster_list: Vec::new(),
+        best: true,
+        multipath: false,
+        stale: false,
+        rejected_reason: None,
+        deciding_step: None,
+        kernel: state.map(|state| KernelStatus {
+            state: state.to_owned(),
+            via: None,
+            dev: None,
+            onlink: None,
+            reason: None,
+        }),
+    }
+}
+
+fn peer(state: &str) -> PeerStatus {
+    PeerStatus {
+        name: String::from("rr"),
+        source: String::from("rack"),
+        peer: "192.0.2.1".parse().expect("an address"),
+        port: 179,
+        local: None,
+        peer_asn: Some(Asn(64512)),
+        local_asn: Asn(64512),
+        kind: String::from("ibgp"),
+        client: false,
+        state: state.to_owned(),
+        since: String::from("2025-01-01T00:00:00Z"),
+        router_id: None,
+        hold_time_seconds: None,
+        keepalive_seconds: None,
+        families: Vec::new(),
+        capabilities: Vec::new(),
+        received: Default::default(),
+        accepted: Default::default(),
+        advertised: Default::default(),
+        flaps: 0,
+        last_error: None,
+    }
+}
+
+fn canned() -> Canned {
+    let mut status = Status {
+        node: String::from("a1"),
+        version: String::from("1.2.3"),
+        ready: true,
+        ..Status::default()
+    };
+    status.store.synced = true;
+    status.repairs.insert(String::from("route"), 3);
+    Canned {
+        status: Some(status),
+        peers: vec![peer("established"), peer("idle"), peer("idle")],
+        routes: vec![
+            route("10.0.0.0/24", Some("installed")),
+            route("10.0.1.0/24", Some("failed")),
+            route("10.0.2.0/24", None),
+        ],
+    }
+}
+
+struct Served {
+    _runtime: Runtime,
+    directory: tempfile::TempDir,
+}
+
+impl Served {
+    fn start(source: Canned) -> Served {
+        let directory = tempfile::tempdir().expect("a directory");
+        let runtime = Runtime::new().expect("a runtime");
+        let guard = runtime.enter();
+        let socket = PrivateSocket::bind(&directory.path().join("agent.sock")).expect("bound");
+        tokio::spawn(serve(socket, router(Arc::new(source)), pending()));
+        drop(guard);
+        Served {
+            _runtime: runtime,
+            directory,
+        }
+    }
+
+    fn client(&self) -> Client {
+        Client::new(&self.directory.path().join("agent.sock"))
+    }
+}
+
+#[test]
+fn socket_answers_as_documented() {
+    let served = Served::start(canned());
+    let client = served.client();
+    let status: Value = client.get("/v1/status").expect("an answer");
+    assert_eq!(
+        (&status["node"], &status["tunnel"]),
+        (&json!("a1"), &Value::Null)
+    );
+    let peers: Value = client.get("/v1/peers").expect("an answer");
+    assert_eq!(peers["schemaVersion"], json!(1));
+    assert_eq!(peers["items"][0]["type"], json!("ibgp"));
+    for (target, count) in [
+        ("/v1/routes", 3),
+        ("/v1/routes?", 3),
+        ("/v1/routes?prefix=10.0.1.0/24", 1),
+        ("/v1/routes?prefix=2001:db8::/32&received=192.0.2.1", 0),
+        ("/v1/endpoints", 0),
+    ] {
+        let answer: Value = client.get(target).expect(target);
+        let items = answer["items"].as_array().expect("a list");
+        assert_eq!(items.len(), count, "{target}");
+    }
+}
+
+#[test]
+fn bad_questions_are_refused_with_the_reason() {
+    let served = Served::start(Canned::default());
+    for (target, status, text) in [
+        ("/v1/nothing", 404, "no such path"),
+        ("/v1/routes?prefix=10.0.0.1/24", 400, "10.0.0.0/24"),
+        ("/v1/routes?received=rr", 400, "received"),
+        ("/v1/routes?prefx=10.0.0.0/24", 400, "prefx"),
+        (
+            "/v1/routes?received=192.0.2.1&advertised=192.0.2.1",
+            400,
+            "exclude",
+        ),
+        ("/v1/status", 503, "shutting down"),
+    ] {
+        match served.client().get::<Value>(target) {
+            Err(ClientError::Refused {
+                status: got,
+                reason,
+            }) => {
+                assert_eq!(got, status, "{target}");
+                assert!(reason.contains(text), "{target}: {reason}");
+            }
+            other => panic!("{target}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn client_tells_an_absent_server_from_a_silent_one() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("x.sock");
+    let client = Client::new(&path).deadline(Duration::from_millis(50));
+    let absent = client.get::<Value>("/v1/status");
+    assert!(
+        matches!(absent, Err(ClientError::Unreachable { .. })),
+        "{absent:?}"
+    );
+    let listener = UnixListener::bind(&path).expect("bound");
+    let silent = client.get::<Value>("/v1/status");
+    assert!(
+        matches!(silent, Err(ClientError::TimedOut { .. })),
+        "{silent:?}"
+    );
+    drop(listener);
+    let closed = client.get::<Value>("/v1/status");
+    assert!(
+        matches!(closed, Err(ClientError::Unreachable { .. })),
+        "{closed:?}"
+    );
+}
+
+#[tokio::test]
+async fn socket_file_is_private_and_a_stale_one_is_replaced() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("run/agent.sock");
+    let mode = |path: &Path| fs::metadata(path).expect("a file").permissions().mode() & 0o777;
+
+    let first = PrivateSocket::bind(&path).expect("bound");
+    assert_eq!(mode(&path), 0o600);
+    let second = PrivateSocket::bind(&path);
+    assert!(matches!(second, Err(BindError::InUse(_))), "{second:?}");
+    drop(first);
+    assert!(!path.exists());
+
+    // A killed process leaves its file.
+    drop(UnixListener::bind(&path).expect("bound"));
+    drop(PrivateSocket::bind(&path).expect("a stale file is replaced"));
+    fs::write(&path, "precious").expect("written");
+    let other = PrivateSocket::bind(&path);
+    assert!(matches!(other, Err(BindError::NotASocket(_))), "{other:?}");
+    assert_eq!(fs::read_to_string(&path).expect("still there"), "precious");
+}
+
+#[test]
+fn descriptors_nobody_takes_are_closed() {
+    let served = Served::start(canned());
+    let mut stream = UnixStream::connect(served.client().socket()).expect("connected");
+    let (first, first_end) = std::io::pipe().expect("a pipe");
+    let (second, second_end) = std::io::pipe().expect("a pipe");
+    let request = b"GET /v1/status HTTP/1.1\r\nhost: x\r\n\r\n";
+    sendmsg::<()>(
+        stream.as_raw_fd(),
+        &[IoSlice::new(request)],
+        &[ControlMessage::ScmRights(&[
+            first_end.as_raw_fd(),
+            second_end.as_raw_fd(),
+        ])],
+        MsgFlags::empty(),
+        None,
+    )
+    .expect("sent");
+    drop((first_end, second_end));
+    stream.flush().expect("flushed");
+
+    assert_ends(second);
+    drop(stream);
+    assert_ends(first);
+}
+
+/// A pipe ends when its last writer is closed.
+fn assert_ends(mut pipe: std::io::PipeReader) {
+    let (done, ended) = std::sync::mpsc::channel();
+    std::thread::spawn(move || done.send(pipe.read(&mut [0; 1])));
+    let read = ended.recv_timeout(Duration::from_secs(10));
+    let length = read.expect("a writer is left open").expect("read");
+    assert_eq!(length, 0);
+}
+
+/// The status line's number and the body.
+fn http_get(source: Canned, path: &str) -> (u16, String) {
+    let runtime = Runtime::new().expect("a runtime");
+    let listener = runtime
+        .block_on(health::bind("127.0.0.1:0".parse().expect("an address")))
+        .expect("bound");
+    let address = listener.local_addr().expect("an address");
+    runtime.spawn(health::serve(listener, Arc::new(source), pending()));
+    let mut stream = std::net::TcpStream::connect(address).expect("connected");
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+    )
+    .expect("sent");
+    let mut text = String::new();
+    stream.read_to_string(&mut text).expect("an answer");
+    let (head, body) = text.split_once("\r\n\r\n").expect("a head");
+    let status = head
+        .split(' ')
+        .nth(1)
+        .and_then(|status| status.parse().ok());
+    (status.expect("a status"), body.to_owned())
+}
+
+#[test]
+fn liveness_never_depends_on_readiness() {
+    let unready = Canned {
+        status: Some(Status {
+            store: super::schema::StoreStatus {
+                synced: false,
+                errors: vec![StoreError {
+                    file: String::from("nodes.yaml"),
+                    object: String::from("Node/a1"),
+                    field: String::from("spec"),
+                    reason: String::from("missing"),
+                }],
+            },
+            ..Status::default()
+        }),
+        ..Canned::default()
+    };
+    for (name, source, ready) in [
+        ("ready", canned(), (200, "ok\n")),
+        (
+            "not synced",
+            unready,
+            (
+                503,
+                "store not synced: nodes.yaml: Node/a1: spec: missing\n",
+            ),
+        ),
+        ("going down", Canned::default(), (503, "shutting down\n")),
+    ] {
+        let live = http_get(source.clone(), "/livez");
+        assert_eq!(live, (200, String::from("ok\n")), "{name}");
+        let (status, text) = http_get(source, "/readyz");
+        assert_eq!((status, text.as_str()), ready, "{name}");
+    }
+}
+
+#[test]
+fn metrics_have_one_sample_per_state() {
+    let (status, text) = http_get(canned(), "/metrics");
+    assert_eq!(status, 200);
+    for line in [
+        "caracal_build_info{version=\"1.2.3\"} 1",
+        "caracal_ready 1",
+        "caracal_bgp_peers{state=\"established\"} 1",
+        "caracal_bgp_peers{state=\"idle\"} 2",
+        "caracal_bgp_peers{state=\"openSent\"} 0",
+        "caracal_routes{state=\"installed\"} 1",
+        "caracal_routes{state=\"failed\"} 1",
+        "caracal_routes{state=\"none\"} 1",
+        "caracal_repairs_total{kind=\"route\"} 3",
+        "caracal_store_errors 0",
+        "# EOF",
+    ] {
+        assert!(
+            text.lines().any(|one| one == line),
+            "{line} is not in:\n{text}"
+        );
+    }
+}

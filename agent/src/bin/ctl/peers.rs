@@ -1,0 +1,72 @@
+//! `caracal peers`: BGP peers and their sessions.
+
+use std::net::IpAddr;
+
+use agent::api::client::ClientError;
+use agent::api::schema::Items;
+use bgp::speaker::status::{FamilyCounts, LastErrorStatus, PeerStatus};
+
+use crate::Exit;
+use crate::output::{Format, columns, or_dash, show};
+use crate::target::Target;
+
+pub(crate) fn run(target: &Target, format: Format) -> Result<Exit, ClientError> {
+    show(format, &target.peers()?, table);
+    Ok(Exit::Fine)
+}
+
+/// The peer with this address or name. Several sessions with one address are told apart by name.
+pub(crate) fn find<'a>(peers: &'a [PeerStatus], wanted: &str) -> Option<&'a PeerStatus> {
+    let address: Option<IpAddr> = wanted.parse().ok();
+    let is_wanted = |peer: &&PeerStatus| peer.name == wanted || Some(peer.peer) == address;
+    // Of several, an established one speaks for the peer.
+    let mut matching: Vec<_> = peers.iter().filter(is_wanted).collect();
+    matching.sort_by_key(|peer| peer.state != "established");
+    matching.first().copied()
+}
+
+fn table(peers: &Items<PeerStatus>) -> String {
+    let rows = peers.items.iter().map(|peer| {
+        [
+            peer.peer.to_string(),
+            peer.name.clone(),
+            peer.source.clone(),
+            or_dash(peer.peer_asn),
+            peer.kind.clone(),
+            peer.state.clone(),
+            peer.since.clone(),
+            counts(peer.received),
+            counts(peer.accepted),
+            counts(peer.advertised),
+            or_dash(peer.last_error.as_ref().map(last_error)),
+        ]
+    });
+    let header = [
+        "PEER",
+        "NAME",
+        "SOURCE",
+        "ASN",
+        "TYPE",
+        "STATE",
+        "SINCE",
+        "RECEIVED",
+        "ACCEPTED",
+        "ADVERTISED",
+        "LAST ERROR",
+    ];
+    columns(header, rows.collect())
+}
+
+fn counts(counts: FamilyCounts) -> String {
+    match counts.ipv6 {
+        0 => counts.ipv4.to_string(),
+        ipv6 => format!("{}+{ipv6}", counts.ipv4),
+    }
+}
+
+pub(crate) fn last_error(error: &LastErrorStatus) -> String {
+    format!(
+        "{} {}/{} {} at {}",
+        error.direction, error.code, error.subcode, error.reason, error.at
+    )
+}

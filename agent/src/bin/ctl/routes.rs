@@ -1,0 +1,140 @@
+//! `caracal routes`: which routes are best, why, and what the kernel has.
+
+use std::net::IpAddr;
+
+use agent::api::client::ClientError;
+use agent::api::schema::{Items, RouteQuery};
+use bgp::speaker::status::{KernelStatus, RouteStatus};
+use bgp::types::Prefix;
+
+use crate::output::{Format, columns, or_dash, show};
+use crate::target::Target;
+use crate::{Exit, peers};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Only this prefix; an address stands for its /32 or /128
+    #[arg(value_parser = parse_prefix)]
+    prefix: Option<Prefix>,
+    /// What this peer (address or name) sent, before our policy
+    #[arg(long, value_name = "PEER", conflicts_with = "advertised")]
+    received: Option<String>,
+    /// What we send to this peer
+    #[arg(long, value_name = "PEER")]
+    advertised: Option<String>,
+}
+
+pub(crate) fn run(target: &Target, format: Format, args: &Args) -> Result<Exit, ClientError> {
+    let mut query = RouteQuery {
+        prefix: args.prefix,
+        ..RouteQuery::default()
+    };
+    for (wanted, slot) in [
+        (&args.received, &mut query.received),
+        (&args.advertised, &mut query.advertised),
+    ] {
+        if let Some(wanted) = wanted {
+            let Some(peer) = find_peer(target, wanted)? else {
+                return Ok(Exit::Finding);
+            };
+            *slot = Some(peer);
+        }
+    }
+    let routes = target.routes(&query)?;
+    show(format, &routes, table);
+    match args.prefix {
+        Some(prefix) if routes.items.is_empty() => {
+            eprintln!("caracal: no route to {prefix}");
+            Ok(Exit::Finding)
+        }
+        _ => Ok(Exit::Fine),
+    }
+}
+
+/// Also takes what has no length, as people type it.
+pub(crate) fn parse_prefix(text: &str) -> Result<Prefix, String> {
+    match text.parse::<IpAddr>() {
+        Ok(address) => Ok(Prefix::host(address)),
+        Err(_) => text
+            .parse()
+            .map_err(|error: bgp::types::BadPrefix| error.to_string()),
+    }
+}
+
+fn find_peer(target: &Target, wanted: &str) -> Result<Option<IpAddr>, ClientError> {
+    let all = target.peers()?.items;
+    if let Some(peer) = peers::find(&all, wanted) {
+        return Ok(Some(peer.peer));
+    }
+    let known: Vec<_> = all
+        .iter()
+        .map(|peer| format!("{} ({})", peer.peer, peer.name))
+        .collect();
+    eprintln!("caracal: no peer {wanted}; known are: {}", known.join(", "));
+    Ok(None)
+}
+
+fn table(routes: &Items<RouteStatus>) -> String {
+    let rows = routes.items.iter().map(|route| {
+        [
+            marks(route),
+            route.prefix.to_string(),
+            route.next_hop.to_string(),
+            route
+                .peer
+                .map_or_else(|| String::from("local"), |peer| peer.to_string()),
+            if route.as_path.is_empty() {
+                String::from("-")
+            } else {
+                route.as_path.clone()
+            },
+            route.origin.clone(),
+            or_dash(route.local_pref),
+            or_dash(route.med),
+            or_dash(route.kernel.as_ref().map(kernel)),
+            or_dash(
+                route
+                    .rejected_reason
+                    .as_ref()
+                    .or(route.deciding_step.as_ref()),
+            ),
+        ]
+    });
+    let header = [
+        "", "PREFIX", "NEXT HOP", "PEER", "AS PATH", "ORIGIN", "PREF", "MED", "KERNEL", "WHY",
+    ];
+    columns(header, rows.collect())
+}
+
+/// `>` best, `=` multipath, `s` stale, `x` rejected.
+fn marks(route: &RouteStatus) -> String {
+    let marks = [
+        (route.best, '>'),
+        (route.multipath && !route.best, '='),
+        (route.stale, 's'),
+        (route.rejected_reason.is_some(), 'x'),
+    ];
+    marks
+        .iter()
+        .filter(|(is_set, _)| *is_set)
+        .map(|(_, mark)| mark)
+        .collect()
+}
+
+/// In the words of `ip route`.
+pub(crate) fn kernel(kernel: &KernelStatus) -> String {
+    let mut text = kernel.state.clone();
+    if let Some(via) = kernel.via {
+        text.push_str(&format!(" via {via}"));
+    }
+    if let Some(dev) = &kernel.dev {
+        text.push_str(&format!(" dev {dev}"));
+    }
+    if kernel.onlink == Some(true) {
+        text.push_str(" onlink");
+    }
+    if let Some(reason) = &kernel.reason {
+        text.push_str(&format!(": {reason}"));
+    }
+    text
+}

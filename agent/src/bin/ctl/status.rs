@@ -1,0 +1,78 @@
+//! `caracal status`: whether all is well, and what is not.
+
+use std::fmt::Write;
+
+use agent::api::client::ClientError;
+use agent::api::health::why_not_ready;
+use agent::api::schema::Status;
+
+use crate::Exit;
+use crate::output::{Format, columns, show};
+use crate::target::Target;
+
+pub(crate) fn run(target: &Target, format: Format) -> Result<Exit, ClientError> {
+    let status = target.status()?;
+    show(format, &status, text);
+    let is_well = status.ready && status.store.errors.is_empty() && status.failed.is_empty();
+    Ok(if is_well { Exit::Fine } else { Exit::Finding })
+}
+
+fn text(status: &Status) -> String {
+    let ready = match status.ready {
+        true => String::from("yes"),
+        false => format!("no: {}", why_not_ready(status)),
+    };
+    let synced = if status.store.synced {
+        "synced"
+    } else {
+        "not synced"
+    };
+    let mut rows = vec![
+        [String::from("node"), status.node.clone()],
+        [String::from("version"), status.version.clone()],
+        [String::from("ready"), ready],
+        [String::from("store"), String::from(synced)],
+    ];
+    if let Some(tunnel) = &status.tunnel {
+        let text = format!(
+            "{} {} mtu {}: {}",
+            tunnel.driver, tunnel.device, tunnel.mtu, tunnel.reason
+        );
+        rows.push([String::from("tunnel"), text]);
+    }
+    if !status.repairs.is_empty() {
+        let repairs = status.repairs.iter();
+        let repairs: Vec<_> = repairs
+            .map(|(kind, count)| format!("{kind} {count}"))
+            .collect();
+        rows.push([String::from("repairs"), repairs.join(", ")]);
+    }
+    let mut text = String::new();
+    for [key, value] in rows {
+        let _ = writeln!(text, "{key:<8} {value}");
+    }
+    if !status.store.errors.is_empty() {
+        let rows = status.store.errors.iter().map(|error| {
+            [
+                error.file.clone(),
+                error.object.clone(),
+                error.field.clone(),
+                error.reason.clone(),
+            ]
+        });
+        let table = columns(["FILE", "OBJECT", "FIELD", "REASON"], rows.collect());
+        let _ = write!(text, "\nRejected objects:\n{table}\n");
+    }
+    if !status.failed.is_empty() {
+        let rows = status.failed.iter().map(|item| {
+            [
+                item.object.clone(),
+                item.attempts.to_string(),
+                item.error.clone(),
+            ]
+        });
+        let table = columns(["OBJECT", "ATTEMPTS", "ERROR"], rows.collect());
+        let _ = write!(text, "\nFailed objects, tried again:\n{table}\n");
+    }
+    text
+}

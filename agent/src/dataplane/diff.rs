@@ -1,0 +1,243 @@
+//! What a route of ours should look like to the kernel, and what follows from what is there.
+//!
+//! Pure: the last dump in, a verdict out. Keys are the kernel's: (table, prefix, TOS, metric), so
+//! two routes for one prefix that differ in metric live side by side.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use bgp::types::Prefix;
+
+use super::desired::{Route, RouteState};
+use super::link::Links;
+use super::ownership::is_own_protocol;
+use crate::names::{PROTOCOL_LEARNED, PROTOCOL_LOCAL, ROUTE_METRIC};
+
+const SCOPE_UNIVERSE: u8 = 0;
+const SCOPE_LINK: u8 = 253;
+
+/// A route of table main as dumped, or as to be written.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct KernelRoute {
+    pub prefix: Prefix,
+    pub tos: u8,
+    pub metric: u32,
+    pub protocol: u8,
+    pub kind: RouteKind,
+    /// `rt_scope` of IPv4; IPv6 has none and says 0.
+    pub scope: u8,
+    pub device: Option<u32>,
+    pub gateway: Option<IpAddr>,
+    pub source: Option<IpAddr>,
+    pub is_onlink: bool,
+    /// Multipath, encapsulation, metrics, next-hop objects: things we never write.
+    pub has_extras: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RouteKind {
+    Unicast,
+    Blackhole,
+    /// `rtm_type`
+    Other(u8),
+}
+
+impl KernelRoute {
+    /// Whether it holds the one key per prefix that we use.
+    pub fn has_our_key(&self) -> bool {
+        self.tos == 0 && self.metric == ROUTE_METRIC
+    }
+
+    pub fn is_ours(&self) -> bool {
+        is_own_protocol(self.protocol)
+    }
+
+    /// Text for people: `proto static via 10.0.0.1 dev eth0`.
+    pub fn describe(&self, links: &Links) -> String {
+        Described { route: self, links }.to_string()
+    }
+}
+
+struct Described<'a> {
+    route: &'a KernelRoute,
+    links: &'a Links,
+}
+
+impl fmt::Display for Described<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let route = self.route;
+        match route.kind {
+            RouteKind::Unicast => {}
+            RouteKind::Blackhole => f.write_str("blackhole ")?,
+            RouteKind::Other(kind) => write!(f, "type {kind} ")?,
+        }
+        write!(f, "proto {}", protocol_name(route.protocol))?;
+        if let Some(gateway) = route.gateway {
+            write!(f, " via {gateway}")?;
+        }
+        if let Some(device) = route.device {
+            match self.links.name_of(device) {
+                Some(name) => write!(f, " dev {name}")?,
+                None => write!(f, " dev if{device}")?,
+            }
+        }
+        if route.metric != ROUTE_METRIC {
+            write!(f, " metric {}", route.metric)?;
+        }
+        Ok(())
+    }
+}
+
+/// Names as in /etc/iproute2/rt_protos.
+fn protocol_name(protocol: u8) -> String {
+    let name = match protocol {
+        1 => "redirect",
+        2 => "kernel",
+        3 => "boot",
+        4 => "static",
+        9 => "ra",
+        11 => "zebra",
+        12 => "bird",
+        16 => "dhcp",
+        18 => "keepalived",
+        186 => "bgp",
+        187 => "isis",
+        188 => "ospf",
+        PROTOCOL_LOCAL => "caracal",
+        PROTOCOL_LEARNED => "caracal-bgp",
+        other => return other.to_string(),
+    };
+    name.to_owned()
+}
+
+/// The kernel's form of `route`, or why it cannot be written yet.
+///
+/// # Errors
+/// A clause that names what is missing: the device, its being up, the source address.
+pub fn resolve(
+    prefix: Prefix,
+    route: &Route,
+    protocol: u8,
+    links: &Links,
+) -> Result<KernelRoute, String> {
+    let base = KernelRoute {
+        prefix,
+        tos: 0,
+        metric: ROUTE_METRIC,
+        protocol,
+        kind: RouteKind::Unicast,
+        scope: SCOPE_UNIVERSE,
+        device: None,
+        gateway: None,
+        source: None,
+        is_onlink: false,
+        has_extras: false,
+    };
+    match route {
+        Route::Blackhole => Ok(KernelRoute {
+            kind: RouteKind::Blackhole,
+            ..base
+        }),
+        Route::Link { device } => Ok(KernelRoute {
+            device: Some(usable_device(device, links)?),
+            scope: if prefix.network().is_ipv4() {
+                SCOPE_LINK
+            } else {
+                SCOPE_UNIVERSE
+            },
+            ..base
+        }),
+        Route::Via {
+            gateway,
+            device,
+            source,
+        } => {
+            let device = usable_device(device, links)?;
+            if let Some(source) = source
+                && !links.holds(*source)
+            {
+                return Err(format!("source address {source} is not on this host"));
+            }
+            Ok(KernelRoute {
+                device: Some(device),
+                gateway: Some(*gateway),
+                source: *source,
+                is_onlink: true,
+                ..base
+            })
+        }
+    }
+}
+
+fn usable_device(name: &str, links: &Links) -> Result<u32, String> {
+    match links.get(name) {
+        None => Err(format!("device {name} does not exist")),
+        Some(link) if !link.is_up => Err(format!("device {name} is down")),
+        Some(link) => Ok(link.index),
+    }
+}
+
+/// What to do about one prefix.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Step {
+    /// The kernel is as it should be.
+    Keep,
+    /// Create, failing if any route holds the key.
+    Create(KernelRoute),
+    /// Take the place of a route of ours.
+    Replace(KernelRoute),
+    /// The route of ours to remove.
+    Remove(KernelRoute),
+    /// A foreign route holds our key: nothing is written.
+    Blocked(RouteState),
+    /// Something is missing: nothing is written now. A route of ours to another place would
+    /// mislead packets meanwhile and is removed.
+    Wait {
+        state: RouteState,
+        stale: Option<KernelRoute>,
+    },
+}
+
+/// Compares what is wanted for one prefix with the last dump: `held` is the route of ours at our
+/// key, `foreign` are the foreign routes for the same prefix.
+pub fn step(
+    wanted: Option<Result<KernelRoute, String>>,
+    held: Option<&KernelRoute>,
+    foreign: &[KernelRoute],
+    links: &Links,
+) -> Step {
+    match (wanted, held) {
+        (None, None) => Step::Keep,
+        (None, Some(held)) => Step::Remove(held.clone()),
+        (Some(Err(reason)), held) => Step::Wait {
+            state: RouteState::Pending { reason },
+            stale: held.cloned(),
+        },
+        (Some(Ok(wanted)), Some(held)) if wanted == *held => Step::Keep,
+        (Some(Ok(wanted)), Some(_)) => Step::Replace(wanted),
+        (Some(Ok(wanted)), None) => match foreign.iter().find(|route| route.has_our_key()) {
+            Some(holder) => Step::Blocked(RouteState::Failed {
+                reason: format!("blocked by {}", holder.describe(links)),
+            }),
+            None => Step::Create(wanted),
+        },
+    }
+}
+
+/// The state of a route that is in the kernel: a foreign route of lower metric for the same prefix
+/// takes its packets.
+pub fn installed_state(foreign: &[KernelRoute], links: &Links) -> RouteState {
+    let shadow = foreign
+        .iter()
+        .filter(|route| route.tos == 0 && route.metric < ROUTE_METRIC)
+        .min_by_key(|route| route.metric);
+    match shadow {
+        None => RouteState::Installed,
+        Some(route) => RouteState::Shadowed {
+            reason: format!("shadowed by {}", route.describe(links)),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,195 @@
+use super::*;
+use crate::dataplane::link::LinkState;
+
+fn prefix() -> Prefix {
+    "172.17.9.0/24".parse().expect("a prefix")
+}
+
+fn links() -> Links {
+    let mut links = Links::default();
+    for (name, index, is_up) in [("eth0", 2, true), ("eth1", 3, false)] {
+        let addresses = vec![("10.0.0.1".parse().expect("an address"), 24)];
+        links.insert(
+            name.into(),
+            LinkState {
+                index,
+                is_up,
+                addresses,
+                ..LinkState::default()
+            },
+        );
+    }
+    links
+}
+
+fn via(device: &str, source: Option<&str>) -> Route {
+    Route::Via {
+        gateway: "10.0.0.2".parse().expect("an address"),
+        device: device.into(),
+        source: source.map(|text| text.parse().expect("an address")),
+    }
+}
+
+fn wanted() -> KernelRoute {
+    resolve(prefix(), &via("eth0", None), PROTOCOL_LEARNED, &links()).expect("resolves")
+}
+
+fn foreign(metric: u32) -> KernelRoute {
+    KernelRoute {
+        protocol: 4,
+        metric,
+        is_onlink: false,
+        ..wanted()
+    }
+}
+
+#[test]
+fn routes_wait_for_what_they_need() {
+    for (name, route, expected) in [
+        (
+            "no such device",
+            via("eth9", None),
+            Err("device eth9 does not exist"),
+        ),
+        ("device down", via("eth1", None), Err("device eth1 is down")),
+        (
+            "source elsewhere",
+            via("eth0", Some("10.0.0.9")),
+            Err("source address 10.0.0.9 is not on this host"),
+        ),
+        ("all there", via("eth0", Some("10.0.0.1")), Ok(())),
+        (
+            "link on a device that is down",
+            Route::Link {
+                device: "eth1".into(),
+            },
+            Err("device eth1 is down"),
+        ),
+        ("blackhole needs nothing", Route::Blackhole, Ok(())),
+    ] {
+        let resolved = resolve(prefix(), &route, PROTOCOL_LEARNED, &links()).map(|_| ());
+        assert_eq!(resolved, expected.map_err(str::to_owned), "{name}");
+    }
+}
+
+#[test]
+fn step_follows_from_wanted_and_held() {
+    let changed = KernelRoute {
+        is_onlink: false,
+        ..wanted()
+    };
+    for (name, want, held, others, expected) in [
+        ("nothing at all", None, None, vec![], Step::Keep),
+        (
+            "right already",
+            Some(wanted()),
+            Some(wanted()),
+            vec![],
+            Step::Keep,
+        ),
+        (
+            "missing",
+            Some(wanted()),
+            None,
+            vec![],
+            Step::Create(wanted()),
+        ),
+        (
+            "differs",
+            Some(wanted()),
+            Some(changed.clone()),
+            vec![],
+            Step::Replace(wanted()),
+        ),
+        (
+            "of our other protocol",
+            Some(wanted()),
+            Some(KernelRoute {
+                protocol: PROTOCOL_LOCAL,
+                ..wanted()
+            }),
+            vec![],
+            Step::Replace(wanted()),
+        ),
+        (
+            "no longer wanted",
+            None,
+            Some(wanted()),
+            vec![],
+            Step::Remove(wanted()),
+        ),
+        (
+            "only a foreign one, not wanted",
+            None,
+            None,
+            vec![foreign(ROUTE_METRIC)],
+            Step::Keep,
+        ),
+        (
+            "foreign holds our key",
+            Some(wanted()),
+            None,
+            vec![foreign(ROUTE_METRIC)],
+            Step::Blocked(RouteState::Failed {
+                reason: "blocked by proto static via 10.0.0.2 dev eth0".into(),
+            }),
+        ),
+        (
+            "foreign of another metric",
+            Some(wanted()),
+            None,
+            vec![foreign(100)],
+            Step::Create(wanted()),
+        ),
+        (
+            "foreign of another TOS",
+            Some(wanted()),
+            None,
+            vec![KernelRoute {
+                tos: 8,
+                ..foreign(ROUTE_METRIC)
+            }],
+            Step::Create(wanted()),
+        ),
+    ] {
+        let step = step(want.map(Ok), held.as_ref(), &others, &links());
+        assert_eq!(step, expected, "{name}");
+    }
+}
+
+#[test]
+fn route_that_waits_leaves_no_old_one_behind() {
+    let reason = || "device eth9 does not exist".to_owned();
+    let state = RouteState::Pending { reason: reason() };
+    for (name, held) in [
+        ("nothing there", None),
+        ("an old one there", Some(wanted())),
+    ] {
+        let step = step(Some(Err(reason())), held.as_ref(), &[], &links());
+        assert_eq!(
+            step,
+            Step::Wait {
+                state: state.clone(),
+                stale: held
+            },
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn foreign_route_of_lower_metric_shadows() {
+    for (name, others, expected) in [
+        ("none", vec![], RouteState::Installed),
+        ("higher metric", vec![foreign(1024)], RouteState::Installed),
+        (
+            "the lowest of several",
+            vec![foreign(100), foreign(0)],
+            RouteState::Shadowed {
+                reason: "shadowed by proto static via 10.0.0.2 dev eth0 metric 0".into(),
+            },
+        ),
+    ] {
+        assert_eq!(installed_state(&others, &links()), expected, "{name}");
+    }
+}

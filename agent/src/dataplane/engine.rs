@@ -1,0 +1,189 @@
+//! The dataplane's own thread: everything that blocks on the kernel.
+//!
+//! In: jobs, one after the other. Out: their results. The thread stays in the network namespace in
+//! which it was started, which is what /proc/sys/net shows it. What a pass does is in `pass`.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::desired::Tunnel;
+use super::diff::{KernelRoute, RouteKind};
+use super::host::{HostRoute, HostView, Link};
+use super::link::{self, Links};
+use super::monitor::Board;
+use super::neigh::NeighbourKey;
+use super::netlink::{Netlink, NetlinkError};
+use super::table::Table;
+use super::{ownership, tunnel};
+
+/// Senders of further jobs wait.
+const QUEUED_JOBS: usize = 4;
+
+type Job = Box<dyn FnOnce(&mut Engine) + Send>;
+
+/// A handle to the thread, which ends after its last job when the handle is dropped.
+pub struct EngineThread {
+    jobs: mpsc::Sender<Job>,
+}
+
+impl EngineThread {
+    /// Starts the thread in the caller's network namespace.
+    ///
+    /// # Errors
+    /// If the system has no thread left.
+    pub fn start(mut engine: Engine) -> std::io::Result<EngineThread> {
+        let (jobs, mut queue) = mpsc::channel::<Job>(QUEUED_JOBS);
+        std::thread::Builder::new()
+            .name("dataplane".into())
+            .spawn(move || {
+                while let Some(job) = queue.blocking_recv() {
+                    job(&mut engine);
+                }
+            })?;
+        Ok(EngineThread { jobs })
+    }
+
+    /// Runs `work` on the thread, to its end even if the caller stops waiting. `None` if the thread
+    /// is gone.
+    pub async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Engine) -> T + Send + 'static,
+    ) -> Option<T> {
+        let (reply, answer) = oneshot::channel();
+        let job: Job = Box::new(move |engine| {
+            let _ = reply.send(work(engine));
+        });
+        self.jobs.send(job).await.ok()?;
+        answer.await.ok()
+    }
+}
+
+/// What a pass found or brought in place, to tell drift from first-time creation.
+#[derive(Default)]
+pub struct InPlace {
+    pub neighbours: BTreeMap<NeighbourKey, [u8; 6]>,
+    /// Interface indexes of workloads whose link and parameters were right.
+    pub links: HashSet<u32>,
+    /// Of those, the ones whose parameters are not read again before the next resync: the kernel
+    /// does not notify about them.
+    pub checked: HashSet<u32>,
+    pub tunnel: Option<Tunnel>,
+    pub is_forwarding: bool,
+}
+
+/// Everything known of the kernel, and the socket to change it.
+pub struct Engine {
+    pub(super) netlink: Netlink,
+    pub(super) board: Arc<Board>,
+    pub(super) table: Table,
+    pub(super) links: Links,
+    pub(super) in_place: InPlace,
+    pub(super) is_resync_due: bool,
+    has_kernel_ipip: bool,
+}
+
+impl Engine {
+    /// Reads the kernel for the first time.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn open(board: Arc<Board>) -> Result<Engine, NetlinkError> {
+        let mut netlink = Netlink::open()?;
+        board.add_own_port(netlink.port());
+        let table = Table::open(&mut netlink)?;
+        let links = link::observe(&mut netlink)?;
+        Ok(Engine {
+            netlink,
+            board,
+            table,
+            links,
+            in_place: InPlace::default(),
+            is_resync_due: true,
+            has_kernel_ipip: tunnel::has_kernel_ipip(),
+        })
+    }
+
+    pub fn links(&self) -> &Links {
+        &self.links
+    }
+
+    pub fn table(&self) -> &Table {
+        &self.table
+    }
+
+    /// Kernel objects written through netlink since open.
+    pub fn writes(&self) -> u64 {
+        self.netlink.writes()
+    }
+
+    /// The next pass reads everything again.
+    pub fn request_resync(&mut self) {
+        self.is_resync_due = true;
+    }
+
+    /// Reads links, addresses and, if they changed, foreign routes.
+    ///
+    /// # Errors
+    /// If the kernel cannot be read.
+    pub fn observe_host(&mut self) -> Result<HostView, NetlinkError> {
+        self.links = link::observe(&mut self.netlink)?;
+        if self.board.take_stale_routes() {
+            self.table
+                .refresh(&mut self.netlink)
+                .inspect_err(|_| self.board.mark_routes_stale())?;
+            // The next pass must compare learned routes with what was read here.
+            self.is_resync_due = true;
+        }
+        Ok(self.host_view())
+    }
+
+    fn host_view(&self) -> HostView {
+        let mut view = HostView {
+            has_kernel_ipip: self.has_kernel_ipip,
+            ..HostView::default()
+        };
+        for (name, link) in &self.links.by_name {
+            let summary = Link {
+                index: link.index,
+                mtu: link.mtu,
+                is_up: link.is_up,
+                is_point_to_point: link.is_noarp || link.is_point_to_point,
+            };
+            view.links.insert(name.clone(), summary);
+            for (address, _) in &link.addresses {
+                view.addresses.insert(*address, name.clone());
+            }
+            if let Some(ends) = link.tunnel
+                && ends.remote.is_unspecified()
+                && !ownership::is_own_device(name)
+            {
+                view.foreign_ipip.insert(ends.local, name.clone());
+            }
+        }
+        view.routes = self
+            .table
+            .foreign()
+            .filter_map(|route| self.host_route(route))
+            .collect();
+        view.routes
+            .sort_by_key(|route| (route.prefix, route.metric));
+        view
+    }
+
+    /// `None` for routes over our devices, such as those the kernel adds for their addresses.
+    fn host_route(&self, route: &KernelRoute) -> Option<HostRoute> {
+        let device = route.device.and_then(|index| self.links.name_of(index));
+        if device.is_some_and(ownership::is_own_device) {
+            return None;
+        }
+        Some(HostRoute {
+            prefix: route.prefix,
+            metric: route.metric,
+            is_unicast: route.kind == RouteKind::Unicast,
+            gateway: route.gateway,
+            device: device.map(str::to_owned),
+        })
+    }
+}

@@ -1,0 +1,282 @@
+//! Links and their addresses: reads them, and changes the properties of those that are ours.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, Ipv4Addr};
+
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
+use netlink_packet_route::link::{
+    InfoData, InfoIpTunnel, InfoKind, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo,
+    LinkMessage,
+};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use nix::errno::Errno;
+
+use super::netlink::{Netlink, NetlinkError};
+
+/// A link as the kernel describes it, with its addresses.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct LinkState {
+    pub index: u32,
+    pub mtu: u32,
+    /// IFF_UP, which decides whether routes can leave by it. Says nothing of the carrier.
+    pub is_up: bool,
+    pub is_noarp: bool,
+    pub is_point_to_point: bool,
+    pub mac: Option<[u8; 6]>,
+    /// `veth`, `ipip`, `tun`; empty for hardware.
+    pub kind: String,
+    /// Of an ipip device.
+    pub tunnel: Option<TunnelEnds>,
+    /// With prefix length.
+    pub addresses: Vec<(IpAddr, u8)>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TunnelEnds {
+    pub local: Ipv4Addr,
+    /// Unspecified: any.
+    pub remote: Ipv4Addr,
+    /// The parameters that we set; see `tunnel`.
+    pub ttl: u8,
+    pub tos: u8,
+    pub is_pmtu_discovering: bool,
+}
+
+/// All links of this network namespace at one moment.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Links {
+    pub by_name: BTreeMap<String, LinkState>,
+    names: HashMap<u32, String>,
+}
+
+impl Links {
+    pub fn get(&self, name: &str) -> Option<&LinkState> {
+        self.by_name.get(name)
+    }
+
+    pub fn name_of(&self, index: u32) -> Option<&str> {
+        self.names.get(&index).map(String::as_str)
+    }
+
+    pub fn insert(&mut self, name: String, link: LinkState) {
+        self.names.insert(link.index, name.clone());
+        self.by_name.insert(name, link);
+    }
+
+    /// Whether the route source `address` is on some link: the kernel refuses others.
+    pub fn holds(&self, address: IpAddr) -> bool {
+        self.by_name
+            .values()
+            .any(|link| link.addresses.iter().any(|(held, _)| *held == address))
+    }
+}
+
+/// Reads all links and addresses.
+///
+/// # Errors
+/// As `Netlink::dump`.
+pub fn observe(netlink: &mut Netlink) -> Result<Links, NetlinkError> {
+    let mut request = LinkMessage::default();
+    // Counters are half of the answer and nobody reads them here.
+    request
+        .attributes
+        .push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+    let mut links = Links::default();
+    for object in netlink.dump("links", RouteNetlinkMessage::GetLink(request))? {
+        if let RouteNetlinkMessage::NewLink(message) = object
+            && let Some((name, link)) = decode(message)
+        {
+            links.insert(name, link);
+        }
+    }
+    let request = AddressMessage::default();
+    for object in netlink.dump("addresses", RouteNetlinkMessage::GetAddress(request))? {
+        if let RouteNetlinkMessage::NewAddress(message) = object
+            && let Some((index, address, length)) = decode_address(message)
+            && let Some(name) = links.names.get(&index)
+            && let Some(link) = links.by_name.get_mut(name)
+        {
+            link.addresses.push((address, length));
+        }
+    }
+    Ok(links)
+}
+
+/// What to change of an existing link; `None` leaves a property alone.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct LinkChange {
+    pub mac: Option<[u8; 6]>,
+    pub mtu: Option<u32>,
+    pub is_up: Option<bool>,
+    pub is_noarp: Option<bool>,
+}
+
+/// Changes the link `index`.
+///
+/// # Errors
+/// As `Netlink::request`.
+pub fn change(netlink: &mut Netlink, index: u32, change: LinkChange) -> Result<(), NetlinkError> {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    for (wanted, flag) in [
+        (change.is_up, LinkFlags::Up),
+        (change.is_noarp, LinkFlags::Noarp),
+    ] {
+        if let Some(is_set) = wanted {
+            message.header.change_mask |= flag;
+            message.header.flags.set(flag, is_set);
+        }
+    }
+    message
+        .attributes
+        .extend(change.mac.map(|mac| LinkAttribute::Address(mac.to_vec())));
+    message
+        .attributes
+        .extend(change.mtu.map(LinkAttribute::Mtu));
+    netlink.request(RouteNetlinkMessage::SetLink(message), 0)
+}
+
+/// Removes the link `name`. A link that is gone already counts as removed.
+///
+/// # Errors
+/// As `Netlink::request`.
+pub fn remove(netlink: &mut Netlink, name: &str) -> Result<(), NetlinkError> {
+    let mut message = LinkMessage::default();
+    message
+        .attributes
+        .push(LinkAttribute::IfName(name.to_owned()));
+    match netlink.request(RouteNetlinkMessage::DelLink(message), 0) {
+        Err(error) if error.errno() == Some(Errno::ENODEV) => Ok(()),
+        result => result,
+    }
+}
+
+/// Adds an address that stands alone (/32 or /128): no route and no broadcast come with it.
+///
+/// # Errors
+/// As `Netlink::request`. An address that is there already counts as added.
+pub fn add_address(netlink: &mut Netlink, index: u32, address: IpAddr) -> Result<(), NetlinkError> {
+    let length = if address.is_ipv4() { 32 } else { 128 };
+    let message = address_message(index, address, length);
+    match netlink.request(
+        RouteNetlinkMessage::NewAddress(message),
+        NLM_F_CREATE | NLM_F_EXCL,
+    ) {
+        Err(error) if error.errno() == Some(Errno::EEXIST) => Ok(()),
+        result => result,
+    }
+}
+
+/// Removes an address. One that is gone already counts as removed.
+///
+/// # Errors
+/// As `Netlink::request`.
+pub fn remove_address(
+    netlink: &mut Netlink,
+    index: u32,
+    address: IpAddr,
+    length: u8,
+) -> Result<(), NetlinkError> {
+    let message = address_message(index, address, length);
+    match netlink.request(RouteNetlinkMessage::DelAddress(message), 0) {
+        Err(error) if error.errno() == Some(Errno::EADDRNOTAVAIL) => Ok(()),
+        result => result,
+    }
+}
+
+fn address_message(index: u32, address: IpAddr, length: u8) -> AddressMessage {
+    let mut message = AddressMessage::default();
+    message.header.family = family_of(address);
+    message.header.prefix_len = length;
+    message.header.scope = AddressScope::Universe;
+    message.header.index = index;
+    message.attributes.push(AddressAttribute::Local(address));
+    message.attributes.push(AddressAttribute::Address(address));
+    message
+}
+
+pub fn family_of(address: IpAddr) -> AddressFamily {
+    match address {
+        IpAddr::V4(_) => AddressFamily::Inet,
+        IpAddr::V6(_) => AddressFamily::Inet6,
+    }
+}
+
+fn decode(message: LinkMessage) -> Option<(String, LinkState)> {
+    let flags = message.header.flags;
+    let mut link = LinkState {
+        index: message.header.index,
+        is_up: flags.contains(LinkFlags::Up),
+        is_noarp: flags.contains(LinkFlags::Noarp),
+        is_point_to_point: flags.contains(LinkFlags::Pointopoint),
+        ..LinkState::default()
+    };
+    let mut name = None;
+    for attribute in message.attributes {
+        match attribute {
+            LinkAttribute::IfName(text) => name = Some(text),
+            LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+            LinkAttribute::Address(bytes) => link.mac = bytes.try_into().ok(),
+            LinkAttribute::LinkInfo(infos) => decode_info(infos, &mut link),
+            _ => {}
+        }
+    }
+    Some((name?, link))
+}
+
+fn decode_info(infos: Vec<LinkInfo>, link: &mut LinkState) {
+    for info in infos {
+        match info {
+            LinkInfo::Kind(kind) => link.kind = kind.to_string(),
+            LinkInfo::Data(InfoData::IpTunnel(parameters)) if link.kind == kind_ipip() => {
+                link.tunnel = Some(decode_tunnel(&parameters));
+            }
+            _ => {}
+        }
+    }
+}
+
+fn kind_ipip() -> String {
+    InfoKind::IpIp.to_string()
+}
+
+fn decode_tunnel(parameters: &[InfoIpTunnel]) -> TunnelEnds {
+    let mut ends = TunnelEnds {
+        local: Ipv4Addr::UNSPECIFIED,
+        remote: Ipv4Addr::UNSPECIFIED,
+        ttl: 0,
+        tos: 0,
+        is_pmtu_discovering: false,
+    };
+    for parameter in parameters {
+        match parameter {
+            InfoIpTunnel::Local(IpAddr::V4(address)) => ends.local = *address,
+            InfoIpTunnel::Remote(IpAddr::V4(address)) => ends.remote = *address,
+            InfoIpTunnel::Ttl(ttl) => ends.ttl = *ttl,
+            InfoIpTunnel::Tos(tos) => ends.tos = *tos,
+            InfoIpTunnel::PMtuDisc(is_on) => ends.is_pmtu_discovering = *is_on,
+            _ => {}
+        }
+    }
+    ends
+}
+
+/// Interface index, address, prefix length.
+fn decode_address(message: AddressMessage) -> Option<(u32, IpAddr, u8)> {
+    let find = |wanted: fn(&AddressAttribute) -> Option<IpAddr>| {
+        message.attributes.iter().find_map(wanted)
+    };
+    // On point-to-point links ADDRESS is the other end and LOCAL ours; IPv6 has ADDRESS alone.
+    let address = find(|attribute| match attribute {
+        AddressAttribute::Local(address) => Some(*address),
+        _ => None,
+    })
+    .or_else(|| {
+        find(|attribute| match attribute {
+            AddressAttribute::Address(address) => Some(*address),
+            _ => None,
+        })
+    })?;
+    Some((message.header.index, address, message.header.prefix_len))
+}

@@ -1,0 +1,314 @@
+//! Kernel notifications, coalesced into "something changed".
+//!
+//! In: multicast messages about links, addresses, routes and neighbours. Out: flags, one set for
+//! the dataplane's thread (what to read again) and one for the reconcile loop (a reason for a pass).
+//! Flags carry no news, only the kind of it: whoever sees one reads the kernel. So nothing grows,
+//! and lost notifications are one more flag.
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use netlink_packet_core::NetlinkMessage;
+use netlink_packet_core::NetlinkPayload;
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use netlink_packet_route::neighbour::NeighbourMessage;
+use netlink_packet_route::route::RouteHeader;
+use netlink_sys::protocols::NETLINK_ROUTE;
+use netlink_sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket};
+use nix::sys::socket::{setsockopt, sockopt};
+use tokio::sync::Notify;
+use tracing::{debug, warn};
+
+use super::link::Links;
+use super::netlink::{Part, Parts};
+use super::ownership::{is_own_device, is_own_protocol};
+
+const GROUPS: [u32; 6] = [
+    1,  // RTNLGRP_LINK
+    3,  // RTNLGRP_NEIGH
+    5,  // RTNLGRP_IPV4_IFADDR
+    7,  // RTNLGRP_IPV4_ROUTE
+    9,  // RTNLGRP_IPV6_IFADDR
+    11, // RTNLGRP_IPV6_ROUTE
+];
+/// Room for some ten thousand notifications, such as a foreign daemon's table arriving.
+const RECEIVE_BUFFER: usize = 8 << 20;
+
+const RTM_NEWLINK: u16 = 16;
+const RTM_DELLINK: u16 = 17;
+const RTM_NEWADDR: u16 = 20;
+const RTM_DELADDR: u16 = 21;
+const RTM_NEWROUTE: u16 = 24;
+const RTM_DELROUTE: u16 = 25;
+const RTM_NEWNEIGH: u16 = 28;
+const RTM_DELNEIGH: u16 = 29;
+
+/// What kinds of things changed since last asked, by hands other than ours.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct KernelChange {
+    /// Links that are not ours: `HostView` differs.
+    pub links: bool,
+    pub addresses: bool,
+    /// Foreign routes.
+    pub routes: bool,
+    /// Something of ours: a workload's veth appeared or went, a route or neighbour was changed.
+    pub own: bool,
+    /// Notifications were lost: anything may have changed.
+    pub overrun: bool,
+}
+
+impl KernelChange {
+    fn is_any(self) -> bool {
+        self != KernelChange::default()
+    }
+
+    fn merge(&mut self, other: KernelChange) {
+        self.links |= other.links;
+        self.addresses |= other.addresses;
+        self.routes |= other.routes;
+        self.own |= other.own;
+        self.overrun |= other.overrun;
+    }
+}
+
+/// Shared by the monitor, the dataplane's thread and the reconcile loop.
+#[derive(Default)]
+pub struct Board {
+    state: Mutex<BoardState>,
+    woken: Notify,
+}
+
+#[derive(Default)]
+struct BoardState {
+    change: KernelChange,
+    /// The routes must be read again as a whole.
+    are_routes_stale: bool,
+    /// Links and addresses must be read again.
+    are_links_stale: bool,
+    /// Sockets whose changes are our own doing.
+    own_ports: HashSet<u32>,
+}
+
+impl Board {
+    fn with<T>(&self, work: impl FnOnce(&mut BoardState) -> T) -> T {
+        work(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Changes made through the netlink socket `port` are not reported.
+    pub fn add_own_port(&self, port: u32) {
+        self.with(|state| state.own_ports.insert(port));
+    }
+
+    /// Whether routes changed other than by us since the last call.
+    pub fn take_stale_routes(&self) -> bool {
+        self.with(|state| std::mem::take(&mut state.are_routes_stale))
+    }
+
+    /// Whether links or addresses changed since the last call, by us or others.
+    pub fn take_stale_links(&self) -> bool {
+        self.with(|state| std::mem::take(&mut state.are_links_stale))
+    }
+
+    pub fn mark_routes_stale(&self) {
+        self.with(|state| state.are_routes_stale = true);
+    }
+
+    fn report(&self, change: KernelChange, are_routes_stale: bool) {
+        self.with(|state| {
+            state.are_routes_stale |= are_routes_stale;
+            state.are_links_stale |= change.links | change.addresses | change.own | change.overrun;
+            state.change.merge(change);
+        });
+        if change.is_any() {
+            self.woken.notify_one();
+        }
+    }
+}
+
+/// The reconcile loop's end. For one consumer.
+#[derive(Clone)]
+pub struct Changes {
+    board: Arc<Board>,
+}
+
+impl Changes {
+    pub fn new(board: Arc<Board>) -> Changes {
+        Changes { board }
+    }
+
+    /// Waits until something changed and returns all that did since the last call. Safe to cancel.
+    pub async fn changed(&mut self) -> KernelChange {
+        loop {
+            let change = self.board.with(|state| std::mem::take(&mut state.change));
+            if change.is_any() {
+                return change;
+            }
+            self.board.woken.notified().await;
+        }
+    }
+}
+
+/// Subscribes in the calling thread's network namespace. Within a tokio runtime.
+///
+/// # Errors
+/// If the socket cannot be made.
+pub fn subscribe() -> io::Result<TokioSocket> {
+    let mut socket = TokioSocket::new(NETLINK_ROUTE)?;
+    let inner = socket.socket_mut();
+    inner.bind(&SocketAddr::new(0, 0))?;
+    // Without the privilege the default of some 200 KB stays, and overruns are handled anyway.
+    let _ = setsockopt(&*inner, sockopt::RcvBufForce, &RECEIVE_BUFFER);
+    for group in GROUPS {
+        inner.add_membership(group)?;
+    }
+    Ok(socket)
+}
+
+/// Reads notifications until the task is aborted. `links`: those there were before.
+pub async fn run(socket: TokioSocket, board: Arc<Board>, links: Links) {
+    let links = links
+        .by_name
+        .into_iter()
+        .map(|(name, link)| (link.index, (name, link.is_up)))
+        .collect();
+    let mut monitor = Monitor { board, links };
+    let mut buffer = Vec::with_capacity(64 * 1024);
+    loop {
+        buffer.clear();
+        match socket.recv(&mut buffer).await {
+            Ok(()) => monitor.handle_datagram(&buffer),
+            Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
+                debug!("kernel notifications were lost");
+                monitor.board.report(
+                    KernelChange {
+                        overrun: true,
+                        ..KernelChange::default()
+                    },
+                    true,
+                );
+            }
+            Err(error) => {
+                warn!(%error, "kernel changes are not watched any more, only the resync finds them");
+                return;
+            }
+        }
+    }
+}
+
+struct Monitor {
+    board: Arc<Board>,
+    /// Name and whether up.
+    links: HashMap<u32, (String, bool)>,
+}
+
+impl Monitor {
+    fn handle_datagram(&mut self, datagram: &[u8]) {
+        for part in Parts::new(datagram).map_while(Result::ok) {
+            self.handle(&part);
+        }
+    }
+
+    fn handle(&mut self, part: &Part<'_>) {
+        let is_own_doing = self
+            .board
+            .with(|state| state.own_ports.contains(&part.port));
+        let mut change = KernelChange::default();
+        let mut are_routes_stale = false;
+        match part.kind {
+            RTM_NEWLINK | RTM_DELLINK => {
+                are_routes_stale = self.handle_link(part, is_own_doing, &mut change);
+            }
+            _ if is_own_doing => return,
+            RTM_NEWADDR => change.addresses = true,
+            RTM_DELADDR => {
+                change.addresses = true;
+                // Routes with this source address go silently.
+                are_routes_stale = true;
+            }
+            RTM_NEWROUTE | RTM_DELROUTE => {
+                let Ok(header) = RouteHeader::parse(part.payload()) else {
+                    return;
+                };
+                if header.table != RouteHeader::RT_TABLE_MAIN {
+                    return;
+                }
+                are_routes_stale = true;
+                if is_own_protocol(header.protocol.into()) {
+                    change.own = true;
+                } else {
+                    change.routes = true;
+                }
+            }
+            RTM_NEWNEIGH | RTM_DELNEIGH => change.own = self.concerns_own_neighbour(part),
+            _ => {}
+        }
+        self.board.report(change, are_routes_stale);
+    }
+
+    /// Returns whether routes may have gone with the link: the kernel tells nobody.
+    fn handle_link(
+        &mut self,
+        part: &Part<'_>,
+        is_own_doing: bool,
+        change: &mut KernelChange,
+    ) -> bool {
+        let Some(message) = decode_link(part) else {
+            return false;
+        };
+        let index = message.header.index;
+        let is_up = message.header.flags.contains(LinkFlags::Up) && part.kind == RTM_NEWLINK;
+        let name = message
+            .attributes
+            .iter()
+            .find_map(|attribute| match attribute {
+                LinkAttribute::IfName(name) => Some(name.clone()),
+                _ => None,
+            });
+        let Some(name) = name else { return false };
+        let was_up = match part.kind {
+            RTM_DELLINK => self.links.remove(&index),
+            _ => self.links.insert(index, (name.clone(), is_up)),
+        }
+        .is_none_or(|(_, was_up)| was_up);
+        let is_ours = is_own_device(&name);
+        if !is_own_doing {
+            change.own |= is_ours;
+            change.links |= !is_ours;
+        }
+        // Local routes, the only ones over a workload's link, are read in every pass anyway.
+        was_up && !is_up && !super::ownership::is_workload_device(&name)
+    }
+
+    /// Neighbours come and go on every host; only those on our devices matter.
+    fn concerns_own_neighbour(&self, part: &Part<'_>) -> bool {
+        let message: Option<NeighbourMessage> = decode(part).and_then(|message| match message {
+            RouteNetlinkMessage::NewNeighbour(message)
+            | RouteNetlinkMessage::DelNeighbour(message) => Some(message),
+            _ => None,
+        });
+        message
+            .and_then(|message| self.links.get(&message.header.ifindex))
+            .is_some_and(|(name, _)| is_own_device(name))
+    }
+}
+
+fn decode_link(part: &Part<'_>) -> Option<LinkMessage> {
+    match decode(part)? {
+        RouteNetlinkMessage::NewLink(message) | RouteNetlinkMessage::DelLink(message) => {
+            Some(message)
+        }
+        _ => None,
+    }
+}
+
+fn decode(part: &Part<'_>) -> Option<RouteNetlinkMessage> {
+    match NetlinkMessage::<RouteNetlinkMessage>::deserialize(part.bytes)
+        .ok()?
+        .payload
+    {
+        NetlinkPayload::InnerMessage(message) => Some(message),
+        _ => None,
+    }
+}

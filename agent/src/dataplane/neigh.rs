@@ -1,0 +1,89 @@
+//! Permanent neighbours on our devices.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::neighbour::{
+    NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
+};
+use netlink_packet_route::route::RouteType;
+
+use super::link::family_of;
+use super::netlink::{Netlink, NetlinkError, Request};
+
+/// Interface index and address.
+pub type NeighbourKey = (u32, IpAddr);
+
+/// Reads the permanent neighbours of all devices.
+///
+/// # Errors
+/// As `Netlink::dump`.
+pub fn observe(netlink: &mut Netlink) -> Result<BTreeMap<NeighbourKey, [u8; 6]>, NetlinkError> {
+    let request = RouteNetlinkMessage::GetNeighbour(NeighbourMessage::default());
+    let mut neighbours = BTreeMap::new();
+    for object in netlink.dump("neighbours", request)? {
+        if let RouteNetlinkMessage::NewNeighbour(message) = object
+            && message.header.state == NeighbourState::Permanent
+            && let Some((address, mac)) = decode(&message)
+        {
+            neighbours.insert((message.header.ifindex, address), mac);
+        }
+    }
+    Ok(neighbours)
+}
+
+/// The request that makes `address` a permanent neighbour, whatever the kernel knew of it.
+pub fn put(key: NeighbourKey, mac: [u8; 6]) -> Request {
+    let mut message = message(key);
+    message.header.state = NeighbourState::Permanent;
+    message.header.kind = RouteType::Unicast;
+    message
+        .attributes
+        .push(NeighbourAttribute::LinkLayerAddress(mac.to_vec()));
+    Request {
+        message: RouteNetlinkMessage::NewNeighbour(message),
+        flags: NLM_F_CREATE | NLM_F_REPLACE,
+    }
+}
+
+pub fn remove(key: NeighbourKey) -> Request {
+    Request {
+        message: RouteNetlinkMessage::DelNeighbour(message(key)),
+        flags: 0,
+    }
+}
+
+fn message((ifindex, address): NeighbourKey) -> NeighbourMessage {
+    let mut message = NeighbourMessage::default();
+    message.header.family = family_of(address);
+    message.header.ifindex = ifindex;
+    message
+        .attributes
+        .push(NeighbourAttribute::Destination(match address {
+            IpAddr::V4(address) => NeighbourAddress::Inet(address),
+            IpAddr::V6(address) => NeighbourAddress::Inet6(address),
+        }));
+    message
+}
+
+fn decode(message: &NeighbourMessage) -> Option<(IpAddr, [u8; 6])> {
+    let mut address = None;
+    let mut mac = None;
+    for attribute in &message.attributes {
+        match attribute {
+            NeighbourAttribute::Destination(NeighbourAddress::Inet(v4)) => {
+                address = Some(IpAddr::V4(*v4));
+            }
+            NeighbourAttribute::Destination(NeighbourAddress::Inet6(v6)) => {
+                address = Some(IpAddr::V6(*v6));
+            }
+            NeighbourAttribute::LinkLayerAddress(bytes) => {
+                mac = bytes.as_slice().try_into().ok();
+            }
+            _ => {}
+        }
+    }
+    Some((address?, mac?))
+}

@@ -1,0 +1,445 @@
+//! One pass: the kernel is read, compared with `Desired`, and the differences are written.
+//!
+//! Order: forwarding, tunnel device, workload links, neighbours, routes; then what is to go, in
+//! reverse. One failed item is reported and never stops the others.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use bgp::types::Prefix;
+use nix::errno::Errno;
+use tracing::{info, warn};
+
+use super::ApplyReport;
+use super::desired::{
+    Desired, LearnedChange, Route, RouteState, Tunnel, TunnelDriver, WorkloadLink,
+};
+use super::engine::{Engine, InPlace};
+use super::link::{self, LinkChange, LinkState};
+use super::neigh::{self, NeighbourKey};
+use super::netlink::NetlinkError;
+use super::{ownership, sysctl, tunnel};
+use crate::carrier;
+use crate::names::{CARRIER_DEVICE, HOST_VETH_MAC, IPIP_DEVICE};
+
+/// The kernel now and then ignores a new MAC, so it is read back.
+const MAC_ATTEMPTS: u32 = 3;
+
+impl Engine {
+    /// Brings `desired` about, and repairs learned routes if something happened to them.
+    pub fn apply(&mut self, desired: &Desired) -> ApplyReport {
+        let mut report = ApplyReport::default();
+        let is_resync = std::mem::take(&mut self.is_resync_due);
+        if let Err(error) = self.observe_links() {
+            self.is_resync_due = true;
+            report.fail("links", error);
+            return report;
+        }
+        if is_resync {
+            self.in_place.checked.clear();
+        }
+        self.apply_forwarding(desired, &mut report);
+        self.apply_tunnel(desired.tunnel.as_ref(), &mut report);
+        let mut link_errors = self.apply_links(desired, &mut report);
+        if let Err(error) = self.apply_neighbours(desired, &mut report) {
+            report.fail("neighbours", error);
+        }
+        if let Err(error) = self.apply_routes(desired, is_resync) {
+            self.is_resync_due = true;
+            report.fail("routes", error);
+        }
+        self.remove_tunnels(desired.tunnel.as_ref(), &mut report);
+        for (name, workload) in &desired.workloads {
+            let state = match link_errors.remove(name) {
+                Some(error) => Err(error),
+                None => self.workload_state(workload),
+            };
+            report.workload_states.insert(name.clone(), state);
+        }
+        self.report_routes(&mut report);
+        report
+    }
+
+    /// Takes over and writes changes of learned routes.
+    pub fn apply_learned(&mut self, changes: Vec<LearnedChange>) -> ApplyReport {
+        let mut report = ApplyReport::default();
+        if self.board.take_stale_links()
+            && let Err(error) = self.observe_links()
+        {
+            report.fail("links", error);
+        }
+        if let Err(error) = self
+            .table
+            .apply_learned(&mut self.netlink, &self.links, changes)
+        {
+            self.is_resync_due = true;
+            report.fail("routes", error);
+        }
+        self.report_routes(&mut report);
+        report
+    }
+
+    /// Removes the learned routes that were found at start and not named since.
+    pub fn settle_learned(&mut self) -> ApplyReport {
+        let mut report = ApplyReport::default();
+        if let Err(error) = self.table.settle(&mut self.netlink, &self.links) {
+            self.is_resync_due = true;
+            report.fail("routes", error);
+        }
+        self.report_routes(&mut report);
+        report
+    }
+
+    /// Removes every route, veth and tunnel device of ours.
+    pub fn uninstall(&mut self) -> ApplyReport {
+        let mut report = ApplyReport::default();
+        if let Err(error) = self.table.remove_all(&mut self.netlink) {
+            report.fail("routes", error);
+        }
+        if let Err(error) = self.observe_links() {
+            report.fail("links", error);
+        }
+        let ours: Vec<String> = self
+            .links
+            .by_name
+            .iter()
+            .filter(|(name, link)| is_removable(name, link))
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in ours {
+            if let Err(error) = link::remove(&mut self.netlink, &name) {
+                report.fail(format!("link {name}"), error);
+            }
+        }
+        self.in_place = InPlace::default();
+        report
+    }
+
+    fn observe_links(&mut self) -> Result<(), NetlinkError> {
+        self.links = link::observe(&mut self.netlink)?;
+        Ok(())
+    }
+
+    fn apply_forwarding(&mut self, desired: &Desired, report: &mut ApplyReport) {
+        if desired.workloads.is_empty() && desired.tunnel.is_none() && desired.routes.is_empty() {
+            return;
+        }
+        match sysctl::ensure("ipv4/ip_forward", "1") {
+            Ok(is_changed) => {
+                if is_changed && self.in_place.is_forwarding {
+                    report.repaired("sysctl", "ipv4/ip_forward");
+                }
+                self.in_place.is_forwarding = true;
+            }
+            Err(error) => report.fail("sysctl ipv4/ip_forward", error),
+        }
+    }
+
+    fn apply_tunnel(&mut self, wanted: Option<&Tunnel>, report: &mut ApplyReport) {
+        let Some(wanted) = wanted else { return };
+        let device = tunnel::device_of(wanted.driver);
+        match tunnel::ensure(&mut self.netlink, &self.links, wanted) {
+            Ok(done) => {
+                if done == tunnel::Done::default() {
+                    return;
+                }
+                let was_in_place = self.in_place.tunnel.as_ref().is_some_and(|before| {
+                    // The list of remotes is not the device's business.
+                    Tunnel {
+                        remotes: Vec::new(),
+                        ..before.clone()
+                    } == Tunnel {
+                        remotes: Vec::new(),
+                        ..wanted.clone()
+                    }
+                });
+                if was_in_place {
+                    report.repaired("tunnel", device);
+                }
+                self.in_place.tunnel = Some(wanted.clone());
+                info!(device, mtu = wanted.mtu, address = %wanted.address, "tunnel device configured");
+                if let Err(error) = self.observe_links() {
+                    report.fail("links", error);
+                }
+            }
+            Err(error) => report.fail(format!("tunnel {device}"), error),
+        }
+        self.in_place.tunnel.get_or_insert_with(|| wanted.clone());
+    }
+
+    /// Returns what keeps each workload's link from working.
+    fn apply_links(
+        &mut self,
+        desired: &Desired,
+        report: &mut ApplyReport,
+    ) -> BTreeMap<String, String> {
+        let mut errors = BTreeMap::new();
+        for name in desired.workloads.keys() {
+            let Some(link) = self.links.get(name).cloned() else {
+                errors.insert(name.clone(), format!("interface {name} does not exist"));
+                continue;
+            };
+            if let Err(error) = self.apply_link(name, &link, report) {
+                report.fail(format!("link {name}"), &error);
+                errors.insert(name.clone(), error);
+            }
+        }
+        errors
+    }
+
+    fn apply_link(
+        &mut self,
+        name: &str,
+        link: &LinkState,
+        report: &mut ApplyReport,
+    ) -> Result<(), String> {
+        let was_in_place = self.in_place.links.contains(&link.index);
+        let mut repaired = |what: &str| {
+            if was_in_place {
+                report.repaired(what, name);
+            }
+        };
+        if link.mac != Some(HOST_VETH_MAC) {
+            self.set_mac(name, link.index)?;
+            repaired("link");
+        }
+        // Before the link is up: from its first packet on the host answers and forwards.
+        if !self.in_place.checked.contains(&link.index) {
+            for path in ensure_parameters(name)? {
+                repaired("sysctl");
+                tracing::debug!(iface = name, path, "parameter set");
+            }
+        }
+        if !link.is_up {
+            let up = LinkChange {
+                is_up: Some(true),
+                ..LinkChange::default()
+            };
+            link::change(&mut self.netlink, link.index, up)
+                .map_err(|error| format!("failed to set the link up: {error}"))?;
+            repaired("link");
+            if let Some(link) = self.links.by_name.get_mut(name) {
+                link.is_up = true;
+            }
+        }
+        self.in_place.links.insert(link.index);
+        self.in_place.checked.insert(link.index);
+        Ok(())
+    }
+
+    fn set_mac(&mut self, name: &str, index: u32) -> Result<(), String> {
+        let change = LinkChange {
+            mac: Some(HOST_VETH_MAC),
+            ..LinkChange::default()
+        };
+        for _ in 0..MAC_ATTEMPTS {
+            link::change(&mut self.netlink, index, change)
+                .map_err(|error| format!("failed to set the MAC: {error}"))?;
+            self.observe_links()
+                .map_err(|error| format!("failed to read links: {error}"))?;
+            if self
+                .links
+                .get(name)
+                .is_some_and(|link| link.mac == Some(HOST_VETH_MAC))
+            {
+                return Ok(());
+            }
+        }
+        Err("the kernel does not keep the MAC".into())
+    }
+
+    fn apply_neighbours(
+        &mut self,
+        desired: &Desired,
+        report: &mut ApplyReport,
+    ) -> Result<(), NetlinkError> {
+        let wanted = self.wanted_neighbours(desired);
+        let held = neigh::observe(&mut self.netlink)?;
+        let mut requests = Vec::new();
+        let mut keys: Vec<NeighbourKey> = Vec::new();
+        for key in held
+            .keys()
+            .filter(|key| !wanted.contains_key(key) && self.is_managed(key.0, desired))
+        {
+            requests.push(neigh::remove(*key));
+            keys.push(*key);
+        }
+        for (key, mac) in wanted
+            .iter()
+            .filter(|(key, mac)| held.get(key) != Some(mac))
+        {
+            requests.push(neigh::put(*key, *mac));
+            keys.push(*key);
+        }
+        for (key, answer) in keys.into_iter().zip(self.netlink.batch(requests)?) {
+            let (index, address) = key;
+            let name = self.links.name_of(index).unwrap_or("?");
+            match answer {
+                Ok(())
+                    if self.in_place.neighbours.contains_key(&key)
+                        && self.in_place.neighbours.get(&key) == wanted.get(&key) =>
+                {
+                    report.repaired("neighbour", &format!("{address} dev {name}"));
+                }
+                Ok(()) => {}
+                Err(refusal) if matches!(refusal.errno, Errno::ENOENT | Errno::ENODEV) => {}
+                Err(refusal) => report.fail(format!("neighbour {address} dev {name}"), refusal),
+            }
+        }
+        self.in_place.neighbours = wanted;
+        Ok(())
+    }
+
+    /// Those whose device is there and up: a device that goes down forgets its neighbours.
+    fn wanted_neighbours(&self, desired: &Desired) -> BTreeMap<NeighbourKey, [u8; 6]> {
+        let mut wanted = BTreeMap::new();
+        let index_of = |name: &str| {
+            self.links
+                .get(name)
+                .filter(|link| link.is_up)
+                .map(|link| link.index)
+        };
+        for (name, workload) in &desired.workloads {
+            if let (Some(index), Some(mac)) = (index_of(name), workload.mac) {
+                let addresses = workload
+                    .addresses
+                    .iter()
+                    .filter(|address| address.is_ipv4());
+                wanted.extend(addresses.map(|address| ((index, *address), mac)));
+            }
+        }
+        if let Some(tunnel) = &desired.tunnel
+            && tunnel.driver == TunnelDriver::Userspace
+            && let Some(index) = index_of(CARRIER_DEVICE)
+        {
+            let remotes = tunnel.remotes.iter();
+            wanted.extend(remotes.map(|node| ((index, IpAddr::V4(*node)), carrier::mac_of(*node))));
+        }
+        wanted
+    }
+
+    /// Whether the neighbours of the link are ours to remove.
+    fn is_managed(&self, index: u32, desired: &Desired) -> bool {
+        self.links
+            .name_of(index)
+            .is_some_and(|name| name == CARRIER_DEVICE || desired.workloads.contains_key(name))
+    }
+
+    fn apply_routes(&mut self, desired: &Desired, is_resync: bool) -> Result<(), NetlinkError> {
+        let everything = self.board.take_stale_routes() || is_resync;
+        let refreshed = match everything {
+            true => self.table.refresh(&mut self.netlink),
+            false => self.table.refresh_local(&mut self.netlink),
+        };
+        refreshed.inspect_err(|_| self.board.mark_routes_stale())?;
+        let local = local_routes(desired);
+        self.table
+            .apply_local(&mut self.netlink, &self.links, local, everything)
+    }
+
+    fn remove_tunnels(&mut self, wanted: Option<&Tunnel>, report: &mut ApplyReport) {
+        let kept = wanted.map(|tunnel| tunnel::device_of(tunnel.driver));
+        for device in [IPIP_DEVICE, CARRIER_DEVICE] {
+            let Some(link) = self.links.get(device) else {
+                continue;
+            };
+            if kept == Some(device) || !is_removable(device, link) {
+                continue;
+            }
+            match link::remove(&mut self.netlink, device) {
+                Ok(()) => info!(device, "tunnel device removed"),
+                Err(error) => report.fail(format!("tunnel {device}"), error),
+            }
+        }
+        if wanted.is_none() {
+            self.in_place.tunnel = None;
+        }
+    }
+
+    fn workload_state(&self, workload: &WorkloadLink) -> Result<(), String> {
+        for address in &workload.addresses {
+            if address.is_ipv6() {
+                return Err(format!(
+                    "address {address} is not supported, workloads are IPv4 only"
+                ));
+            }
+            match self.table.state(&Prefix::host(*address)) {
+                Some((_, RouteState::Installed | RouteState::Shadowed { .. })) => {}
+                Some((_, RouteState::Pending { reason } | RouteState::Failed { reason })) => {
+                    return Err(format!("route {address}: {reason}"));
+                }
+                None => return Err(format!("route {address} was not written")),
+            }
+        }
+        Ok(())
+    }
+
+    fn report_routes(&mut self, report: &mut ApplyReport) {
+        report.failed.extend(self.table.failures());
+        let repairs = self.table.take_repairs();
+        if repairs > 0 {
+            *report.repairs.entry("route".into()).or_default() += repairs;
+        }
+    }
+}
+
+/// A link that has a name of ours could still be somebody else's of another kind.
+fn is_removable(name: &str, link: &LinkState) -> bool {
+    match name {
+        IPIP_DEVICE => link.kind == "ipip",
+        CARRIER_DEVICE => link.kind == "tun",
+        _ => ownership::is_workload_device(name) && link.kind == "veth",
+    }
+}
+
+fn local_routes(desired: &Desired) -> BTreeMap<Prefix, Route> {
+    let mut routes = desired.routes.clone();
+    for (name, workload) in &desired.workloads {
+        for address in workload
+            .addresses
+            .iter()
+            .filter(|address| address.is_ipv4())
+        {
+            routes.insert(
+                Prefix::host(*address),
+                Route::Link {
+                    device: name.clone(),
+                },
+            );
+        }
+    }
+    routes
+}
+
+/// The host side's parameters. Returns those that had to be written.
+fn ensure_parameters(name: &str) -> Result<Vec<String>, String> {
+    // What a link gets that nobody touched; the host's administrator decides it.
+    let rp_filter = sysctl::read("ipv4/conf/default/rp_filter")
+        .map_err(|error| format!("failed to read rp_filter: {error}"))?;
+    let parameters = [
+        // The workload's gateway is on no link: the host answers for it, and at once.
+        (format!("ipv4/conf/{name}/proxy_arp"), "1"),
+        (format!("ipv4/neigh/{name}/proxy_delay"), "0"),
+        (format!("ipv4/conf/{name}/forwarding"), "1"),
+        (format!("ipv4/conf/{name}/rp_filter"), rp_filter.as_str()),
+        // A workload must not become the host's IPv6 router by announcing itself.
+        (format!("ipv6/conf/{name}/accept_ra"), "0"),
+    ];
+    let mut written = Vec::new();
+    for (path, value) in parameters {
+        match sysctl::ensure(&path, value) {
+            Ok(true) => written.push(path),
+            Ok(false) => {}
+            Err(error)
+                if error.kind() == std::io::ErrorKind::NotFound && path.starts_with("ipv6/") =>
+            {
+                // A kernel without IPv6.
+            }
+            Err(error) => {
+                warn!(iface = name, path, %error, "parameter cannot be set");
+                return Err(format!("failed to set {path}: {error}"));
+            }
+        }
+    }
+    Ok(written)
+}

@@ -1,0 +1,228 @@
+//! A workload's veth: made with both ends in their namespaces, the workload's end ready to use.
+//!
+//! The host's end is left down: its parameters, neighbour and route come from `Dataplane::apply`,
+//! after the workload's policy. Deliberately apart from `Dataplane`, so that CNI calls run side by
+//! side.
+
+use std::net::IpAddr;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use bgp::types::Prefix;
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::{
+    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkInfo, LinkMessage,
+};
+
+use tracing::warn;
+
+use super::diff::{KernelRoute, RouteKind};
+use super::link::{self, LinkChange};
+use super::netlink::{Netlink, NetlinkError};
+use super::{neigh, netns, ownership, route};
+use crate::names::{HOST_VETH_MAC, WORKLOAD_GATEWAY};
+
+const PROTOCOL_BOOT: u8 = 3;
+const SCOPE_UNIVERSE: u8 = 0;
+const SCOPE_LINK: u8 = 253;
+const DEFAULT_ROUTE: Prefix = Prefix::V4 { bits: 0, length: 0 };
+
+/// What a runtime asked for.
+#[derive(Debug)]
+pub struct WorkloadSpec {
+    /// The workload's network namespace.
+    pub netns: OwnedFd,
+    /// The interface's name in there, e.g. `eth0`.
+    pub container_interface: String,
+    /// `names::host_interface` of the workload.
+    pub host_interface: String,
+    /// IPv4 only so far.
+    pub addresses: Vec<IpAddr>,
+    /// 0: the kernel's default.
+    pub mtu: u32,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct AttachedWorkload {
+    /// Of the workload's interface, given by the kernel.
+    pub mac: [u8; 6],
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum AttachError {
+    #[error("{0} is not a name of ours")]
+    ForeignName(String),
+    #[error("device {name} exists and is of kind {kind:?}, not ours to remove")]
+    ForeignLink { name: String, kind: String },
+    #[error("address {0} is not supported, workloads are IPv4 only")]
+    UnsupportedFamily(IpAddr),
+    #[error("failed to enter the workload's network namespace")]
+    Namespace(#[source] std::io::Error),
+    #[error("failed to {what}: {source}")]
+    Kernel { what: String, source: NetlinkError },
+    #[error("interface {0} is missing after its creation")]
+    Vanished(String),
+    #[error("the worker thread failed")]
+    Worker,
+}
+
+/// Makes the veth and sets up the workload's end. A veth of this name left by an attempt that was
+/// killed is removed first; on an error everything made is removed.
+///
+/// # Errors
+/// The step that failed, with the kernel's reason.
+pub async fn attach_workload(spec: WorkloadSpec) -> Result<AttachedWorkload, AttachError> {
+    tokio::task::spawn_blocking(move || attach(&spec))
+        .await
+        .map_err(|_| AttachError::Worker)?
+}
+
+/// Removes the host's end and with it the workload's. Fine if it is gone already.
+///
+/// # Errors
+/// `ForeignName`, `ForeignLink`, or the kernel's refusal.
+pub async fn detach_workload(host_interface: String) -> Result<(), AttachError> {
+    tokio::task::spawn_blocking(move || {
+        let mut netlink = Netlink::open().map_err(failed("open netlink"))?;
+        remove_stale(&mut netlink, &host_interface)
+    })
+    .await
+    .map_err(|_| AttachError::Worker)?
+}
+
+fn attach(spec: &WorkloadSpec) -> Result<AttachedWorkload, AttachError> {
+    if let Some(address) = spec.addresses.iter().find(|address| address.is_ipv6()) {
+        return Err(AttachError::UnsupportedFamily(*address));
+    }
+    let mut netlink = Netlink::open().map_err(failed("open netlink"))?;
+    remove_stale(&mut netlink, &spec.host_interface)?;
+    create_pair(&mut netlink, spec)?;
+    let inside = netns::run_in(spec.netns.as_fd(), || set_up_inside(spec))
+        .unwrap_or_else(|error| Err(AttachError::Namespace(error)));
+    if inside.is_err()
+        && let Err(error) = link::remove(&mut netlink, &spec.host_interface)
+    {
+        warn!(iface = spec.host_interface, %error, "half-made veth is left, the next try removes it");
+    }
+    inside.map(|mac| AttachedWorkload { mac })
+}
+
+/// Removes a veth of ours of this name. One end takes the other with it.
+fn remove_stale(netlink: &mut Netlink, name: &str) -> Result<(), AttachError> {
+    if !ownership::is_workload_device(name) {
+        return Err(AttachError::ForeignName(name.into()));
+    }
+    let links = link::observe(netlink).map_err(failed("read links"))?;
+    match links.get(name) {
+        None => Ok(()),
+        Some(stale) if stale.kind == "veth" => {
+            link::remove(netlink, name).map_err(failed(format!("remove {name}")))
+        }
+        Some(other) => Err(AttachError::ForeignLink {
+            name: name.into(),
+            kind: other.kind.clone(),
+        }),
+    }
+}
+
+/// The peer is born in the workload's namespace under its final name: there is no moment at which
+/// it stands in ours, and nothing to move or rename.
+fn create_pair(netlink: &mut Netlink, spec: &WorkloadSpec) -> Result<(), AttachError> {
+    let mtu = (spec.mtu != 0).then_some(LinkAttribute::Mtu(spec.mtu));
+    let mut peer = LinkMessage::default();
+    peer.attributes
+        .push(LinkAttribute::IfName(spec.container_interface.clone()));
+    peer.attributes
+        .push(LinkAttribute::NetNsFd(spec.netns.as_raw_fd()));
+    peer.attributes.extend(mtu.clone());
+    let mut message = LinkMessage::default();
+    message
+        .attributes
+        .push(LinkAttribute::IfName(spec.host_interface.clone()));
+    // Set at birth: udev gives an address of its own to links that have a random one.
+    message
+        .attributes
+        .push(LinkAttribute::Address(HOST_VETH_MAC.to_vec()));
+    message.attributes.extend(mtu);
+    message.attributes.push(LinkAttribute::LinkInfo(vec![
+        LinkInfo::Kind(InfoKind::Veth),
+        LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
+    ]));
+    netlink
+        .request(
+            RouteNetlinkMessage::NewLink(message),
+            NLM_F_CREATE | NLM_F_EXCL,
+        )
+        .map_err(failed(format!(
+            "create veth {} with peer {}",
+            spec.host_interface, spec.container_interface
+        )))
+}
+
+/// Runs in the workload's namespace. Returns the MAC of its interface.
+fn set_up_inside(spec: &WorkloadSpec) -> Result<[u8; 6], AttachError> {
+    let name = &spec.container_interface;
+    let mut netlink = Netlink::open().map_err(failed("open netlink in the workload"))?;
+    let links = link::observe(&mut netlink).map_err(failed("read links of the workload"))?;
+    let link = links
+        .get(name)
+        .ok_or_else(|| AttachError::Vanished(name.clone()))?;
+    let mac = link
+        .mac
+        .ok_or_else(|| AttachError::Vanished(name.clone()))?;
+    let index = link.index;
+    for address in &spec.addresses {
+        link::add_address(&mut netlink, index, *address)
+            .map_err(failed(format!("add {address} to {name}")))?;
+    }
+    let up = LinkChange {
+        is_up: Some(true),
+        ..LinkChange::default()
+    };
+    if let Some(loopback) = links.get("lo") {
+        link::change(&mut netlink, loopback.index, up).map_err(failed("set lo up"))?;
+    }
+    link::change(&mut netlink, index, up).map_err(failed(format!("set {name} up")))?;
+    // The host answers for the gateway by proxy ARP only if it has a route to it, such as a default
+    // route. Knowing the MAC, a workload does not have to ask.
+    let gateway = neigh::put((index, WORKLOAD_GATEWAY.into()), HOST_VETH_MAC);
+    netlink
+        .request(gateway.message, gateway.flags)
+        .map_err(failed("add the gateway's neighbour"))?;
+    for route in workload_routes(index) {
+        let request = route::create(&route);
+        netlink
+            .request(request.message, request.flags)
+            .map_err(failed(format!("add route {}", route.prefix)))?;
+    }
+    Ok(mac)
+}
+
+/// `169.254.1.1 dev eth0 scope link` and `default via 169.254.1.1 dev eth0`.
+fn workload_routes(device: u32) -> [KernelRoute; 2] {
+    let to_gateway = KernelRoute {
+        prefix: Prefix::host(WORKLOAD_GATEWAY.into()),
+        tos: 0,
+        metric: 0,
+        protocol: PROTOCOL_BOOT,
+        kind: RouteKind::Unicast,
+        scope: SCOPE_LINK,
+        device: Some(device),
+        gateway: None,
+        source: None,
+        is_onlink: false,
+        has_extras: false,
+    };
+    let default = KernelRoute {
+        prefix: DEFAULT_ROUTE,
+        scope: SCOPE_UNIVERSE,
+        gateway: Some(WORKLOAD_GATEWAY.into()),
+        ..to_gateway.clone()
+    };
+    [to_gateway, default]
+}
+
+fn failed(what: impl Into<String>) -> impl FnOnce(NetlinkError) -> AttachError {
+    let what = what.into();
+    move |source| AttachError::Kernel { what, source }
+}

@@ -1,0 +1,339 @@
+//! BGPPeer: a session beside those that mesh and racks bring, or a change to one of them.
+//!
+//! Everything but whom it is for and with whom is optional: what is not said comes from the
+//! generated session with the same peer, or from the defaults of the program that reads it.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use bgp::speaker::config::NextHopMode;
+use bgp::types::{Asn, Family, HoldTime, Prefix};
+use serde_json::Value;
+
+use super::fields::Fields;
+use super::names::NodeName;
+use super::object::Metadata;
+use super::selector::Selector;
+use super::values::{self, PeerAddress};
+
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct BgpPeer {
+    pub name: String,
+    pub speakers: Speakers,
+    pub target: PeerTarget,
+    pub asn: Option<Asn>,
+    pub local_asn: Option<Asn>,
+    /// A password is asked for. None is supported yet, so there must be no session.
+    pub has_password: bool,
+    pub source_address: Option<SourceAddress>,
+    pub next_hop_mode: Option<NextHopMode>,
+    /// The nodes that `peerSelector` means get the session too (Calico's `Auto`).
+    pub reverse: bool,
+    /// Names of BGPFilters; order decides.
+    pub filters: Vec<String>,
+    pub families: Option<Vec<Family>>,
+    pub passive: Option<bool>,
+    pub route_reflector_client: Option<bool>,
+    pub hold_time: Option<HoldTime>,
+    pub keepalive_time: Option<Duration>,
+    pub connect_retry_time: Option<Duration>,
+    pub idle_hold_time: Option<Duration>,
+    pub idle_hold_max: Option<Duration>,
+    /// `Some(None)`: off.
+    pub send_hold_time: Option<Option<Duration>>,
+    /// Hops an eBGP session may take: the TTL it sends.
+    pub ebgp_multihop: Option<u8>,
+    /// `Some(None)`: off.
+    pub ttl_security_hops: Option<Option<u8>>,
+    pub max_prefixes: Option<u32>,
+    pub allow_own_as: Option<u8>,
+    pub strict_consecutive_restart: Option<bool>,
+}
+
+/// Whose session it is.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Speakers {
+    All,
+    Node(NodeName),
+    Selected(Selector),
+}
+
+/// Whom the session is with.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum PeerTarget {
+    Address(PeerAddress),
+    /// Every node that is selected.
+    Nodes(Selector),
+    /// Whoever dials from one of these. Not empty.
+    Prefixes(Vec<Prefix>),
+}
+
+/// The TCP source of a session.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum SourceAddress {
+    NodeAddress,
+    /// The kernel chooses.
+    Any,
+    Address(IpAddr),
+}
+
+pub(super) fn read(metadata: Metadata, spec: &mut Fields<'_, '_>) -> Option<BgpPeer> {
+    let speakers = read_speakers(spec);
+    let target = read_target(spec);
+    let asn = spec.optional("asNumber", values::asn);
+    if spec.has("asNumber") && spec.has("peerSelector") {
+        spec.reject(
+            "asNumber",
+            "with peerSelector each node's own AS number counts; remove it",
+        );
+    }
+    let has_password = spec.has("password");
+    spec.ignored(&["password"]);
+    if has_password {
+        spec.report(
+            "password",
+            "not supported yet: the session is not configured; remove the password",
+        );
+    }
+    let passive = spec.optional("passive", values::boolean);
+    let peer = BgpPeer {
+        name: metadata.name,
+        speakers: speakers.unwrap_or(Speakers::All),
+        // A peer without target was reported and is not used.
+        target: target.clone().unwrap_or(PeerTarget::Prefixes(Vec::new())),
+        asn,
+        local_asn: spec.optional("localASNumber", values::asn),
+        has_password,
+        source_address: spec.optional("sourceAddress", source_address),
+        next_hop_mode: read_next_hop_mode(spec),
+        reverse: read_reverse(spec),
+        filters: spec.list("filters", values::text).unwrap_or_default(),
+        families: read_families(spec),
+        passive,
+        route_reflector_client: spec.optional("routeReflectorClient", values::boolean),
+        hold_time: spec.optional("holdTime", values::hold_time),
+        keepalive_time: spec.optional("keepaliveTime", positive_duration),
+        connect_retry_time: spec.optional("connectRetryTime", positive_duration),
+        idle_hold_time: spec.optional("idleHoldTime", values::duration),
+        idle_hold_max: spec.optional("idleHoldMax", values::duration),
+        send_hold_time: spec
+            .optional("sendHoldTime", values::duration)
+            .map(|time| Some(time).filter(|time| !time.is_zero())),
+        ebgp_multihop: spec.optional("ebgpMultihop", multihop),
+        ttl_security_hops: spec
+            .optional("ttlSecurity", |value| values::small_integer(value, 0..=254))
+            .map(|hops| Some(hops).filter(|hops| *hops > 0)),
+        max_prefixes: spec.optional("maxPrefixes", max_prefixes),
+        allow_own_as: spec.optional("numAllowedLocalASNumbers", |value| {
+            values::small_integer(value, 0..=255)
+        }),
+        strict_consecutive_restart: spec.optional("strictConsecutiveRestart", values::boolean),
+    };
+    check_together(&peer, spec);
+    read_other_fields(spec);
+    target.map(|_| peer)
+}
+
+fn read_speakers(spec: &mut Fields<'_, '_>) -> Option<Speakers> {
+    let node = spec.optional("node", |value| {
+        let text = values::text(value)?;
+        match text.as_str() {
+            "" => Ok(None),
+            name => name
+                .parse::<NodeName>()
+                .map(Some)
+                .map_err(|error| error.to_string()),
+        }
+    });
+    let selector = optional_selector(spec, "nodeSelector");
+    match (node.flatten(), selector) {
+        (Some(_), Some(_)) => {
+            spec.reject("nodeSelector", "node is given as well; remove one of them");
+            None
+        }
+        (Some(node), None) => Some(Speakers::Node(node)),
+        (None, Some(selector)) => Some(Speakers::Selected(selector)),
+        (None, None) => Some(Speakers::All),
+    }
+}
+
+fn read_target(spec: &mut Fields<'_, '_>) -> Option<PeerTarget> {
+    let fields = ["peerIP", "peerSelector", "peerPrefixes"];
+    let given: Vec<&str> = fields.into_iter().filter(|field| spec.has(field)).collect();
+    let address = spec.optional("peerIP", values::peer_address);
+    let selector = optional_selector(spec, "peerSelector");
+    let prefixes = spec.list("peerPrefixes", values::prefix);
+    match given.as_slice() {
+        ["peerIP"] => address.map(PeerTarget::Address),
+        ["peerSelector"] => selector.map(PeerTarget::Nodes),
+        ["peerPrefixes"] if spec.is_nonempty_list("peerPrefixes") => {
+            prefixes.map(PeerTarget::Prefixes)
+        }
+        ["peerPrefixes"] => {
+            if prefixes.is_some() {
+                spec.reject("peerPrefixes", "empty; write at least one prefix");
+            }
+            None
+        }
+        [] => {
+            spec.reject(
+                "peerIP",
+                "missing; write peerIP, or peerSelector, or peerPrefixes",
+            );
+            None
+        }
+        [first, others @ ..] => {
+            for other in others {
+                spec.reject(other, format!("{first} is given as well; keep one"));
+            }
+            None
+        }
+    }
+}
+
+/// Calico writes an empty selector where there is none.
+fn optional_selector(spec: &mut Fields<'_, '_>, field: &'static str) -> Option<Selector> {
+    spec.optional(field, |value| match value.as_str() {
+        Some("") => Ok(None),
+        Some(_) | None => values::selector(value).map(Some),
+    })
+    .flatten()
+}
+
+fn source_address(value: &Value) -> Result<SourceAddress, String> {
+    match value.as_str() {
+        Some("UseNodeIP") => Ok(SourceAddress::NodeAddress),
+        Some("None") => Ok(SourceAddress::Any),
+        Some(_) | None => values::address(value)
+            .map(SourceAddress::Address)
+            .map_err(|_| values::expected("UseNodeIP, None or an IP address", value)),
+    }
+}
+
+fn read_next_hop_mode(spec: &mut Fields<'_, '_>) -> Option<NextHopMode> {
+    let mode = spec.optional("nextHopMode", |value| {
+        values::choice(
+            value,
+            &[
+                ("Auto", NextHopMode::Auto),
+                ("Self", NextHopMode::SelfAddress),
+                ("Keep", NextHopMode::Keep),
+            ],
+        )
+    });
+    // Calico's older spelling of Keep; the newer field wins there too.
+    let keep = spec.optional("keepOriginalNextHop", values::boolean);
+    mode.or_else(|| keep.filter(|keep| *keep).map(|_| NextHopMode::Keep))
+}
+
+fn read_reverse(spec: &mut Fields<'_, '_>) -> bool {
+    spec.optional("reversePeering", |value| {
+        values::choice(value, &[("Auto", true), ("Manual", false)])
+    })
+    .unwrap_or(true)
+}
+
+fn read_families(spec: &mut Fields<'_, '_>) -> Option<Vec<Family>> {
+    let mut families = spec.list("families", |value| {
+        values::choice(value, &[("ipv4", Family::Ipv4), ("ipv6", Family::Ipv6)])
+    })?;
+    if !spec.is_nonempty_list("families") {
+        spec.reject("families", "empty; write [ipv4], [ipv6] or [ipv4, ipv6]");
+    }
+    families.sort();
+    families.dedup();
+    Some(families)
+}
+
+fn positive_duration(value: &Value) -> Result<Duration, String> {
+    let duration = values::duration(value)?;
+    if duration.is_zero() {
+        Err(values::expected("a duration above zero", value))
+    } else {
+        Ok(duration)
+    }
+}
+
+/// Hops, or `true` for as many as a TTL has; `false` is directly connected.
+fn multihop(value: &Value) -> Result<u8, String> {
+    match value.as_bool() {
+        Some(true) => Ok(255),
+        Some(false) => Ok(1),
+        None => values::small_integer(value, 1..=255)
+            .map_err(|_| values::expected("true, false or hops from 1 to 255", value)),
+    }
+}
+
+fn max_prefixes(value: &Value) -> Result<u32, String> {
+    let number = values::integer(value, 1..=u64::from(u32::MAX))?;
+    u32::try_from(number).map_err(|_| values::expected("a smaller number", value))
+}
+
+/// What is right by itself and wrong together.
+fn check_together(peer: &BgpPeer, spec: &mut Fields<'_, '_>) {
+    let hold = Duration::from_secs(u64::from(
+        peer.hold_time.unwrap_or(HoldTime::DEFAULT).seconds(),
+    ));
+    if let Some(keepalive) = peer.keepalive_time
+        && !hold.is_zero()
+        && keepalive >= hold
+    {
+        let hold = hold.as_secs();
+        spec.reject(
+            "keepaliveTime",
+            format!("not below the hold time of {hold}s; write a third of it, or raise holdTime"),
+        );
+    }
+    if let Some(Some(send_hold)) = peer.send_hold_time
+        && send_hold <= hold
+    {
+        // RFC 9687 §4.
+        spec.reject(
+            "sendHoldTime",
+            format!("not above the hold time of {}s; raise it", hold.as_secs()),
+        );
+    }
+    if let (Some(first), Some(most)) = (peer.idle_hold_time, peer.idle_hold_max)
+        && !most.is_zero()
+        && first > most
+    {
+        spec.reject("idleHoldTime", "above idleHoldMax; lower it");
+    }
+    if peer.ebgp_multihop.is_some() && matches!(peer.ttl_security_hops, Some(Some(_))) {
+        // GTSM sends TTL 255 always (RFC 5082 §3).
+        spec.reject(
+            "ebgpMultihop",
+            "ttlSecurity says the hops already; remove one",
+        );
+    }
+    if peer.passive == Some(true) && matches!(peer.target, PeerTarget::Nodes(_)) && peer.reverse {
+        spec.reject(
+            "passive",
+            "both ends would wait for the other; set reversePeering: Manual or remove it",
+        );
+    }
+}
+
+fn read_other_fields(spec: &mut Fields<'_, '_>) {
+    spec.refused(
+        "localWorkloadSelector",
+        "peers are peerIP, peerSelector or peerPrefixes",
+    );
+    spec.unsupported(
+        "reachableBy",
+        "the kernel's routes lead to the peer; add one there",
+    );
+    spec.unsupported(
+        "maxRestartTime",
+        "set gracefulRestartSeconds in the agent's configuration",
+    );
+    spec.unsupported("addPaths", "one path a prefix is sent");
+    spec.unsupported(
+        "longLivedStaleTime",
+        "stale routes end with the stale timer",
+    );
+    spec.unsupported("bfd", "use a short holdTime");
+    // A session that ignored these would let routes through which they are there to stop.
+    spec.refused("role", "use filters");
+    spec.refused("roleStrict", "use filters");
+}

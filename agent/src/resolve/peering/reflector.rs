@@ -1,0 +1,120 @@
+//! The configuration of a route reflector, from the one file it reads.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use bgp::speaker::config::{GracefulRestartConfig, SpeakerConfig};
+use bgp::types::{Asn, ClusterId, Family, LocalPref, RouterId};
+
+use super::{MOST_DYNAMIC_PEERS_REFLECTOR, Own, Role, default_asn, explicit, pools};
+use crate::api::schema::StoreError;
+use crate::model::{BgpConfiguration, Kind, ObjectId, Snapshot};
+use crate::names::BGP_PORT;
+
+/// The speaker of a reflector, with everything that is wrong. Without a router id there is no
+/// working speaker: that error is always among them then, and the id is 0.0.0.0.
+pub fn reflector_config(snapshot: &Snapshot) -> (SpeakerConfig, Vec<StoreError>) {
+    let default = snapshot.default_configuration();
+    let listen = listen_addresses(default);
+    let mut errors = misplaced(snapshot);
+    let router_id = router_id(default, &listen).unwrap_or_else(|| {
+        errors.push(no_router_id(snapshot));
+        RouterId(Ipv4Addr::UNSPECIFIED)
+    });
+    let cluster_id = default
+        .and_then(|default| default.cluster_id)
+        .unwrap_or(ClusterId(router_id.0));
+    let own = Own {
+        role: Role::Reflector,
+        snapshot,
+        asn: asn(snapshot, &listen),
+        cluster_id: Some(cluster_id),
+        node: None,
+        addresses: listen
+            .iter()
+            .copied()
+            .filter(|address| !address.is_unspecified())
+            .collect(),
+        families: Family::ALL.to_vec(),
+        pools: pools(snapshot),
+    };
+    let sessions = explicit::apply(&own, BTreeMap::new());
+    errors.extend(sessions.errors);
+    errors.sort();
+    errors.dedup();
+    let port = default
+        .and_then(|default| default.listen_port)
+        .unwrap_or(BGP_PORT);
+    let config = SpeakerConfig {
+        asn: own.asn,
+        router_id,
+        cluster_id: own.cluster_id,
+        listen: listen
+            .iter()
+            .map(|address| SocketAddr::new(*address, port))
+            .collect(),
+        local_addresses: own.addresses.iter().copied().collect(),
+        local_pref: default
+            .and_then(|default| default.local_pref)
+            .unwrap_or(LocalPref::DEFAULT),
+        peers: sessions.peers,
+        ranges: sessions.ranges,
+        max_dynamic_peers: MOST_DYNAMIC_PEERS_REFLECTOR,
+        originated: BTreeMap::new(),
+        graceful_restart: GracefulRestartConfig::default(),
+    };
+    (config, errors)
+}
+
+/// All of this host's IPv4 addresses unless some are given.
+fn listen_addresses(default: Option<&BgpConfiguration>) -> BTreeSet<IpAddr> {
+    let given = default.and_then(|default| default.listen_addresses.as_ref());
+    match given {
+        Some(addresses) if !addresses.is_empty() => addresses.iter().copied().collect(),
+        Some(_) | None => [IpAddr::V4(Ipv4Addr::UNSPECIFIED)].into(),
+    }
+}
+
+fn router_id(default: Option<&BgpConfiguration>, listen: &BTreeSet<IpAddr>) -> Option<RouterId> {
+    let lowest = listen.iter().find_map(|address| match address {
+        IpAddr::V4(address) if !address.is_unspecified() => Some(RouterId(*address)),
+        IpAddr::V4(_) | IpAddr::V6(_) => None,
+    });
+    default.and_then(|default| default.router_id).or(lowest)
+}
+
+fn no_router_id(snapshot: &Snapshot) -> StoreError {
+    let id = ObjectId::new(Kind::BgpConfiguration, "default");
+    snapshot.error(
+        &id,
+        "spec.routerID",
+        "missing; write routerID, or an IPv4 address in listenAddresses",
+    )
+}
+
+/// The AS of the rack that names us as its reflector, else the default's.
+fn asn(snapshot: &Snapshot, listen: &BTreeSet<IpAddr>) -> Asn {
+    snapshot
+        .racks()
+        .find(|rack| {
+            rack.reflectors
+                .iter()
+                .any(|reflector| listen.contains(&reflector.address))
+        })
+        .and_then(|rack| rack.asn)
+        .unwrap_or_else(|| default_asn(snapshot))
+}
+
+/// Kinds that mean nothing to a reflector.
+fn misplaced(snapshot: &Snapshot) -> Vec<StoreError> {
+    let is_misplaced = |id: &ObjectId| match id.kind {
+        Kind::Node | Kind::WorkloadEndpoint => true,
+        Kind::BgpConfiguration => id.name != "default",
+        Kind::BgpFilter | Kind::BgpPeer | Kind::IpPool | Kind::Rack => false,
+    };
+    snapshot
+        .files()
+        .filter(|(id, _)| is_misplaced(id))
+        .map(|(id, _)| snapshot.error(id, "kind", "a reflector has no use for it; remove it"))
+        .collect()
+}

@@ -1,0 +1,275 @@
+//! Kernel routes: blackholes for own prefixes, and what becomes of a learned one.
+//!
+//! A learned prefix comes with its BGP next hop N. Its pool is the longest IPPool that covers it.
+//! - (a) N is another node's address, and the pool says Always, or CrossSubnet and N is not
+//!   on-link: through the tunnel to N;
+//! - (b) N is on-link: to N directly;
+//! - (c) else: to the gateway of the kernel's own route to N;
+//! - (d) N is local, or nothing of this applies: not programmed.
+//!
+//! On-link means: the longest match for N in table main, ignoring our own protocols and devices,
+//! is a unicast route without gateway on a device that is neither NOARP nor point-to-point. So the
+//! kernel decides what is near, not the length of a configured address, and a prefix outside every
+//! pool never enters a tunnel.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+
+use bgp::types::{Family, Prefix};
+
+use super::longest_match::LongestMatch;
+use super::tunnel;
+use crate::dataplane::desired::{Route, Tunnel};
+use crate::dataplane::host::{HostRoute, HostView};
+use crate::model::pool::{Encapsulation, TunnelKind, TunnelWhen};
+use crate::model::{IpPool, Node, Snapshot};
+
+/// Which of the rules decided.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Rule {
+    /// (a)
+    Tunnel,
+    /// (b)
+    OnLink,
+    /// (c)
+    Gateway,
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Rule::Tunnel => "a",
+            Rule::OnLink => "b",
+            Rule::Gateway => "c",
+        })
+    }
+}
+
+/// What becomes of a learned prefix.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Resolution {
+    Program {
+        route: Route,
+        rule: Rule,
+        reason: String,
+    },
+    /// (d)
+    Skip { reason: String },
+}
+
+/// Packets to own addresses that no workload has end here, instead of following a default route to
+/// a router that sends them back.
+pub fn blackholes(node: &Node) -> BTreeMap<Prefix, Route> {
+    node.pod_cidrs
+        .iter()
+        .map(|cidr| (*cidr, Route::Blackhole))
+        .collect()
+}
+
+/// Resolves one prefix. For many, make a [`NextHopResolver`] once.
+pub fn resolve_learned(
+    prefix: Prefix,
+    next_hop: IpAddr,
+    snapshot: &Snapshot,
+    node: &Node,
+    host: &HostView,
+    tunnel: Option<&Tunnel>,
+) -> Resolution {
+    NextHopResolver::new(snapshot, node, host, tunnel).resolve(prefix, next_hop)
+}
+
+/// The tables that resolution looks things up in, built once for many prefixes.
+#[derive(Debug)]
+pub struct NextHopResolver<'a> {
+    node: &'a Node,
+    host: &'a HostView,
+    tunnel: Option<&'a Tunnel>,
+    nodes: BTreeMap<IpAddr, &'a Node>,
+    pools: LongestMatch<&'a IpPool>,
+    routes: LongestMatch<&'a HostRoute>,
+}
+
+impl<'a> NextHopResolver<'a> {
+    /// `tunnel`: the device that is desired on this node, if any.
+    pub fn new(
+        snapshot: &'a Snapshot,
+        node: &'a Node,
+        host: &'a HostView,
+        tunnel: Option<&'a Tunnel>,
+    ) -> NextHopResolver<'a> {
+        let addresses = |node: &'a Node| node.addresses().map(move |address| (address, node));
+        NextHopResolver {
+            node,
+            host,
+            tunnel,
+            nodes: snapshot.nodes().flat_map(addresses).collect(),
+            pools: LongestMatch::new(snapshot.pools().map(|pool| (pool.cidr, pool)), |_, _| false),
+            routes: LongestMatch::new(
+                host.routes.iter().map(|route| (route.prefix, route)),
+                |new, old| new.metric < old.metric,
+            ),
+        }
+    }
+
+    pub fn resolve(&self, prefix: Prefix, next_hop: IpAddr) -> Resolution {
+        if self.host.addresses.contains_key(&next_hop) || self.is_own(next_hop) {
+            return skip(format!("next hop {next_hop} is local"));
+        }
+        if self.node.pod_cidrs.contains(&prefix) {
+            return skip(format!("{prefix} is an own podCIDR"));
+        }
+        if prefix.family() != Family::of(next_hop) {
+            return skip(format!("next hop {next_hop} is of the other family"));
+        }
+        let way = self.way_to(next_hop);
+        match self.demand(prefix, next_hop, &way) {
+            Demand::None => via_kernel(next_hop, way),
+            Demand::Ipip(why) => self.via_tunnel(next_hop, why),
+            Demand::Unsupported(why) => skip(why),
+        }
+    }
+
+    fn is_own(&self, address: IpAddr) -> bool {
+        self.node.addresses().any(|own| own == address)
+    }
+
+    /// Whether the prefix must travel through a tunnel, and why.
+    fn demand(&self, prefix: Prefix, next_hop: IpAddr, way: &Way) -> Demand {
+        let Some((_, pool)) = self.pools.covering(&prefix) else {
+            return Demand::None;
+        };
+        let Encapsulation::Tunnel { kind, when } = pool.encapsulation else {
+            return Demand::None;
+        };
+        let Some(node) = self.nodes.get(&next_hop) else {
+            return Demand::None;
+        };
+        let is_on_link = matches!(way, Way::OnLink { .. });
+        let (node, pool) = (&node.name, &pool.name);
+        let why = match when {
+            TunnelWhen::CrossSubnet if is_on_link => return Demand::None,
+            TunnelWhen::CrossSubnet => format!(
+                "{next_hop} is node {node}, not on-link, and IPPool {pool} says CrossSubnet"
+            ),
+            TunnelWhen::Always => {
+                format!("{next_hop} is node {node}, and IPPool {pool} says Always")
+            }
+        };
+        match kind {
+            TunnelKind::Ipip => Demand::Ipip(why),
+            TunnelKind::Vxlan => {
+                Demand::Unsupported(format!("{why}, but vxlanMode is not supported yet"))
+            }
+            TunnelKind::Udp => {
+                Demand::Unsupported(format!("{why}, but udpMode is not supported yet"))
+            }
+        }
+    }
+
+    fn via_tunnel(&self, next_hop: IpAddr, why: String) -> Resolution {
+        match self.tunnel {
+            Some(tunnel) => Resolution::Program {
+                route: Route::Via {
+                    gateway: next_hop,
+                    device: tunnel::device(tunnel.driver).to_owned(),
+                    source: Some(IpAddr::V4(tunnel.address)),
+                },
+                rule: Rule::Tunnel,
+                reason: why,
+            },
+            None => skip(format!("{why}, but there is no tunnel device")),
+        }
+    }
+
+    /// How the kernel reaches an address without us.
+    fn way_to(&self, next_hop: IpAddr) -> Way<'a> {
+        let Some((prefix, route)) = self.routes.of_address(next_hop) else {
+            return Way::None(format!("no route to next hop {next_hop}"));
+        };
+        if !route.is_unicast {
+            return Way::None(format!(
+                "the kernel's route {prefix} to next hop {next_hop} is not unicast"
+            ));
+        }
+        let Some(device) = route.device.as_deref() else {
+            return Way::None(format!(
+                "the kernel's route {prefix} to next hop {next_hop} has no single device"
+            ));
+        };
+        if let Some(gateway) = route.gateway {
+            return match Family::of(gateway) == Family::of(next_hop) {
+                true => Way::Gateway {
+                    prefix,
+                    gateway,
+                    device,
+                },
+                false => Way::None(format!(
+                    "the gateway {gateway} to next hop {next_hop} is of the other family"
+                )),
+            };
+        }
+        match self.host.links.get(device) {
+            Some(link) if !link.is_point_to_point => Way::OnLink { device },
+            Some(_) => Way::None(format!(
+                "next hop {next_hop} is behind {device}, which is point-to-point or has no ARP"
+            )),
+            None => Way::None(format!(
+                "device {device} of the route to next hop {next_hop} does not exist"
+            )),
+        }
+    }
+}
+
+enum Demand {
+    None,
+    Ipip(String),
+    Unsupported(String),
+}
+
+enum Way<'a> {
+    OnLink {
+        device: &'a str,
+    },
+    Gateway {
+        prefix: Prefix,
+        gateway: IpAddr,
+        device: &'a str,
+    },
+    None(String),
+}
+
+fn via_kernel(next_hop: IpAddr, way: Way<'_>) -> Resolution {
+    match way {
+        Way::OnLink { device } => Resolution::Program {
+            route: Route::Via {
+                gateway: next_hop,
+                device: device.to_owned(),
+                source: None,
+            },
+            rule: Rule::OnLink,
+            reason: format!("{next_hop} is on-link on {device}"),
+        },
+        Way::Gateway {
+            prefix,
+            gateway,
+            device,
+        } => Resolution::Program {
+            route: Route::Via {
+                gateway,
+                device: device.to_owned(),
+                source: None,
+            },
+            rule: Rule::Gateway,
+            reason: format!("the kernel's route {prefix} to {next_hop} goes via {gateway}"),
+        },
+        Way::None(reason) => skip(reason),
+    }
+}
+
+fn skip(reason: String) -> Resolution {
+    Resolution::Skip { reason }
+}
+
+#[cfg(test)]
+mod tests;

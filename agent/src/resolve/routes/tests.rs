@@ -1,0 +1,412 @@
+use std::net::Ipv4Addr;
+
+use super::*;
+use crate::dataplane::desired::TunnelDriver;
+use crate::dataplane::host::Link;
+use crate::datastore::{load, parse_stream};
+
+/// a1 is here; a2 is on its subnet, b1 on another. Pools: 172.17/16 by `mode`, 172.18/16 never.
+fn snapshot(mode: &str) -> Snapshot {
+    let stream = format!(
+        "
+apiVersion: caracal.dev/v1alpha1
+kind: Node
+metadata: {{name: a1}}
+spec: {{bgp: {{ipv4Address: 192.168.100.100/24, ipv6Address: 'fd00:100::100'}}, podCIDRs: [172.17.8.0/24]}}
+---
+apiVersion: caracal.dev/v1alpha1
+kind: Node
+metadata: {{name: a2}}
+spec: {{bgp: {{ipv4Address: 192.168.100.101/24, ipv6Address: 'fd00:100::101'}}, podCIDRs: [172.17.9.0/24]}}
+---
+apiVersion: caracal.dev/v1alpha1
+kind: Node
+metadata: {{name: b1}}
+spec: {{bgp: {{ipv4Address: 192.168.200.101/24}}, podCIDRs: [172.17.10.0/24]}}
+---
+apiVersion: caracal.dev/v1alpha1
+kind: IPPool
+metadata: {{name: main}}
+spec: {{cidr: 172.17.0.0/16, {mode}}}
+---
+apiVersion: caracal.dev/v1alpha1
+kind: IPPool
+metadata: {{name: inner}}
+spec: {{cidr: 172.17.10.128/25}}
+"
+    );
+    load(&parse_stream("f.yaml", &stream)).0
+}
+
+fn route(prefix: &str, gateway: Option<&str>, device: &str) -> HostRoute {
+    HostRoute {
+        prefix: prefix.parse().expect(prefix),
+        metric: 0,
+        is_unicast: true,
+        gateway: gateway.map(|gateway| gateway.parse().expect(gateway)),
+        device: Some(device.to_owned()),
+    }
+}
+
+/// eth0 on 192.168.100.0/24 with a default route; ppp0 is point-to-point.
+fn host() -> HostView {
+    let link = |is_point_to_point| Link {
+        index: 2,
+        mtu: 1500,
+        is_up: true,
+        is_point_to_point,
+    };
+    HostView {
+        links: [("eth0", false), ("eth1", false), ("ppp0", true)]
+            .map(|(name, is_p2p)| (name.to_owned(), link(is_p2p)))
+            .into(),
+        addresses: ["192.168.100.100", "fd00:100::100", "10.9.9.9"]
+            .map(|address| (address.parse().expect(address), "eth0".to_owned()))
+            .into(),
+        routes: vec![
+            route("0.0.0.0/0", Some("192.168.100.1"), "eth0"),
+            route("192.168.100.0/24", None, "eth0"),
+            route("fd00:100::/64", None, "eth0"),
+            route("10.20.0.0/16", None, "ppp0"),
+        ],
+        has_kernel_ipip: true,
+    }
+}
+
+fn tunnel() -> Tunnel {
+    Tunnel {
+        driver: TunnelDriver::Kernel,
+        local: Ipv4Addr::new(192, 168, 100, 100),
+        address: Ipv4Addr::new(172, 17, 8, 1),
+        mtu: 1480,
+        remotes: Vec::new(),
+    }
+}
+
+/// `RULE via GATEWAY dev DEVICE [src SOURCE]`, or `-`.
+fn shown(resolution: &Resolution) -> String {
+    match resolution {
+        Resolution::Skip { .. } => "-".to_owned(),
+        Resolution::Program { route, rule, .. } => match route {
+            Route::Via {
+                gateway,
+                device,
+                source,
+            } => {
+                let source = source.map(|source| format!(" src {source}"));
+                format!(
+                    "{rule} via {gateway} dev {device}{}",
+                    source.unwrap_or_default()
+                )
+            }
+            Route::Blackhole | Route::Link { .. } => panic!("{route:?}"),
+        },
+    }
+}
+
+const CROSS: &str = "ipipMode: CrossSubnet";
+const ALWAYS: &str = "ipipMode: Always";
+const NEVER: &str = "ipipMode: Never";
+
+#[test]
+fn the_rules_decide_in_order() {
+    for (name, mode, prefix, next_hop, expected) in [
+        (
+            "a: far node, CrossSubnet",
+            CROSS,
+            "172.17.10.0/24",
+            "192.168.200.101",
+            "a via 192.168.200.101 dev caracal-ipip src 172.17.8.1",
+        ),
+        (
+            "a: far node, Always",
+            ALWAYS,
+            "172.17.10.0/24",
+            "192.168.200.101",
+            "a via 192.168.200.101 dev caracal-ipip src 172.17.8.1",
+        ),
+        (
+            "a: near node, Always",
+            ALWAYS,
+            "172.17.9.0/24",
+            "192.168.100.101",
+            "a via 192.168.100.101 dev caracal-ipip src 172.17.8.1",
+        ),
+        (
+            "b: near node, CrossSubnet",
+            CROSS,
+            "172.17.9.0/24",
+            "192.168.100.101",
+            "b via 192.168.100.101 dev eth0",
+        ),
+        (
+            "b: near node, Never",
+            NEVER,
+            "172.17.9.0/24",
+            "192.168.100.101",
+            "b via 192.168.100.101 dev eth0",
+        ),
+        (
+            "b: router, off-pool",
+            ALWAYS,
+            "203.0.113.0/24",
+            "192.168.100.3",
+            "b via 192.168.100.3 dev eth0",
+        ),
+        (
+            "b: router, in a pool that says Always",
+            ALWAYS,
+            "172.17.99.0/24",
+            "192.168.100.3",
+            "b via 192.168.100.3 dev eth0",
+        ),
+        (
+            "b: near node, off-pool, Always elsewhere",
+            ALWAYS,
+            "203.0.113.0/24",
+            "192.168.100.101",
+            "b via 192.168.100.101 dev eth0",
+        ),
+        (
+            "b: IPv6",
+            ALWAYS,
+            "fd00:9::/64",
+            "fd00:100::101",
+            "b via fd00:100::101 dev eth0",
+        ),
+        (
+            "c: far node, Never",
+            NEVER,
+            "172.17.10.0/24",
+            "192.168.200.101",
+            "c via 192.168.100.1 dev eth0",
+        ),
+        (
+            "c: far node, off-pool never into a tunnel",
+            ALWAYS,
+            "203.0.113.0/24",
+            "192.168.200.101",
+            "c via 192.168.100.1 dev eth0",
+        ),
+        (
+            "c: far node, longest pool says Never",
+            ALWAYS,
+            "172.17.10.128/25",
+            "192.168.200.101",
+            "c via 192.168.100.1 dev eth0",
+        ),
+        (
+            "c: far router, in a pool",
+            ALWAYS,
+            "172.17.99.0/24",
+            "198.51.100.7",
+            "c via 192.168.100.1 dev eth0",
+        ),
+        (
+            "d: own node address",
+            CROSS,
+            "172.17.9.0/24",
+            "192.168.100.100",
+            "-",
+        ),
+        (
+            "d: another local address",
+            CROSS,
+            "172.17.9.0/24",
+            "10.9.9.9",
+            "-",
+        ),
+        (
+            "d: own podCIDR",
+            CROSS,
+            "172.17.8.0/24",
+            "192.168.100.101",
+            "-",
+        ),
+        (
+            "d: behind a point-to-point link",
+            NEVER,
+            "203.0.113.0/24",
+            "10.20.0.1",
+            "-",
+        ),
+        (
+            "d: no route in IPv6",
+            NEVER,
+            "fd00:9::/64",
+            "fd00:200::1",
+            "-",
+        ),
+        (
+            "d: next hop of the other family",
+            NEVER,
+            "172.17.9.0/24",
+            "fd00:100::101",
+            "-",
+        ),
+    ] {
+        let snapshot = snapshot(mode);
+        let node = snapshot.node("a1").expect("a1");
+        let resolution = resolve_learned(
+            prefix.parse().expect(prefix),
+            next_hop.parse().expect(next_hop),
+            &snapshot,
+            node,
+            &host(),
+            Some(&tunnel()),
+        );
+        assert_eq!(shown(&resolution), expected, "{name}: {resolution:?}");
+    }
+}
+
+#[test]
+fn the_kernels_routes_say_what_is_near() {
+    let far = "192.168.200.101";
+    let with = |extra: Vec<HostRoute>| {
+        let mut host = host();
+        host.routes.extend(extra);
+        host
+    };
+    let no_default = || {
+        let mut host = host();
+        host.routes.retain(|route| !route.prefix.is_default());
+        host
+    };
+    let cheaper = |metric, device: &str| HostRoute {
+        metric,
+        ..route("192.168.200.0/24", None, device)
+    };
+    for (name, mode, host, expected) in [
+        (
+            "no default route, tunnel",
+            CROSS,
+            no_default(),
+            "a via 192.168.200.101 dev caracal-ipip src 172.17.8.1",
+        ),
+        ("no default route, Never", NEVER, no_default(), "-"),
+        (
+            "a second NIC makes it near",
+            CROSS,
+            with(vec![route("192.168.200.0/24", None, "eth1")]),
+            "b via 192.168.200.101 dev eth1",
+        ),
+        (
+            "a host route with gateway makes it far",
+            CROSS,
+            with(vec![
+                route("192.168.200.0/24", None, "eth1"),
+                route("192.168.200.101/32", Some("192.168.100.9"), "eth0"),
+            ]),
+            "a via 192.168.200.101 dev caracal-ipip src 172.17.8.1",
+        ),
+        (
+            "the lowest metric counts, whatever comes first",
+            NEVER,
+            with(vec![
+                cheaper(100, "ppp0"),
+                cheaper(10, "eth1"),
+                cheaper(50, "ppp0"),
+            ]),
+            "b via 192.168.200.101 dev eth1",
+        ),
+        (
+            "a point-to-point link is not on-link",
+            CROSS,
+            with(vec![route("192.168.200.0/24", None, "ppp0")]),
+            "a via 192.168.200.101 dev caracal-ipip src 172.17.8.1",
+        ),
+        (
+            "an unreachable route resolves nothing",
+            NEVER,
+            with(vec![HostRoute {
+                is_unicast: false,
+                ..route("192.168.200.0/24", None, "eth1")
+            }]),
+            "-",
+        ),
+        (
+            "nor does a multipath route",
+            NEVER,
+            with(vec![HostRoute {
+                device: None,
+                ..route("192.168.200.0/24", None, "eth1")
+            }]),
+            "-",
+        ),
+        (
+            "nor does a device that is gone",
+            NEVER,
+            with(vec![route("192.168.200.0/24", None, "eth7")]),
+            "-",
+        ),
+    ] {
+        let snapshot = snapshot(mode);
+        let node = snapshot.node("a1").expect("a1");
+        let tunnel = tunnel();
+        let resolver = NextHopResolver::new(&snapshot, node, &host, Some(&tunnel));
+        let prefix = "172.17.10.0/24".parse().expect("prefix");
+        let resolution = resolver.resolve(prefix, far.parse().expect(far));
+        assert_eq!(shown(&resolution), expected, "{name}: {resolution:?}");
+    }
+}
+
+#[test]
+fn what_needs_a_tunnel_that_is_not_there_is_not_programmed() {
+    for (name, mode, reason) in [
+        (
+            "no device",
+            ALWAYS,
+            "192.168.200.101 is node b1, and IPPool main says Always, but there is no tunnel device",
+        ),
+        (
+            "VXLAN",
+            "vxlanMode: CrossSubnet",
+            "192.168.200.101 is node b1, not on-link, and IPPool main says CrossSubnet, but vxlanMode is not supported yet",
+        ),
+        (
+            "UDP",
+            "udpMode: Always",
+            "192.168.200.101 is node b1, and IPPool main says Always, but udpMode is not supported yet",
+        ),
+    ] {
+        let snapshot = snapshot(mode);
+        let node = snapshot.node("a1").expect("a1");
+        let resolution = resolve_learned(
+            "172.17.10.0/24".parse().expect("prefix"),
+            "192.168.200.101".parse().expect("address"),
+            &snapshot,
+            node,
+            &host(),
+            None,
+        );
+        let expected = Resolution::Skip {
+            reason: reason.to_owned(),
+        };
+        assert_eq!(resolution, expected, "{name}");
+    }
+}
+
+#[test]
+fn the_carriers_device_is_used_where_it_is_the_driver() {
+    let snapshot = snapshot(CROSS);
+    let node = snapshot.node("a1").expect("a1");
+    let tunnel = Tunnel {
+        driver: TunnelDriver::Userspace,
+        ..tunnel()
+    };
+    let prefix = "172.17.10.0/24".parse().expect("prefix");
+    let next_hop = "192.168.200.101".parse().expect("address");
+    let resolution = resolve_learned(prefix, next_hop, &snapshot, node, &host(), Some(&tunnel));
+    assert_eq!(
+        shown(&resolution),
+        "a via 192.168.200.101 dev caracal-tun src 172.17.8.1"
+    );
+}
+
+#[test]
+fn own_pod_cidrs_are_blackholed() {
+    let snapshot = snapshot(CROSS);
+    let node = snapshot.node("a1").expect("a1");
+    let expected = [("172.17.8.0/24".parse().expect("prefix"), Route::Blackhole)];
+    assert_eq!(blackholes(node), expected.into());
+}

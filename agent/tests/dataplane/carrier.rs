@@ -1,0 +1,547 @@
+//! The userspace tunnel between two nodes whose router knows only the host subnets.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use agent::carrier::supervise::{self, CarrierStatus};
+use agent::carrier::{CarrierOptions, run};
+use agent::dataplane::desired::{
+    Desired, LearnedChange, Route, Tunnel, TunnelDriver, WorkloadLink,
+};
+use agent::dataplane::{Dataplane, DataplaneOptions, WorkloadSpec, attach_workload};
+use agent::names::{CARRIER_DEVICE, host_interface};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::capture::Capture;
+use crate::netns::{Namespace, wait_until};
+use crate::routes::prefix;
+
+const DEADLINE: Duration = Duration::from_secs(10);
+const PROTOCOL_IPIP: u8 = 4;
+const PROTOCOL_ICMP: u8 = 1;
+
+/// Not a test: what the supervisor starts. The test program stands for `caracal-agent carrier`.
+#[test]
+#[ignore = "the carrier's program, started by the other tests"]
+fn as_program() {
+    let arguments: Vec<String> = std::env::args().collect();
+    let value = |name: &str| {
+        let at = arguments
+            .iter()
+            .position(|argument| argument == name)
+            .expect("given");
+        arguments[at + 1].clone()
+    };
+    let local = value("--local").parse().expect("an address");
+    let options = CarrierOptions::new(value("--run-dir").into(), local);
+    if let Err(error) = run(&options) {
+        eprintln!("{error:?}");
+        std::process::exit(1);
+    }
+}
+
+pub fn options(run_dir: &Path) -> DataplaneOptions {
+    let program = std::env::current_exe().expect("own path");
+    let arguments = [
+        "--ignored",
+        "--exact",
+        "carrier::as_program",
+        "--nocapture",
+        "--",
+    ];
+    DataplaneOptions {
+        run_dir: run_dir.into(),
+        carrier_program: Some((program, arguments.map(str::to_owned).to_vec())),
+    }
+}
+
+struct Node {
+    host: Namespace,
+    workload: Namespace,
+    run_dir: tempfile::TempDir,
+    local: Ipv4Addr,
+    desired: Desired,
+    learned: LearnedChange,
+}
+
+struct Site {
+    nodes: [Node; 2],
+    router: Namespace,
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let run_dir = self.run_dir.path();
+        let stopped = self.host.block_on(async || supervise::stop(run_dir).await);
+        if let Err(error) = stopped {
+            eprintln!("carrier of {} is left: {error}", self.local);
+        }
+    }
+}
+
+impl Node {
+    fn new(number: u8, other: u8) -> Option<Node> {
+        let host = Namespace::new()?;
+        let workload = Namespace::new()?;
+        let local = Ipv4Addr::new(192, 168, number, 100);
+        let remote = Ipv4Addr::new(192, 168, other, 100);
+        let address = Ipv4Addr::new(172, 17, number, 1);
+        let tunnel = Tunnel {
+            driver: TunnelDriver::Userspace,
+            local,
+            address,
+            mtu: 1480,
+            remotes: vec![remote],
+        };
+        let learned = LearnedChange {
+            prefix: prefix(&format!("172.17.{other}.0/24")),
+            route: Some(Route::Via {
+                gateway: remote.into(),
+                device: CARRIER_DEVICE.into(),
+                source: Some(address.into()),
+            }),
+        };
+        Some(Node {
+            host,
+            workload,
+            run_dir: tempfile::tempdir().expect("temporary directory"),
+            local,
+            desired: Desired {
+                routes: BTreeMap::from([(
+                    prefix(&format!("172.17.{number}.0/24")),
+                    Route::Blackhole,
+                )]),
+                tunnel: Some(tunnel),
+                ..Desired::default()
+            },
+            learned,
+        })
+    }
+
+    fn attach(&mut self) {
+        let name = host_interface("default.w");
+        let address = Ipv4Addr::new(172, 17, self.local.octets()[2], 2);
+        let spec = WorkloadSpec {
+            netns: self.workload.descriptor(),
+            container_interface: "eth0".into(),
+            host_interface: name.clone(),
+            addresses: vec![address.into()],
+            mtu: 1480,
+        };
+        let attached = self
+            .host
+            .block_on(async || attach_workload(spec).await)
+            .expect("attaches");
+        let link = WorkloadLink {
+            addresses: vec![address.into()],
+            mac: Some(attached.mac),
+        };
+        self.desired.workloads.insert(name, link);
+    }
+
+    async fn open(&self) -> Dataplane {
+        let mut dataplane = Dataplane::open(options(self.run_dir.path()))
+            .await
+            .expect("opens");
+        let report = dataplane.apply(&self.desired).await;
+        assert!(report.failed.is_empty(), "{report:?}");
+        let report = dataplane.apply_learned(vec![self.learned.clone()]).await;
+        assert!(report.failed.is_empty(), "{report:?}");
+        dataplane
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.run_dir.path().join("carrier.log")).unwrap_or_default()
+    }
+}
+
+/// The pid of the running carrier and whether it was adopted.
+async fn running(dataplane: &Dataplane) -> (u32, bool) {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        match dataplane.carrier_status() {
+            Some(CarrierStatus::Running {
+                pid, is_adopted, ..
+            }) => return (pid, is_adopted),
+            status => assert!(
+                Instant::now() < deadline,
+                "carrier does not run: {status:?}"
+            ),
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Two nodes with a workload each, carriers running, no agent.
+fn site() -> Option<Site> {
+    let router = Namespace::new()?;
+    router.set_sysctl("ipv4/ip_forward", "1");
+    let mut nodes = [Node::new(1, 2)?, Node::new(2, 1)?];
+    if !Path::new("/dev/net/tun").exists() {
+        println!("SKIPPED: no /dev/net/tun");
+        return None;
+    }
+    for node in &mut nodes {
+        let number = node.local.octets()[2];
+        node.host.connect(
+            "eth0",
+            &format!("{}/24", node.local),
+            &router,
+            &format!("rack{number}"),
+            &format!("192.168.{number}.1/24"),
+        );
+        node.host
+            .ip(&format!("route add default via 192.168.{number}.1"));
+        node.attach();
+        node.host.block_on(async || {
+            let dataplane = node.open().await;
+            running(&dataplane).await;
+        });
+    }
+    Some(Site { nodes, router })
+}
+
+impl Site {
+    fn wait_for_ping(&self) {
+        let [one, two] = &self.nodes;
+        wait_until(
+            "workloads reach each other",
+            DEADLINE,
+            || one.workload.can_ping("172.17.2.2"),
+            || {
+                [&one.host, &two.host]
+                    .map(|host| {
+                        host.ip("route show") + &host.ip("neigh show") + &host.ip("-s link show")
+                    })
+                    .join("\n")
+                    + &one.log()
+                    + &two.log()
+            },
+        );
+    }
+}
+
+#[test]
+fn workloads_reach_each_other_through_the_tunnel() {
+    let Some(site) = site() else { return };
+    let mut capture = Capture::start(&site.router);
+    site.wait_for_ping();
+    let [one, two] = &site.nodes;
+    assert!(two.workload.can_ping("172.17.1.2"));
+    assert!(
+        one.host.can_ping("172.17.2.2"),
+        "from the host too, with the tunnel's address"
+    );
+    let outer: Vec<_> = capture
+        .packets()
+        .iter()
+        .filter(|packet| packet.protocol == PROTOCOL_IPIP)
+        .cloned()
+        .collect();
+    for (from, to) in [(one.local, two.local), (two.local, one.local)] {
+        assert!(
+            outer
+                .iter()
+                .any(|packet| (packet.source, packet.destination) == (from, to)),
+            "{from} to {to}"
+        );
+    }
+    for packet in &outer {
+        // TTL 64 less the router's one, or as it came in; DF; header without options.
+        assert!(
+            matches!(packet.bytes[8], 63 | 64),
+            "TTL {}",
+            packet.bytes[8]
+        );
+        assert_eq!((packet.bytes[0], packet.bytes[6] & 0x40), (0x45, 0x40));
+        assert_eq!(packet.bytes[20] >> 4, 4, "IPv4 inside");
+    }
+    let inside = Ipv4Addr::new(172, 17, 1, 2);
+    assert!(
+        capture
+            .packets()
+            .iter()
+            .all(|packet| packet.source != inside && packet.destination != inside),
+        "the router sees no workload address outside of a tunnel"
+    );
+    assert!(
+        capture
+            .packets()
+            .iter()
+            .all(|packet| packet.protocol != PROTOCOL_ICMP),
+        "no ICMP protocol unreachable from the kernel"
+    );
+}
+
+#[test]
+fn killed_carrier_is_back_within_a_second() {
+    let Some(site) = site() else { return };
+    site.wait_for_ping();
+    let [one, _] = &site.nodes;
+    one.host.block_on(async || {
+        let dataplane = one.open().await;
+        let (first, is_adopted) = running(&dataplane).await;
+        assert!(is_adopted);
+        let before = (
+            one.host.ip("route show"),
+            one.host.ip("neigh show nud permanent"),
+        );
+        let kill = Instant::now();
+        kill_pid(first);
+        let routes = one.host.ip("route show");
+        assert_eq!(
+            routes.replace(" linkdown", ""),
+            before.0.replace(" linkdown", ""),
+            "routes stay without a carrier"
+        );
+        loop {
+            let (pid, is_adopted) = running(&dataplane).await;
+            if pid != first {
+                println!("carrier is back after {:?}", kill.elapsed());
+                assert!(
+                    kill.elapsed() < Duration::from_secs(1),
+                    "{:?}",
+                    kill.elapsed()
+                );
+                assert!(!is_adopted);
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(
+            (
+                one.host.ip("route show"),
+                one.host.ip("neigh show nud permanent")
+            ),
+            before
+        );
+    });
+    site.wait_for_ping();
+}
+
+#[test]
+fn next_agent_adopts_the_carrier_and_writes_nothing() {
+    let Some(site) = site() else { return };
+    let [one, _] = &site.nodes;
+    let pids: Vec<_> = (0..2)
+        .map(|_| {
+            one.host.block_on(async || {
+                let dataplane = one.open().await;
+                let running = running(&dataplane).await;
+                assert_eq!(dataplane.writes().await, 0, "everything was in place");
+                running
+            })
+        })
+        .collect();
+    assert!(
+        pids.iter()
+            .all(|(pid, is_adopted)| *is_adopted && *pid == pids[0].0),
+        "{pids:?}"
+    );
+    site.wait_for_ping();
+}
+
+#[test]
+fn only_one_carrier_per_run_directory() {
+    let Some(site) = site() else { return };
+    let [one, _] = &site.nodes;
+    let options = CarrierOptions::new(one.run_dir.path().into(), one.local);
+    let second = one.host.enter(|| run(&options));
+    assert!(
+        matches!(second, Err(agent::carrier::CarrierError::AlreadyRunning(_))),
+        "{second:?}"
+    );
+    site.wait_for_ping();
+}
+
+#[test]
+fn changed_address_replaces_the_carrier_and_no_tunnel_stops_it() {
+    let Some(site) = site() else { return };
+    let [one, _] = &site.nodes;
+    one.host.ip("addr add 192.168.1.101/24 dev eth0");
+    one.host.block_on(async || {
+        let mut dataplane = one.open().await;
+        let (first, _) = running(&dataplane).await;
+        let mut moved = one.desired.clone();
+        if let Some(tunnel) = &mut moved.tunnel {
+            tunnel.local = Ipv4Addr::new(192, 168, 1, 101);
+        }
+        let report = dataplane.apply(&moved).await;
+        assert!(report.failed.is_empty(), "{report:?}");
+        let (second, is_adopted) = running(&dataplane).await;
+        assert!(second != first && !is_adopted);
+
+        let without = Desired {
+            tunnel: None,
+            ..moved
+        };
+        let report = dataplane.apply(&without).await;
+        assert!(report.failed.is_empty(), "{report:?}");
+        assert_eq!(dataplane.carrier_status(), None);
+        assert!(
+            !one.host.run(&format!("ip link show {CARRIER_DEVICE}")).0,
+            "its device is gone"
+        );
+        assert!(
+            !PathBuf::from(format!("/proc/{second}/exe")).exists(),
+            "its process is gone"
+        );
+    });
+}
+
+#[test]
+fn smaller_path_mtu_is_told_to_the_workload() {
+    let Some(site) = site() else { return };
+    site.wait_for_ping();
+    let [one, two] = &site.nodes;
+    site.router.ip("link set rack2 mtu 1400");
+    two.host.ip("link set eth0 mtu 1400");
+    // Unfragmentable: the first makes the router complain to node 1, a later one reaches node 1's
+    // carrier, which tells the workload.
+    let mut told = String::new();
+    wait_until(
+        "the workload learns the MTU",
+        DEADLINE,
+        || {
+            told = one
+                .workload
+                .run("ping -n -M do -s 1440 -c 2 -i 0.2 -W 1 172.17.2.2")
+                .1;
+            told.contains("mtu = 1380") || told.contains("mtu=1380")
+        },
+        || one.host.ip("route get 192.168.2.100"),
+    );
+    assert!(
+        one.workload
+            .run("ping -n -M do -s 1352 -c 1 -W 1 172.17.2.2")
+            .0,
+        "what fits passes"
+    );
+    assert!(
+        one.workload
+            .run("ping -n -M dont -s 1440 -c 1 -W 1 172.17.2.2")
+            .0,
+        "what may be fragmented passes"
+    );
+}
+
+/// Sends `inner` to node 1 as node 2 would, from the router.
+fn inject(site: &Site, inner: &[u8]) {
+    let [one, two] = &site.nodes;
+    let length = u16::try_from(20 + inner.len()).expect("short enough");
+    let mut packet = vec![0x45, 0, 0, 0, 0, 0, 0x40, 0, 64, PROTOCOL_IPIP, 0, 0];
+    packet[2..4].copy_from_slice(&length.to_be_bytes());
+    packet.extend(two.local.octets());
+    packet.extend(one.local.octets());
+    packet.extend(inner);
+    site.router.enter(|| {
+        let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(255))).expect("raw");
+        socket.set_header_included_v4(true).expect("header is ours");
+        let target: SocketAddr = (one.local, 0).into();
+        socket.send_to(&packet, &target.into()).expect("sends");
+    });
+}
+
+/// From the workload of node 2 to that of node 1, the checksum field holding only the pseudo
+/// header's sum plus `error`.
+fn unfinished(protocol: u8, segment: &[u8], checksum_at: usize, error: u16) -> Vec<u8> {
+    let length = u16::try_from(20 + segment.len()).expect("short enough");
+    let mut packet = vec![0x45, 0, 0, 0, 0, 0, 0x40, 0, 64, protocol, 0, 0];
+    packet[2..4].copy_from_slice(&length.to_be_bytes());
+    packet.extend([172, 17, 2, 2, 172, 17, 1, 2]);
+    let checksum = !sum(&packet);
+    packet[10..12].copy_from_slice(&checksum.to_be_bytes());
+    let pseudo = [
+        &packet[12..20],
+        &[0, protocol],
+        &(length - 20).to_be_bytes(),
+    ]
+    .concat();
+    packet.extend(segment);
+    let checksum = sum(&pseudo).wrapping_add(error).to_be_bytes();
+    packet[20 + checksum_at..22 + checksum_at].copy_from_slice(&checksum);
+    packet
+}
+
+fn sum(bytes: &[u8]) -> u16 {
+    let pairs = bytes.chunks_exact(2);
+    let mut sum: u32 = pairs
+        .map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1]))
+        .sum();
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    u16::try_from(sum).expect("folded")
+}
+
+/// A sender on the same machine leaves checksums to hardware that is never reached.
+#[test]
+fn packet_with_unfinished_checksum_arrives() {
+    let Some(site) = site() else { return };
+    site.wait_for_ping();
+    let socket = site.nodes[0]
+        .workload
+        .enter(|| UdpSocket::bind("172.17.1.2:7000"))
+        .expect("binds");
+    socket.set_read_timeout(Some(DEADLINE)).expect("settable");
+    let datagram = |text: &[u8; 4]| [&[0x1b, 0x58, 0x1b, 0x58, 0, 12, 0, 0], &text[..]].concat();
+    inject(&site, &unfinished(17, &datagram(b"bad "), 6, 1));
+    inject(&site, &unfinished(17, &datagram(b"good"), 6, 0));
+    let mut buffer = [0; 16];
+    let length = socket.recv(&mut buffer).expect("arrives");
+    assert_eq!(
+        &buffer[..length],
+        b"good",
+        "a wrong checksum is still found out"
+    );
+}
+
+/// GRO joins TCP segments before a raw socket sees them.
+#[test]
+fn joined_segments_arrive_although_larger_than_the_link() {
+    const DATA: usize = 5000;
+    let Some(site) = site() else { return };
+    site.wait_for_ping();
+    let [one, two] = &site.nodes;
+    // Room for what no wire would carry in one piece, and the path's true MTU.
+    site.router.ip("link set rack1 mtu 9000");
+    one.host.ip("link set eth0 mtu 9000");
+    one.host
+        .ip(&format!("route add {} via 192.168.1.1 mtu 1500", two.local));
+    let mut at_workload = Capture::start(&one.workload);
+    let mut at_router = Capture::start(&site.router);
+    let mut segment = vec![0; 20 + DATA];
+    segment[..13].copy_from_slice(&[0x1b, 0x58, 0x1b, 0x58, 0, 0, 0, 1, 0, 0, 0, 1, 5 << 4]);
+    segment[13] = 0x10;
+    inject(&site, &unfinished(6, &segment, 16, 0));
+    wait_until(
+        "all data arrives",
+        DEADLINE,
+        || {
+            let tcp = at_workload
+                .packets()
+                .iter()
+                .filter(|packet| packet.protocol == 6);
+            let data: usize = tcp
+                .filter(|packet| packet.destination == Ipv4Addr::new(172, 17, 1, 2))
+                .map(|packet| packet.bytes.len() - 40)
+                .sum();
+            data == DATA
+        },
+        || one.host.ip("-s link show") + &one.host.run("nstat -az").1,
+    );
+    assert!(
+        at_router
+            .packets()
+            .iter()
+            .all(|packet| packet.protocol != PROTOCOL_ICMP)
+    );
+}
+
+fn kill_pid(pid: u32) {
+    let pid = nix::unistd::Pid::from_raw(pid.try_into().expect("a pid"));
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).expect("own carrier");
+}

@@ -1,0 +1,393 @@
+//! `caracal` and `caracal-cni` as processes: exit codes and what they print.
+
+use std::future::pending;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
+
+use agent::api::listener::PrivateSocket;
+use agent::api::schema::{EndpointStatus, RouteQuery, Status};
+use agent::api::serve::{ShuttingDown, Source, router, serve};
+use bgp::speaker::status::{PeerStatus, RouteStatus};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+/// What the fake agent answers, as the JSON of the interface.
+#[derive(Debug, Default)]
+struct Answers {
+    status: Value,
+    peers: Vec<Value>,
+    routes: Vec<Value>,
+    endpoints: Vec<Value>,
+    /// Routes and status are as given only after so many questions; before, empty and not ready.
+    questions_until_ready: usize,
+    last_query: RouteQuery,
+}
+
+#[derive(Clone, Default)]
+struct Fake(Arc<Mutex<Answers>>);
+
+fn typed<T: DeserializeOwned>(value: &Value) -> T {
+    serde_json::from_value(value.clone()).unwrap_or_else(|error| panic!("{error}: {value}"))
+}
+
+impl Fake {
+    /// `None` while not ready.
+    fn answer<T>(&self, read: impl Fn(&Answers) -> T) -> Option<T> {
+        let mut answers = self.0.lock().expect("not poisoned");
+        match answers.questions_until_ready.checked_sub(1) {
+            Some(left) => {
+                answers.questions_until_ready = left;
+                None
+            }
+            None => Some(read(&answers)),
+        }
+    }
+}
+
+impl Source for Fake {
+    async fn status(&self) -> Result<Status, ShuttingDown> {
+        Ok(self
+            .answer(|answers| typed(&answers.status))
+            .unwrap_or_default())
+    }
+
+    async fn peers(&self) -> Result<Vec<PeerStatus>, ShuttingDown> {
+        let answers = self.0.lock().expect("not poisoned");
+        Ok(answers.peers.iter().map(typed).collect())
+    }
+
+    async fn routes(&self, query: RouteQuery) -> Result<Vec<RouteStatus>, ShuttingDown> {
+        let prefix = query.prefix;
+        self.0.lock().expect("not poisoned").last_query = query;
+        let routes = self.answer(|answers| answers.routes.iter().map(typed).collect());
+        let mut routes: Vec<RouteStatus> = routes.unwrap_or_default();
+        routes.retain(|route| prefix.is_none_or(|prefix| route.prefix == prefix));
+        Ok(routes)
+    }
+
+    async fn endpoints(&self) -> Result<Vec<EndpointStatus>, ShuttingDown> {
+        let answers = self.0.lock().expect("not poisoned");
+        Ok(answers.endpoints.iter().map(typed).collect())
+    }
+}
+
+fn ready() -> Value {
+    json!({"schemaVersion": 1, "node": "a1", "version": "1.2.3", "ready": true,
+        "store": {"synced": true, "errors": []},
+        "tunnel": {"driver": "kernel", "device": "caracal-ipip", "mtu": 1480, "reason": "found"},
+        "failed": [], "repairs": {"route": 2}})
+}
+
+fn peer(address: &str, name: &str, state: &str) -> Value {
+    let none = json!({"ipv4": 0, "ipv6": 0});
+    json!({"name": name, "source": "rack", "peer": address, "port": 179, "local": null,
+        "peerAsn": 64512, "localAsn": 64512, "type": "ibgp", "client": false, "state": state,
+        "since": "2025-01-01T00:00:00Z", "routerId": null, "holdTimeSeconds": null,
+        "keepaliveSeconds": null, "families": ["ipv4"], "capabilities": [], "received": none,
+        "accepted": none, "advertised": none, "flaps": 0, "lastError": null})
+}
+
+fn route(prefix: &str, kernel: Value) -> Value {
+    json!({"prefix": prefix, "peer": "192.168.100.2", "nextHop": "192.168.200.101",
+        "asPath": "64513", "origin": "igp", "localPref": 100, "med": null, "communities": [],
+        "largeCommunities": [], "originatorId": null, "clusterList": [], "best": true,
+        "multipath": false, "stale": false, "rejectedReason": null, "decidingStep": "only",
+        "kernel": kernel})
+}
+
+fn kernel(state: &str, reason: Value) -> Value {
+    json!({"state": state, "via": "192.168.200.101", "dev": "caracal-ipip", "onlink": true,
+        "reason": reason})
+}
+
+struct Served {
+    _runtime: tokio::runtime::Runtime,
+    directory: tempfile::TempDir,
+    fake: Fake,
+}
+
+impl Served {
+    fn start(answers: Answers) -> Served {
+        let directory = tempfile::tempdir().expect("a directory");
+        let fake = Fake(Arc::new(Mutex::new(answers)));
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        let guard = runtime.enter();
+        let socket = PrivateSocket::bind(&directory.path().join("agent.sock")).expect("bound");
+        tokio::spawn(serve(socket, router(Arc::new(fake.clone())), pending()));
+        drop(guard);
+        Served {
+            _runtime: runtime,
+            directory,
+            fake,
+        }
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.directory.path().join("agent.sock")
+    }
+
+    fn caracal(&self, args: &[&str]) -> (i32, String, String) {
+        caracal(&self.socket(), args)
+    }
+}
+
+fn caracal(socket: &std::path::Path, args: &[&str]) -> (i32, String, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_caracal"))
+        .arg("--socket")
+        .arg(socket)
+        .args(args)
+        .output()
+        .expect("caracal starts");
+    texts(output)
+}
+
+fn texts(output: Output) -> (i32, String, String) {
+    (
+        output.status.code().expect("not killed"),
+        String::from_utf8(output.stdout).expect("text"),
+        String::from_utf8(output.stderr).expect("text"),
+    )
+}
+
+#[test]
+fn exit_codes_tell_how_a_command_ended() {
+    let served = Served::start(Answers {
+        status: ready(),
+        peers: vec![peer("192.168.100.2", "rack-a", "established")],
+        routes: vec![route("172.17.10.0/24", kernel("installed", Value::Null))],
+        ..Answers::default()
+    });
+    for (args, code, said) in [
+        (&["status"][..], 0, ""),
+        (&["peers"], 0, ""),
+        (&["routes"], 0, ""),
+        (&["routes", "172.17.10.0/24"], 0, ""),
+        (&["endpoints", "-o", "json"], 0, ""),
+        (
+            &["routes", "172.17.99.0/24"],
+            1,
+            "no route to 172.17.99.0/24",
+        ),
+        (&["routes", "172.17.10.1"], 1, "no route to 172.17.10.1/32"),
+        (
+            &["routes", "--received", "rack-b"],
+            1,
+            "known are: 192.168.100.2 (rack-a)",
+        ),
+        (&[], 2, "Usage"),
+        (&["frobnicate"], 2, "frobnicate"),
+        (
+            &["routes", "172.17.10.1/24"],
+            2,
+            "did you mean 172.17.10.0/24?",
+        ),
+        (
+            &["routes", "--received", "x", "--advertised", "x"],
+            2,
+            "cannot be used with",
+        ),
+        (
+            &["wait", "synced", "--timeout", "soon"],
+            2,
+            "not a number of seconds",
+        ),
+        (&["wait", "synced"], 0, ""),
+        (&["wait", "established", "rack-a"], 0, ""),
+        (&["wait", "established", "192.168.100.2"], 0, ""),
+        (&["wait", "route", "172.17.10.0/24"], 0, ""),
+        (
+            &["wait", "--timeout", "0.1", "route", "172.17.99.0/24"],
+            4,
+            "route 172.17.99.0/24 not reached within 0.1 s: no such route",
+        ),
+        (
+            &["wait", "established", "192.0.2.9", "--timeout", "0"],
+            4,
+            "no such peer; known are: 192.168.100.2",
+        ),
+    ] {
+        let (exit, _, stderr) = served.caracal(args);
+        assert_eq!(exit, code, "{args:?}: {stderr}");
+        assert!(stderr.contains(said), "{args:?}: {stderr}");
+    }
+}
+
+#[test]
+fn nobody_behind_the_socket_is_exit_code_3() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let socket = directory.path().join("agent.sock");
+    let (exit, _, stderr) = caracal(&socket, &["peers"]);
+    assert_eq!(exit, 3);
+    let said = format!("failed to connect to {}: No such file", socket.display());
+    assert!(stderr.contains(&said), "{stderr}");
+
+    let (exit, _, stderr) = caracal(&socket, &["wait", "synced", "--timeout", "0.1s"]);
+    assert_eq!(exit, 4);
+    assert!(stderr.contains(&said), "{stderr}");
+}
+
+#[test]
+fn what_is_wrong_is_a_finding() {
+    let mut status = ready();
+    status["ready"] = json!(false);
+    status["store"] = json!({"synced": false, "errors": [{"file": "nodes.yaml",
+        "object": "Node/a1", "field": "spec.podCIDRs", "reason": "missing"}]});
+    status["failed"] = json!([{"object": "route 10.0.0.0/24", "error": "blocked", "attempts": 3}]);
+    let served = Served::start(Answers {
+        status,
+        routes: vec![route(
+            "172.17.10.0/24",
+            kernel("failed", json!("blocked by proto static")),
+        )],
+        peers: vec![peer("192.168.100.2", "rack-a", "active")],
+        ..Answers::default()
+    });
+    let (exit, stdout, _) = served.caracal(&["status"]);
+    assert_eq!(exit, 1);
+    let expected = "\
+node     a1
+version  1.2.3
+ready    no: store not synced: nodes.yaml: Node/a1: spec.podCIDRs: missing
+store    not synced
+tunnel   kernel caracal-ipip mtu 1480: found
+repairs  route 2
+
+Rejected objects:
+FILE        OBJECT   FIELD          REASON
+nodes.yaml  Node/a1  spec.podCIDRs  missing
+
+Failed objects, tried again:
+OBJECT             ATTEMPTS  ERROR
+route 10.0.0.0/24  3         blocked
+";
+    assert_eq!(stdout, expected);
+
+    for (condition, evidence) in [
+        (&["synced"][..], "store not synced: nodes.yaml"),
+        (
+            &["established", "rack-a"],
+            "active since 2025-01-01T00:00:00Z",
+        ),
+        (&["route", "172.17.10.0/24"], "blocked by proto static"),
+    ] {
+        let args = [&["wait", "--timeout", "0.1"], condition].concat();
+        let (exit, _, stderr) = served.caracal(&args);
+        assert_eq!(exit, 4, "{condition:?}");
+        assert!(stderr.contains(evidence), "{condition:?}: {stderr}");
+    }
+}
+
+#[test]
+fn wait_ends_when_the_state_is_reached() {
+    for condition in [&["synced"][..], &["route", "172.17.10.0/24"]] {
+        let served = Served::start(Answers {
+            status: ready(),
+            routes: vec![route("172.17.10.0/24", Value::Null)],
+            questions_until_ready: 3,
+            ..Answers::default()
+        });
+        let (exit, _, stderr) = served.caracal(&[&["wait"], condition].concat());
+        assert_eq!((exit, stderr.as_str()), (0, ""), "{condition:?}");
+    }
+}
+
+#[test]
+fn json_is_what_the_socket_says() {
+    let endpoint = json!({"workload": "default/web", "containerId": "c1",
+        "iface": "cara0123456789a", "addresses": ["172.17.8.2"], "mac": "02:00:00:00:00:01",
+        "state": "ready", "error": null});
+    let served = Served::start(Answers {
+        status: ready(),
+        peers: vec![peer("192.168.100.2", "rack-a", "established")],
+        routes: vec![route("172.17.10.0/24", kernel("installed", Value::Null))],
+        endpoints: vec![endpoint.clone()],
+        ..Answers::default()
+    });
+    let items = |item: Value| json!({"schemaVersion": 1, "items": [item]});
+    for (command, expected) in [
+        ("status", ready()),
+        (
+            "peers",
+            items(peer("192.168.100.2", "rack-a", "established")),
+        ),
+        (
+            "routes",
+            items(route("172.17.10.0/24", kernel("installed", Value::Null))),
+        ),
+        ("endpoints", items(endpoint)),
+    ] {
+        let (_, stdout, _) = served.caracal(&[command, "-o", "json"]);
+        let printed: Value = serde_json::from_str(&stdout).expect(command);
+        assert_eq!(printed, expected, "{command}");
+    }
+}
+
+#[test]
+fn routes_table_reads_like_ip_route() {
+    let served = Served::start(Answers {
+        status: ready(),
+        peers: vec![peer("192.168.100.2", "rack-a", "established")],
+        routes: vec![route("172.17.10.0/24", kernel("installed", Value::Null))],
+        ..Answers::default()
+    });
+    let (exit, stdout, _) = served.caracal(&["routes", "--advertised", "rack-a"]);
+    assert_eq!(exit, 0);
+    let row: Vec<_> = stdout
+        .lines()
+        .nth(1)
+        .expect("a row")
+        .split_whitespace()
+        .collect();
+    let expected = "> 172.17.10.0/24 192.168.200.101 192.168.100.2 64513 igp 100 - \
+                    installed via 192.168.200.101 dev caracal-ipip onlink only";
+    assert_eq!(row.join(" "), expected);
+    let query = served
+        .fake
+        .0
+        .lock()
+        .expect("not poisoned")
+        .last_query
+        .clone();
+    assert_eq!(query.advertised, "192.168.100.2".parse().ok());
+}
+
+#[test]
+fn plugin_reads_its_environment_and_says_by_its_exit_code() {
+    let plugin = |variables: &[(&str, &str)], stdin: &str| {
+        let mut process = Command::new(env!("CARGO_BIN_EXE_caracal-cni"))
+            .env_clear()
+            .envs(variables.iter().copied())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("caracal-cni starts");
+        let mut input = process.stdin.take().expect("piped");
+        input.write_all(stdin.as_bytes()).expect("written");
+        drop(input);
+        texts(process.wait_with_output().expect("it ends"))
+    };
+    let (exit, stdout, _) = plugin(&[("CNI_COMMAND", "VERSION")], r#"{"cniVersion": "1.0.0"}"#);
+    assert_eq!(exit, 0);
+    let printed: Value = serde_json::from_str(&stdout).expect("JSON");
+    assert_eq!(printed["cniVersion"], json!("1.0.0"));
+
+    let add = [
+        ("CNI_COMMAND", "ADD"),
+        ("CNI_CONTAINERID", "c1"),
+        ("CNI_NETNS", "/proc/self/ns/net"),
+        ("CNI_IFNAME", "eth0"),
+        ("CNI_PATH", "/opt/cni/bin"),
+    ];
+    let config = r#"{"cniVersion": "1.0.0", "name": "x", "socket": "/nonexistent/agent.sock"}"#;
+    let (exit, stdout, stderr) = plugin(&add, config);
+    let printed: Value = serde_json::from_str(&stdout).expect("JSON");
+    assert_eq!((exit, &printed["code"]), (1, &json!(11)));
+    assert_eq!(
+        printed["msg"],
+        json!("the agent does not answer on /nonexistent/agent.sock")
+    );
+    assert_eq!(stderr, "");
+}

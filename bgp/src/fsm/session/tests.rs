@@ -1,0 +1,1107 @@
+//! The session as its driver sees it: inputs in, actions out, on a virtual clock.
+
+mod simulation;
+mod table;
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use super::*;
+use crate::types::{Asn, Family, HoldTime, RouterId};
+use crate::wire::ProtocolError;
+use crate::wire::capability::{Capability, GracefulRestart};
+
+const LOCAL_AS: Asn = Asn(64512);
+const PEER_AS: Asn = Asn(64513);
+
+fn router_id(last_octet: u8) -> RouterId {
+    RouterId(Ipv4Addr::new(192, 0, 2, last_octet))
+}
+
+fn address(last_octet: u8) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::new(192, 0, 2, last_octet), 179))
+}
+
+fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+/// Ours is 192.0.2.5.
+fn config() -> SessionConfig {
+    SessionConfig {
+        local_asn: LOCAL_AS,
+        remote_asn: Some(PEER_AS),
+        router_id: router_id(5),
+        hold_time: HoldTime::DEFAULT,
+        keepalive_time: None,
+        connect_retry_time: seconds(5),
+        idle_hold_time: seconds(1),
+        idle_hold_max: seconds(10),
+        send_hold_time: None,
+        passive: false,
+        families: vec![Family::Ipv4],
+        graceful_restart: None,
+    }
+}
+
+fn graceful_restart() -> GracefulRestart {
+    GracefulRestart {
+        restart_state: false,
+        notification: true,
+        restart_time_secs: 120,
+        families: vec![(Family::Ipv4, true)],
+    }
+}
+
+fn with_graceful_restart() -> SessionConfig {
+    SessionConfig {
+        graceful_restart: Some(graceful_restart()),
+        ..config()
+    }
+}
+
+fn multiprotocol(family: Family) -> Capability {
+    Capability::MultiProtocol {
+        afi: family.afi(),
+        safi: 1,
+    }
+}
+
+/// Theirs is 192.0.2.1, lower than ours.
+fn open() -> Open {
+    Open {
+        asn: PEER_AS,
+        hold_time: HoldTime::DEFAULT,
+        router_id: router_id(1),
+        capabilities: vec![
+            multiprotocol(Family::Ipv4),
+            Capability::RouteRefresh,
+            Capability::FourOctetAs(PEER_AS),
+            Capability::GracefulRestart(graceful_restart()),
+        ],
+    }
+}
+
+fn id(number: u64) -> ConnectionId {
+    ConnectionId(number)
+}
+
+fn connected(number: u64, direction: Direction) -> Input {
+    Input::Connected {
+        connection: id(number),
+        direction,
+        local: address(5),
+        remote: address(1),
+    }
+}
+
+fn opened(number: u64, open: Open) -> Input {
+    Input::OpenReceived {
+        connection: id(number),
+        open,
+    }
+}
+
+fn keepalive(number: u64) -> Input {
+    Input::KeepaliveReceived {
+        connection: id(number),
+    }
+}
+
+fn update(number: u64) -> Input {
+    Input::UpdateReceived {
+        connection: id(number),
+    }
+}
+
+fn refresh(number: u64, family: Family, kind: RefreshKind) -> Input {
+    Input::RefreshReceived {
+        connection: id(number),
+        refresh: RouteRefresh { family, kind },
+    }
+}
+
+fn closed(number: u64) -> Input {
+    Input::Closed {
+        connection: id(number),
+    }
+}
+
+fn notification(code: u8, subcode: u8) -> Notification {
+    Notification::new(code, subcode)
+}
+
+fn notified(number: u64, code: u8, subcode: u8) -> Input {
+    Input::NotificationReceived {
+        connection: id(number),
+        notification: notification(code, subcode),
+    }
+}
+
+fn malformed(number: u64) -> Input {
+    let error = ProtocolError {
+        notification: notification(3, 1),
+        reason: "bad".to_owned(),
+    };
+    Input::Malformed {
+        connection: id(number),
+        error,
+    }
+}
+
+fn stop(code: u8, subcode: u8) -> Input {
+    Input::Stop {
+        notification: Some(notification(code, subcode)),
+    }
+}
+
+/// A session on a virtual clock. Actions come back as short text.
+struct Rig {
+    session: Session,
+    now: Instant,
+}
+
+impl Rig {
+    fn new(config: SessionConfig) -> Rig {
+        Rig {
+            session: Session::new(config),
+            now: Instant::now(),
+        }
+    }
+
+    fn started(config: SessionConfig) -> Rig {
+        let mut rig = Rig::new(config);
+        rig.feed([Input::Start]);
+        rig
+    }
+
+    /// Started, and established on connection 1 that we opened.
+    fn established(config: SessionConfig) -> Rig {
+        let mut rig = Rig::started(config);
+        rig.feed([
+            connected(1, Direction::Outgoing),
+            opened(1, open()),
+            keepalive(1),
+        ]);
+        assert_eq!(rig.session.state(), State::Established);
+        rig
+    }
+
+    fn feed<const N: usize>(&mut self, inputs: [Input; N]) -> String {
+        for input in inputs {
+            self.session.handle(input, self.now, Jitter::NONE);
+        }
+        self.actions()
+    }
+
+    fn actions(&mut self) -> String {
+        let actions: Vec<String> = std::iter::from_fn(|| self.session.poll_action())
+            .map(|action| brief(&action))
+            .collect();
+        actions.join(", ")
+    }
+
+    /// Moves the clock on, through every deadline on the way.
+    fn wait(&mut self, duration: Duration) -> String {
+        let end = self.now + duration;
+        while let Some(deadline) = self.session.next_timeout().filter(|next| *next <= end) {
+            assert!(deadline >= self.now, "a deadline was left behind");
+            self.now = deadline;
+            self.session.handle_timeout(self.now, Jitter::NONE);
+        }
+        self.now = end;
+        self.actions()
+    }
+
+    /// How long until the session wants to be called.
+    fn next_wait(&self) -> Option<Duration> {
+        self.session
+            .next_timeout()
+            .map(|deadline| deadline - self.now)
+    }
+}
+
+fn brief(action: &Action) -> String {
+    match action {
+        Action::Dial => "dial".to_owned(),
+        Action::AbortDial => "abort".to_owned(),
+        Action::SendOpen { connection, .. } => format!("open {}", connection.0),
+        Action::SendKeepalive { connection } => format!("keepalive {}", connection.0),
+        Action::SendNotification {
+            connection,
+            notification,
+        } => {
+            format!("notify {} {notification}", connection.0)
+        }
+        Action::Close { connection } => format!("close {}", connection.0),
+        Action::Established { connection, .. } => format!("up {}", connection.0),
+        Action::Down { connection, reason } => {
+            let reason = match reason {
+                DownReason::ConnectionLost => "lost".to_owned(),
+                DownReason::Replaced => "replaced".to_owned(),
+                DownReason::NotificationSent(notification) => format!("sent {notification}"),
+                DownReason::NotificationReceived(notification) => format!("got {notification}"),
+                DownReason::HoldTimerExpired => "hold".to_owned(),
+                DownReason::SendHoldTimerExpired => "send hold".to_owned(),
+                DownReason::StoppedSilently => "silent".to_owned(),
+            };
+            format!("down {} {reason}", connection.0)
+        }
+        Action::RefreshRequested { connection, .. } => format!("refresh {}", connection.0),
+        Action::StateChanged { from, to } => format!("{from:?}>{to:?}"),
+        Action::ErrorNoted { error } => {
+            let verb = if error.sent { "sent" } else { "got" };
+            format!("error {verb} {}", error.notification)
+        }
+    }
+}
+
+#[test]
+fn dialling_peer_reaches_established() {
+    let mut rig = Rig::new(config());
+    assert_eq!(rig.feed([Input::Start]), "dial, Idle>Connect");
+    assert_eq!(
+        rig.feed([connected(1, Direction::Outgoing)]),
+        "open 1, Connect>OpenSent"
+    );
+    assert_eq!(
+        rig.feed([opened(1, open())]),
+        "keepalive 1, OpenSent>OpenConfirm"
+    );
+    assert_eq!(rig.feed([keepalive(1)]), "up 1, OpenConfirm>Established");
+    assert_eq!(
+        rig.session.established().map(|(connection, _)| connection),
+        Some(id(1))
+    );
+}
+
+#[test]
+fn open_says_what_is_configured() {
+    let mut session = Session::new(SessionConfig {
+        families: Family::ALL.to_vec(),
+        ..with_graceful_restart()
+    });
+    session.handle(Input::Start, Instant::now(), Jitter::NONE);
+    session.handle(
+        connected(1, Direction::Outgoing),
+        Instant::now(),
+        Jitter::NONE,
+    );
+    let sent = std::iter::from_fn(|| session.poll_action()).find_map(|action| match action {
+        Action::SendOpen { open, .. } => Some(open),
+        _ => None,
+    });
+    let capabilities = vec![
+        multiprotocol(Family::Ipv4),
+        multiprotocol(Family::Ipv6),
+        Capability::RouteRefresh,
+        Capability::FourOctetAs(LOCAL_AS),
+        Capability::GracefulRestart(graceful_restart()),
+    ];
+    let expected = Open {
+        asn: LOCAL_AS,
+        hold_time: HoldTime::DEFAULT,
+        router_id: router_id(5),
+        capabilities,
+    };
+    assert_eq!(sent, Some(expected));
+}
+
+#[test]
+fn hold_time_is_the_minimum_and_keepalive_a_third() {
+    for (name, ours, theirs, configured, hold_time, keepalive_time) in [
+        ("equal", 90, 90, None, 90, 30),
+        ("ours is smaller", 30, 90, None, 30, 10),
+        ("theirs is smaller", 90, 9, None, 9, 3),
+        ("whole seconds", 100, 180, None, 100, 33),
+        ("the smallest", 90, 3, None, 3, 1),
+        ("ours is zero", 0, 90, None, 0, 0),
+        ("theirs is zero", 90, 0, Some(10), 0, 0),
+        ("shorter by configuration", 90, 90, Some(10), 90, 10),
+        ("never above a third", 90, 30, Some(20), 30, 10),
+        ("never below a second", 90, 90, Some(0), 90, 1),
+    ] {
+        let mut rig = Rig::started(SessionConfig {
+            hold_time: HoldTime::new(ours).unwrap(),
+            keepalive_time: configured.map(seconds),
+            ..config()
+        });
+        let theirs = Open {
+            hold_time: HoldTime::new(theirs).unwrap(),
+            ..open()
+        };
+        rig.feed([
+            connected(1, Direction::Outgoing),
+            opened(1, theirs),
+            keepalive(1),
+        ]);
+        let (_, negotiated) = rig.session.established().expect(name);
+        assert_eq!(negotiated.hold_time.seconds(), hold_time, "{name}");
+        assert_eq!(negotiated.keepalive_time, seconds(keepalive_time), "{name}");
+        let next_wait = (keepalive_time > 0).then(|| seconds(keepalive_time));
+        assert_eq!(rig.next_wait(), next_wait, "{name}");
+    }
+}
+
+#[test]
+fn keepalives_are_sent_with_jitter() {
+    let mut rig = Rig::established(config());
+    for (bits, wait_ms) in [(0, 22_500), (250, 30_000)] {
+        rig.now = rig.session.next_timeout().unwrap();
+        rig.session.handle(update(1), rig.now, Jitter::NONE);
+        rig.session
+            .handle_timeout(rig.now, Jitter::from_random(bits));
+        assert_eq!(rig.actions(), "keepalive 1");
+        assert_eq!(rig.next_wait(), Some(Duration::from_millis(wait_ms)));
+    }
+}
+
+#[test]
+fn hold_expiry_sends_4_0_and_withdraws() {
+    let mut rig = Rig::established(config());
+    assert_eq!(rig.wait(seconds(89)), "keepalive 1, keepalive 1");
+    assert_eq!(
+        rig.wait(seconds(1)),
+        "error sent 4/0, notify 1 4/0, down 1 hold, Established>Idle"
+    );
+}
+
+#[test]
+fn update_refreshes_hold_timer() {
+    let refresh = || refresh(1, Family::Ipv4, RefreshKind::Request);
+    for (name, message) in [
+        ("update", update(1)),
+        ("keepalive", keepalive(1)),
+        ("refresh", refresh()),
+    ] {
+        let mut rig = Rig::established(config());
+        rig.wait(seconds(60));
+        rig.feed([message]);
+        rig.wait(seconds(89));
+        assert_eq!(rig.session.state(), State::Established, "{name}");
+        rig.wait(seconds(1));
+        assert_ne!(rig.session.state(), State::Established, "{name}");
+    }
+}
+
+#[test]
+fn hold_time_zero_sends_no_keepalive_and_never_expires() {
+    let mut rig = Rig::established(SessionConfig {
+        hold_time: HoldTime::new(0).unwrap(),
+        ..config()
+    });
+    assert_eq!(rig.next_wait(), None);
+    assert_eq!(rig.feed([update(1)]), "");
+    assert_eq!(rig.next_wait(), None);
+}
+
+#[test]
+fn hold_time_zero_does_not_wait_for_the_first_keepalive_for_ever() {
+    let mut rig = Rig::started(SessionConfig {
+        hold_time: HoldTime::new(0).unwrap(),
+        ..config()
+    });
+    rig.feed([connected(1, Direction::Outgoing), opened(1, open())]);
+    assert_eq!(rig.next_wait(), Some(seconds(240)));
+}
+
+#[test]
+fn peer_without_open_is_dropped_after_four_minutes() {
+    let mut rig = Rig::started(config());
+    rig.feed([connected(1, Direction::Outgoing)]);
+    assert_eq!(rig.wait(seconds(239)), "");
+    assert_eq!(
+        rig.wait(seconds(1)),
+        "error sent 4/0, notify 1 4/0, OpenSent>Idle"
+    );
+}
+
+#[test]
+fn collision_both_identifier_orders() {
+    let higher = || Open {
+        router_id: router_id(9),
+        ..open()
+    };
+    for (name, open, first, second, actions) in [
+        (
+            "ours wins, its OPEN first",
+            open(),
+            1,
+            2,
+            "notify 2 6/7, keepalive 1, OpenSent>OpenConfirm",
+        ),
+        (
+            "ours wins, its OPEN second",
+            open(),
+            2,
+            1,
+            "keepalive 2, OpenSent>OpenConfirm, notify 2 6/7, keepalive 1",
+        ),
+        (
+            "theirs wins, its OPEN first",
+            higher(),
+            2,
+            1,
+            "notify 1 6/7, keepalive 2, OpenSent>OpenConfirm",
+        ),
+        (
+            "theirs wins, its OPEN second",
+            higher(),
+            1,
+            2,
+            "keepalive 1, OpenSent>OpenConfirm, notify 1 6/7, keepalive 2",
+        ),
+    ] {
+        let mut rig = Rig::started(config());
+        rig.feed([
+            connected(1, Direction::Outgoing),
+            connected(2, Direction::Incoming),
+        ]);
+        let seen = rig.feed([opened(first, open.clone()), opened(second, open)]);
+        assert_eq!(seen, actions, "{name}");
+    }
+}
+
+#[test]
+fn collision_with_equal_identifiers_compares_as_numbers() {
+    let same_id = Open {
+        router_id: router_id(5),
+        ..open()
+    };
+    let mut rig = Rig::started(config());
+    rig.feed([
+        connected(1, Direction::Outgoing),
+        connected(2, Direction::Incoming),
+    ]);
+    // RFC 6286 §2.3: the peer's AS is larger than ours.
+    assert_eq!(
+        rig.feed([opened(1, same_id.clone()), opened(2, same_id)]),
+        "keepalive 1, OpenSent>OpenConfirm, notify 1 6/7, keepalive 2"
+    );
+}
+
+#[test]
+fn collision_verdict_of_the_peer_is_no_error() {
+    let mut rig = Rig::started(config());
+    rig.feed([
+        connected(1, Direction::Outgoing),
+        connected(2, Direction::Incoming),
+    ]);
+    rig.feed([opened(2, open()), keepalive(2)]);
+    assert_eq!(rig.feed([notified(1, 6, 7)]), "close 1");
+    assert_eq!(rig.session.state(), State::Established);
+}
+
+#[test]
+fn second_connection_does_not_kill_established() {
+    for direction in [Direction::Incoming, Direction::Outgoing] {
+        let mut rig = Rig::established(config());
+        rig.feed([connected(2, direction)]);
+        assert_eq!(rig.session.state(), State::Established, "{direction:?}");
+        rig.feed([opened(2, open())]);
+        let established = rig.session.established().map(|(connection, _)| connection);
+        assert_eq!(established, Some(id(1)), "{direction:?}");
+    }
+    let mut rig = Rig::established(config());
+    assert_eq!(rig.feed([connected(2, Direction::Incoming)]), "open 2");
+    assert_eq!(rig.feed([opened(2, open())]), "notify 2 6/7");
+}
+
+#[test]
+fn silent_second_connection_changes_nothing_even_with_graceful_restart() {
+    let mut rig = Rig::established(with_graceful_restart());
+    assert_eq!(rig.feed([connected(2, Direction::Incoming)]), "open 2");
+    for _ in 0..24 {
+        rig.wait(seconds(10));
+        rig.feed([keepalive(1)]);
+    }
+    assert_eq!(
+        rig.session.established().map(|(connection, _)| connection),
+        Some(id(1))
+    );
+    assert_eq!(rig.feed([closed(2)]), "");
+}
+
+#[test]
+fn new_connection_of_a_restarted_peer_replaces_the_old_one() {
+    let mut rig = Rig::established(with_graceful_restart());
+    rig.feed([connected(2, Direction::Incoming)]);
+    assert_eq!(
+        rig.feed([opened(2, open())]),
+        "close 1, down 1 replaced, keepalive 2, Established>OpenConfirm"
+    );
+    assert_eq!(rig.feed([keepalive(2)]), "up 2, OpenConfirm>Established");
+}
+
+#[test]
+fn invalid_open_does_not_replace_the_old_connection() {
+    let mut rig = Rig::established(with_graceful_restart());
+    rig.feed([connected(2, Direction::Incoming)]);
+    let wrong = Open {
+        asn: Asn(65000),
+        ..open()
+    };
+    assert_eq!(rig.feed([opened(2, wrong)]), "error sent 2/2, notify 2 2/2");
+    assert_eq!(rig.session.state(), State::Established);
+}
+
+#[test]
+fn connection_from_before_established_is_a_collision_not_a_restart() {
+    let mut rig = Rig::started(with_graceful_restart());
+    rig.feed([
+        connected(1, Direction::Incoming),
+        connected(2, Direction::Incoming),
+        opened(1, open()),
+        keepalive(1),
+    ]);
+    assert_eq!(rig.feed([opened(2, open())]), "notify 2 6/7");
+}
+
+#[test]
+fn silent_connection_does_not_block_peer() {
+    let mut rig = Rig::started(config());
+    rig.feed([Input::DialFailed]);
+    assert_eq!(
+        rig.feed([connected(1, Direction::Incoming)]),
+        "open 1, Active>OpenSent"
+    );
+    assert_eq!(rig.wait(seconds(5)), "dial", "dialling goes on");
+    assert_eq!(
+        rig.feed([connected(2, Direction::Incoming)]),
+        "open 2",
+        "others are accepted"
+    );
+    assert_eq!(
+        rig.feed([opened(2, open()), keepalive(2)]),
+        "abort, keepalive 2, OpenSent>OpenConfirm, up 2, OpenConfirm>Established"
+    );
+}
+
+#[test]
+fn silent_connection_does_not_keep_us_from_dialling_after_a_loss() {
+    let mut rig = Rig::established(config());
+    rig.feed([connected(2, Direction::Incoming), closed(1)]);
+    assert_eq!(rig.session.state(), State::OpenSent);
+    assert_eq!(rig.wait(seconds(1)), "dial");
+}
+
+#[test]
+fn silent_connections_are_bounded_and_the_newest_stay() {
+    let mut rig = Rig::started(SessionConfig {
+        passive: true,
+        ..config()
+    });
+    rig.feed([
+        connected(1, Direction::Incoming),
+        connected(2, Direction::Incoming),
+    ]);
+    for number in 3..60 {
+        assert_eq!(
+            rig.feed([connected(number, Direction::Incoming)]),
+            format!("notify {} 6/7, open {number}", number - 2)
+        );
+    }
+    rig.feed([opened(59, open()), keepalive(59)]);
+    assert_eq!(rig.session.state(), State::Established);
+}
+
+#[test]
+fn fsm_errors_5_1_5_2_5_3() {
+    let refresh = || refresh(1, Family::Ipv4, RefreshKind::Request);
+    for (name, before, message, subcode, message_type) in [
+        ("keepalive in OpenSent", 0, keepalive(1), 1, 4),
+        ("update in OpenSent", 0, update(1), 1, 2),
+        ("refresh in OpenSent", 0, refresh(), 1, 5),
+        ("open in OpenConfirm", 1, opened(1, open()), 2, 1),
+        ("update in OpenConfirm", 1, update(1), 2, 2),
+        ("refresh in OpenConfirm", 1, refresh(), 2, 5),
+        ("open in Established", 2, opened(1, open()), 3, 1),
+    ] {
+        let mut rig = Rig::started(config());
+        rig.feed([connected(1, Direction::Outgoing)]);
+        for input in [opened(1, open()), keepalive(1)].into_iter().take(before) {
+            rig.feed([input]);
+        }
+        rig.session.handle(message, rig.now, Jitter::NONE);
+        let sent =
+            std::iter::from_fn(|| rig.session.poll_action()).find_map(|action| match action {
+                Action::SendNotification { notification, .. } => Some(notification),
+                _ => None,
+            });
+        // RFC 6608 §3: the data is the type of the message.
+        let expected = Notification {
+            code: 5,
+            subcode,
+            data: vec![message_type],
+        };
+        assert_eq!(sent, Some(expected), "{name}");
+    }
+}
+
+#[test]
+fn unacceptable_opens_are_refused() {
+    let ibgp = || SessionConfig {
+        remote_asn: Some(LOCAL_AS),
+        ..config()
+    };
+    let any_as = || SessionConfig {
+        remote_asn: None,
+        ..config()
+    };
+    let same_id = || Open {
+        router_id: router_id(5),
+        ..open()
+    };
+    let ipv6_only = || Open {
+        capabilities: vec![multiprotocol(Family::Ipv6)],
+        ..open()
+    };
+    let ipv6 = || SessionConfig {
+        families: vec![Family::Ipv6],
+        ..config()
+    };
+    for (name, config, open, answer) in [
+        (
+            "another AS",
+            config(),
+            Open {
+                asn: Asn(65000),
+                ..open()
+            },
+            Some("2/2"),
+        ),
+        (
+            "any AS is allowed",
+            any_as(),
+            Open {
+                asn: Asn(65000),
+                ..open()
+            },
+            None,
+        ),
+        (
+            "our identifier in our AS",
+            ibgp(),
+            Open {
+                asn: LOCAL_AS,
+                ..same_id()
+            },
+            Some("2/3"),
+        ),
+        (
+            "the same, AS not configured",
+            any_as(),
+            Open {
+                asn: LOCAL_AS,
+                ..same_id()
+            },
+            Some("2/3"),
+        ),
+        ("our identifier in another AS", config(), same_id(), None),
+        ("no common family", config(), ipv6_only(), Some("2/7")),
+        (
+            "no capability means IPv4",
+            config(),
+            Open {
+                capabilities: vec![],
+                ..open()
+            },
+            None,
+        ),
+        (
+            "which is not enough for IPv6",
+            ipv6(),
+            Open {
+                capabilities: vec![],
+                ..open()
+            },
+            Some("2/7"),
+        ),
+    ] {
+        let mut rig = Rig::started(config);
+        rig.feed([connected(1, Direction::Outgoing)]);
+        let expected = match answer {
+            Some(code) => format!("error sent {code}, notify 1 {code}, OpenSent>Idle"),
+            None => "keepalive 1, OpenSent>OpenConfirm".to_owned(),
+        };
+        assert_eq!(rig.feed([opened(1, open)]), expected, "{name}");
+    }
+}
+
+#[test]
+fn unsupported_capability_lists_what_was_needed() {
+    let mut rig = Rig::started(SessionConfig {
+        families: vec![Family::Ipv6],
+        ..config()
+    });
+    rig.feed([connected(1, Direction::Outgoing)]);
+    rig.session.handle(opened(1, open()), rig.now, Jitter::NONE);
+    let data = std::iter::from_fn(|| rig.session.poll_action()).find_map(|action| match action {
+        Action::SendNotification { notification, .. } => Some(notification.data),
+        _ => None,
+    });
+    // RFC 5492 §5, RFC 4760 §8: code 1, length 4, AFI 2, reserved, SAFI 1.
+    assert_eq!(data, Some(vec![1, 4, 0, 2, 0, 1]));
+}
+
+#[test]
+fn capabilities_of_both_sides_are_combined() {
+    let old = || GracefulRestart {
+        restart_time_secs: 1,
+        ..graceful_restart()
+    };
+    let mut open = open();
+    open.capabilities
+        .insert(0, Capability::GracefulRestart(old()));
+    open.capabilities.push(multiprotocol(Family::Ipv6));
+    open.capabilities
+        .push(Capability::MultiProtocol { afi: 25, safi: 70 });
+    let both = SessionConfig {
+        families: vec![Family::Ipv6, Family::Ipv4],
+        ..with_graceful_restart()
+    };
+    let mut rig = Rig::started(both);
+    rig.feed([
+        connected(1, Direction::Outgoing),
+        opened(1, open),
+        keepalive(1),
+    ]);
+    let (_, negotiated) = rig.session.established().unwrap();
+    assert_eq!(negotiated.families, [Family::Ipv6, Family::Ipv4]);
+    assert!(negotiated.four_octet_as && negotiated.route_refresh);
+    assert_eq!(
+        negotiated.graceful_restart,
+        Some(graceful_restart()),
+        "the last one counts"
+    );
+    assert_eq!(negotiated.capabilities.len(), 7);
+}
+
+#[test]
+fn graceful_restart_needs_both_sides() {
+    let rig = Rig::established(config());
+    assert_eq!(rig.session.established().unwrap().1.graceful_restart, None);
+}
+
+#[test]
+fn refresh_is_passed_on_only_for_what_was_negotiated() {
+    let mut rig = Rig::established(config());
+    for (family, kind, actions) in [
+        (Family::Ipv4, RefreshKind::Request, "refresh 1"),
+        (Family::Ipv6, RefreshKind::Request, ""),
+        (Family::Ipv4, RefreshKind::Begin, ""),
+        (Family::Ipv4, RefreshKind::End, ""),
+    ] {
+        assert_eq!(
+            rig.feed([refresh(1, family, kind)]),
+            actions,
+            "{family} {kind:?}"
+        );
+    }
+}
+
+#[test]
+fn failed_dial_is_repeated_after_the_connect_retry_time() {
+    let mut rig = Rig::started(config());
+    rig.session
+        .handle(Input::DialFailed, rig.now, Jitter::from_random(0));
+    assert_eq!(rig.actions(), "Connect>Active");
+    assert_eq!(rig.next_wait(), Some(Duration::from_millis(3750)));
+    assert_eq!(rig.wait(seconds(4)), "dial, Active>Connect");
+}
+
+#[test]
+fn dial_without_answer_is_begun_anew() {
+    let mut rig = Rig::started(config());
+    assert_eq!(rig.wait(seconds(5)), "abort, dial");
+    assert_eq!(rig.wait(seconds(5)), "abort, dial");
+}
+
+#[test]
+fn answers_to_a_dial_that_was_given_up_change_nothing() {
+    let mut rig = Rig::established(config());
+    assert_eq!(rig.feed([connected(2, Direction::Outgoing)]), "close 2");
+    assert_eq!(rig.feed([Input::DialFailed]), "");
+}
+
+#[test]
+fn passive_peer_never_dials() {
+    let passive = SessionConfig {
+        passive: true,
+        ..config()
+    };
+    let mut rig = Rig::new(passive);
+    assert_eq!(rig.feed([Input::Start]), "Idle>Active");
+    assert_eq!(rig.next_wait(), None);
+    rig.feed([
+        connected(1, Direction::Incoming),
+        opened(1, open()),
+        keepalive(1),
+    ]);
+    assert_eq!(rig.feed([closed(1)]), "down 1 lost, Established>Idle");
+    assert_eq!(rig.wait(seconds(1)), "Idle>Active");
+    assert_eq!(rig.next_wait(), None);
+}
+
+#[test]
+fn wait_after_errors_doubles_up_to_its_bound() {
+    let mut rig = Rig::started(config());
+    let mut waits = Vec::new();
+    for number in 1..=6 {
+        rig.feed([connected(number, Direction::Outgoing), malformed(number)]);
+        assert_eq!(rig.session.state(), State::Idle);
+        let wait = rig.next_wait().unwrap();
+        waits.push(wait.as_secs());
+        assert_eq!(rig.wait(wait), "dial, Idle>Connect");
+    }
+    assert_eq!(waits, [1, 2, 4, 8, 10, 10]);
+}
+
+#[test]
+fn session_that_was_up_for_its_hold_time_resets_the_wait() {
+    for (name, uptime, wait) in [("stable", 90, 1), ("short", 89, 4)] {
+        let mut rig = Rig::started(config());
+        for number in 1..=2 {
+            rig.feed([connected(number, Direction::Outgoing), malformed(number)]);
+            rig.wait(rig.next_wait().unwrap());
+        }
+        rig.feed([
+            connected(3, Direction::Outgoing),
+            opened(3, open()),
+            keepalive(3),
+        ]);
+        rig.wait(seconds(50));
+        rig.feed([update(3)]);
+        rig.wait(seconds(uptime - 50));
+        rig.feed([closed(3)]);
+        assert_eq!(rig.next_wait(), Some(seconds(wait)), "{name}");
+    }
+}
+
+#[test]
+fn without_back_off_errors_are_followed_by_the_connect_retry_time() {
+    let mut rig = Rig::started(SessionConfig {
+        idle_hold_max: Duration::ZERO,
+        ..config()
+    });
+    for number in 1..=3 {
+        rig.feed([connected(number, Direction::Outgoing)]);
+        assert_eq!(
+            rig.feed([malformed(number)]),
+            format!("error sent 3/1, notify {number} 3/1, OpenSent>Active")
+        );
+        assert_eq!(rig.wait(seconds(5)), "dial, Active>Connect");
+    }
+}
+
+#[test]
+fn returning_peer_is_taken_while_we_wait_after_an_error() {
+    let mut rig = Rig::established(config());
+    assert_eq!(rig.feed([closed(1)]), "down 1 lost, Established>Idle");
+    assert_eq!(
+        rig.feed([connected(2, Direction::Incoming)]),
+        "open 2, Idle>OpenSent"
+    );
+    rig.feed([opened(2, open()), keepalive(2)]);
+    assert_eq!(rig.session.state(), State::Established);
+    assert_eq!(rig.next_wait(), Some(seconds(30)), "no wait is left over");
+}
+
+#[test]
+fn peer_that_sends_wrong_messages_twice_is_refused_until_the_wait_ends() {
+    let mut rig = Rig::started(SessionConfig {
+        passive: true,
+        ..config()
+    });
+    rig.feed([connected(1, Direction::Incoming), malformed(1)]);
+    assert_eq!(
+        rig.feed([connected(2, Direction::Incoming)]),
+        "open 2, Idle>OpenSent"
+    );
+    rig.feed([malformed(2)]);
+    assert_eq!(rig.feed([connected(3, Direction::Incoming)]), "close 3");
+    rig.wait(seconds(2));
+    assert_eq!(
+        rig.feed([connected(4, Direction::Incoming)]),
+        "open 4, Active>OpenSent"
+    );
+}
+
+#[test]
+fn errors_during_the_wait_do_not_prolong_it() {
+    let mut rig = Rig::established(config());
+    rig.feed([closed(1)]);
+    rig.wait(Duration::from_millis(900));
+    rig.feed([connected(2, Direction::Incoming), malformed(2)]);
+    assert_eq!(rig.next_wait(), Some(Duration::from_millis(100)));
+}
+
+#[test]
+fn start_ends_the_wait_after_an_error() {
+    let mut rig = Rig::established(config());
+    rig.feed([closed(1)]);
+    assert_eq!(rig.feed([Input::Start]), "dial, Idle>Connect");
+}
+
+#[test]
+fn stop_ends_every_connection_in_the_way_asked_for() {
+    for (name, input, actions) in [
+        (
+            "silently",
+            Input::Stop { notification: None },
+            "close 1, down 1 silent, close 2, Established>Idle",
+        ),
+        (
+            "with Cease",
+            stop(6, 2),
+            "error sent 6/2, notify 1 6/2, down 1 sent 6/2, notify 2 6/2, Established>Idle",
+        ),
+    ] {
+        let mut rig = Rig::established(with_graceful_restart());
+        rig.feed([connected(2, Direction::Incoming)]);
+        assert_eq!(rig.feed([input]), actions, "{name}");
+        assert_eq!(rig.next_wait(), None, "{name}");
+        assert_eq!(
+            rig.feed([connected(3, Direction::Incoming)]),
+            "close 3",
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn cease_ends_the_session_and_dials_again() {
+    let mut rig = Rig::established(config());
+    assert_eq!(
+        rig.feed([Input::Cease {
+            notification: notification(6, 6)
+        }]),
+        "error sent 6/6, notify 1 6/6, down 1 sent 6/6, Established>Idle"
+    );
+    assert_eq!(rig.wait(seconds(1)), "dial, Idle>Connect");
+}
+
+#[test]
+fn peer_that_does_not_read_is_closed_without_a_word() {
+    let mut rig = Rig::established(config());
+    assert_eq!(
+        rig.feed([Input::SendHoldExpired { connection: id(1) }]),
+        "error sent 8/0, close 1, down 1 send hold, Established>Idle"
+    );
+}
+
+#[test]
+fn events_of_connections_that_are_over_change_nothing() {
+    let mut rig = Rig::established(config());
+    rig.feed([malformed(1)]);
+    let shown = (rig.session.state(), rig.next_wait());
+    for input in [
+        closed(1),
+        opened(1, open()),
+        keepalive(1),
+        update(1),
+        refresh(1, Family::Ipv4, RefreshKind::Request),
+        notified(1, 6, 2),
+        malformed(1),
+        Input::SendHoldExpired { connection: id(1) },
+    ] {
+        assert_eq!(rig.feed([input.clone()]), "", "{input:?}");
+        assert_eq!((rig.session.state(), rig.next_wait()), shown, "{input:?}");
+    }
+}
+
+#[test]
+fn change_of_configuration_says_whether_it_needs_a_reset() {
+    type Change = fn(&mut SessionConfig);
+    let changes: [(&str, Change, ConfigChange); 9] = [
+        ("nothing", |_| {}, ConfigChange::Live),
+        (
+            "local AS",
+            |config| config.local_asn = Asn(1),
+            ConfigChange::NeedsReset,
+        ),
+        (
+            "remote AS",
+            |config| config.remote_asn = Some(Asn(1)),
+            ConfigChange::NeedsReset,
+        ),
+        (
+            "router id",
+            |config| config.router_id = router_id(7),
+            ConfigChange::NeedsReset,
+        ),
+        (
+            "hold time",
+            |config| config.hold_time = HoldTime::new(9).unwrap(),
+            ConfigChange::NeedsReset,
+        ),
+        (
+            "families",
+            |config| config.families = Family::ALL.to_vec(),
+            ConfigChange::NeedsReset,
+        ),
+        (
+            "passive",
+            |config| config.passive = true,
+            ConfigChange::Live,
+        ),
+        (
+            "timers",
+            |config| config.connect_retry_time = seconds(1),
+            ConfigChange::Live,
+        ),
+        (
+            "restart",
+            |config| config.graceful_restart = Some(graceful_restart()),
+            ConfigChange::Live,
+        ),
+    ];
+    for (name, change, expected) in changes {
+        let mut rig = Rig::established(config());
+        let mut new = config();
+        change(&mut new);
+        assert_eq!(
+            rig.session.reconfigure(new.clone(), rig.now, Jitter::NONE),
+            expected,
+            "{name}"
+        );
+        assert_eq!(rig.session.config(), &new, "{name}");
+        assert_eq!(rig.actions(), "", "{name}");
+    }
+}
+
+#[test]
+fn peer_made_passive_stops_dialling_and_begins_again_when_it_is_not() {
+    let mut rig = Rig::started(config());
+    let passive = SessionConfig {
+        passive: true,
+        ..config()
+    };
+    let _ = rig.session.reconfigure(passive, rig.now, Jitter::NONE);
+    assert_eq!(rig.actions(), "abort, Connect>Active");
+    assert_eq!(rig.next_wait(), None);
+    let _ = rig.session.reconfigure(config(), rig.now, Jitter::NONE);
+    assert_eq!(rig.actions(), "dial, Active>Connect");
+}
+
+#[test]
+fn shorter_timers_apply_to_waits_that_are_running() {
+    let slow = SessionConfig {
+        connect_retry_time: seconds(120),
+        ..config()
+    };
+    let mut rig = Rig::started(slow);
+    rig.feed([Input::DialFailed]);
+    assert_eq!(rig.next_wait(), Some(seconds(120)));
+    let _ = rig.session.reconfigure(config(), rig.now, Jitter::NONE);
+    assert_eq!(rig.next_wait(), Some(seconds(5)));
+}
+
+#[test]
+fn connect_retry_time_of_zero_does_not_spin() {
+    let mut rig = Rig::started(SessionConfig {
+        connect_retry_time: Duration::ZERO,
+        ..config()
+    });
+    rig.feed([Input::DialFailed]);
+    assert_eq!(rig.next_wait(), Some(MIN_WAIT));
+}

@@ -1,0 +1,31 @@
+//! Interning: routes with equal attributes share one value.
+
+use std::sync::Arc;
+
+use hashbrown::HashSet;
+
+use crate::wire::attribute::PathAttributes;
+
+/// Every distinct attribute set in use, once.
+#[derive(Default)]
+pub struct Interner {
+    sets: HashSet<Arc<PathAttributes>>,
+    purge_above: usize,
+}
+
+impl Interner {
+    pub fn intern(&mut self, attributes: PathAttributes) -> Arc<PathAttributes> {
+        self.sets
+            .get_or_insert_with(&attributes, |attributes| Arc::new(attributes.clone()))
+            .clone()
+    }
+
+    /// Drops sets that no route uses, each time their number has doubled: the cost is spread over
+    /// the routes that made it grow.
+    pub fn purge_if_grown(&mut self) {
+        if self.sets.len() > self.purge_above.max(1024) {
+            self.sets.retain(|set| Arc::strong_count(set) > 1);
+            self.purge_above = self.sets.len() * 2;
+        }
+    }
+}

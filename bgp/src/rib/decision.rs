@@ -1,0 +1,196 @@
+//! Best path selection (RFC 4271 §9.1.2.2, RFC 4456 §9) as elimination, step by step.
+//!
+//! Elimination, not pairwise comparison, because MED makes the latter depend on the order of
+//! arrival. We keep no age: the oldest route is not preferred, so that equal input gives equal
+//! output on every speaker.
+
+use std::cmp::Ordering;
+use std::net::IpAddr;
+
+use smallvec::SmallVec;
+
+use crate::types::{Asn, LocalPref, Med, RouterId};
+use crate::wire::attribute::PathAttributes;
+
+/// The steps in their order. `Display` is `decidingStep`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Step {
+    /// Our own route wins over any learned one.
+    Local,
+    LocalPref,
+    AsPathLength,
+    Origin,
+    Med,
+    EbgpOverIbgp,
+    IgpCost,
+    RouterId,
+    ClusterListLength,
+    PeerAddress,
+}
+
+impl std::fmt::Display for Step {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Step::Local => "1 own route",
+            Step::LocalPref => "2 highest LOCAL_PREF",
+            Step::AsPathLength => "3 shortest AS_PATH",
+            Step::Origin => "4 lowest ORIGIN",
+            Step::Med => "5 lowest MED",
+            Step::EbgpOverIbgp => "6 eBGP over iBGP",
+            Step::IgpCost => "7 lowest cost to next hop",
+            Step::RouterId => "8 lowest router id",
+            Step::ClusterListLength => "9 shortest CLUSTER_LIST",
+            Step::PeerAddress => "10 lowest peer address",
+        })
+    }
+}
+
+/// One eligible path and what the decision needs to know of its peer.
+#[derive(Clone, Copy, Debug)]
+pub struct Candidate<'a> {
+    pub attributes: &'a PathAttributes,
+    pub is_local: bool,
+    pub is_ebgp: bool,
+    /// Cost of reaching the next hop; lower wins.
+    pub igp_cost: u32,
+    /// The peer's BGP identifier.
+    pub router_id: RouterId,
+    pub address: IpAddr,
+}
+
+impl Candidate<'_> {
+    fn local_pref(&self) -> LocalPref {
+        self.attributes.local_pref.unwrap_or(LocalPref::DEFAULT)
+    }
+
+    /// RFC 4271 §9.1.2.2 (c): a route without MED has the lowest possible one.
+    fn med(&self) -> Med {
+        self.attributes.med.unwrap_or(Med(0))
+    }
+
+    fn neighbour_as(&self) -> Option<Asn> {
+        self.attributes.as_path.first_as()
+    }
+
+    /// RFC 4456 §9: ORIGINATOR_ID stands for the peer's identifier.
+    fn identifier(&self) -> RouterId {
+        self.attributes.originator_id.unwrap_or(self.router_id)
+    }
+}
+
+/// The winner, and where each other candidate fell.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Verdict {
+    /// Index into the candidates.
+    pub best: usize,
+    /// By candidate; `None` for the winner.
+    pub eliminated_at: SmallVec<[Option<Step>; 4]>,
+}
+
+impl Verdict {
+    /// The step that decided about candidate `index`: where it fell, or for the winner where the
+    /// last rival did. `None` where there was no rival.
+    pub fn deciding_step(&self, index: usize) -> Option<Step> {
+        match self.eliminated_at.get(index) {
+            Some(Some(step)) => Some(*step),
+            _ => self.eliminated_at.iter().flatten().max().copied(),
+        }
+    }
+}
+
+/// Selects the best of `candidates`; `None` if there are none.
+pub fn decide(candidates: &[Candidate<'_>]) -> Option<Verdict> {
+    let mut round = Round {
+        candidates,
+        left: (0..candidates.len()).collect(),
+        eliminated_at: SmallVec::from_elem(None, candidates.len()),
+    };
+    round.keep_best(Step::Local, |a, b| b.is_local.cmp(&a.is_local));
+    round.keep_best(Step::LocalPref, |a, b| b.local_pref().cmp(&a.local_pref()));
+    // (a) an AS_SET counts as one AS.
+    round.keep_best(Step::AsPathLength, |a, b| {
+        a.attributes
+            .as_path
+            .length()
+            .cmp(&b.attributes.as_path.length())
+    });
+    round.keep_best(Step::Origin, |a, b| {
+        a.attributes.origin.cmp(&b.attributes.origin)
+    });
+    round.eliminate_by_med();
+    round.keep_best(Step::EbgpOverIbgp, |a, b| b.is_ebgp.cmp(&a.is_ebgp));
+    round.keep_best(Step::IgpCost, |a, b| a.igp_cost.cmp(&b.igp_cost));
+    round.keep_best(Step::RouterId, |a, b| a.identifier().cmp(&b.identifier()));
+    round.keep_best(Step::ClusterListLength, |a, b| {
+        a.attributes
+            .cluster_list
+            .len()
+            .cmp(&b.attributes.cluster_list.len())
+    });
+    round.keep_best(Step::PeerAddress, |a, b| a.address.cmp(&b.address));
+    let best = *round.left.first()?;
+    Some(Verdict {
+        best,
+        eliminated_at: round.eliminated_at,
+    })
+}
+
+struct Round<'a> {
+    candidates: &'a [Candidate<'a>],
+    left: SmallVec<[usize; 4]>,
+    eliminated_at: SmallVec<[Option<Step>; 4]>,
+}
+
+impl<'a> Round<'a> {
+    /// Keeps those that `compare` puts first.
+    fn keep_best(
+        &mut self,
+        step: Step,
+        compare: impl Fn(&Candidate<'a>, &Candidate<'a>) -> Ordering,
+    ) {
+        if self.left.len() < 2 {
+            return;
+        }
+        let Some(best) = self
+            .left
+            .iter()
+            .copied()
+            .min_by(|a, b| compare(&self.candidates[*a], &self.candidates[*b]))
+        else {
+            return;
+        };
+        let candidates = self.candidates;
+        self.drop_where(step, |index| {
+            compare(&candidates[best], &candidates[index]) == Ordering::Less
+        });
+    }
+
+    /// (c): among routes of one neighbouring AS only those with the lowest MED stay.
+    fn eliminate_by_med(&mut self) {
+        if self.left.len() < 2 {
+            return;
+        }
+        let candidates = self.candidates;
+        let rivals = self.left.clone();
+        self.drop_where(Step::Med, |index| {
+            rivals.iter().any(|rival| {
+                candidates[*rival].neighbour_as() == candidates[index].neighbour_as()
+                    && candidates[*rival].med() < candidates[index].med()
+            })
+        });
+    }
+
+    fn drop_where(&mut self, step: Step, loses: impl Fn(usize) -> bool) {
+        let eliminated_at = &mut self.eliminated_at;
+        self.left.retain(|index| {
+            let keeps = !loses(*index);
+            if !keeps {
+                eliminated_at[*index] = Some(step);
+            }
+            keeps
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests;

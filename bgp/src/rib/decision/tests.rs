@@ -1,0 +1,196 @@
+use super::*;
+use crate::wire::as_path::AsPath;
+use crate::wire::attribute::Origin;
+
+/// A path as a table row: what differs from the plain one.
+#[derive(Clone)]
+struct Path {
+    attributes: PathAttributes,
+    is_local: bool,
+    is_ebgp: bool,
+    igp_cost: u32,
+    router_id: RouterId,
+    address: IpAddr,
+}
+
+fn path() -> Path {
+    Path {
+        attributes: PathAttributes::originated([10, 0, 0, 9].into()),
+        is_local: false,
+        is_ebgp: false,
+        igp_cost: 1,
+        router_id: RouterId([10, 0, 0, 5].into()),
+        address: [10, 0, 0, 5].into(),
+    }
+}
+
+impl Path {
+    fn with(mut self, change: impl FnOnce(&mut Path)) -> Path {
+        change(&mut self);
+        self
+    }
+
+    fn as_path(self, asns: &[u32]) -> Path {
+        self.with(|path| {
+            path.attributes.as_path = AsPath::sequence(asns.iter().map(|asn| Asn(*asn)))
+        })
+    }
+
+    fn med(self, med: u32) -> Path {
+        self.with(|path| path.attributes.med = Some(Med(med)))
+    }
+
+    fn candidate(&self) -> Candidate<'_> {
+        Candidate {
+            attributes: &self.attributes,
+            is_local: self.is_local,
+            is_ebgp: self.is_ebgp,
+            igp_cost: self.igp_cost,
+            router_id: self.router_id,
+            address: self.address,
+        }
+    }
+}
+
+fn winner(paths: &[Path]) -> (usize, Option<Step>) {
+    let candidates: Vec<Candidate<'_>> = paths.iter().map(Path::candidate).collect();
+    let verdict = decide(&candidates).expect("there are candidates");
+    (verdict.best, verdict.deciding_step(verdict.best))
+}
+
+#[test]
+fn best_path_ladder_order_independent() {
+    let id = |last: u8| RouterId([10, 0, 0, last].into());
+    let better_and_worse: Vec<(&str, Path, Path, Step)> = vec![
+        (
+            "own route",
+            path().with(|p| p.is_local = true),
+            path(),
+            Step::Local,
+        ),
+        (
+            "higher local-pref",
+            path()
+                .with(|p| p.attributes.local_pref = Some(LocalPref(200)))
+                .as_path(&[1, 2, 3]),
+            path(),
+            Step::LocalPref,
+        ),
+        (
+            "shorter AS path",
+            path().as_path(&[1]),
+            path().as_path(&[1, 2]),
+            Step::AsPathLength,
+        ),
+        (
+            "lower origin",
+            path(),
+            path().with(|p| p.attributes.origin = Origin::Incomplete),
+            Step::Origin,
+        ),
+        (
+            "lower MED",
+            path().as_path(&[1]).med(5),
+            path().as_path(&[1]).med(6),
+            Step::Med,
+        ),
+        (
+            "missing MED is lowest",
+            path().as_path(&[1]),
+            path().as_path(&[1]).med(1),
+            Step::Med,
+        ),
+        (
+            "eBGP",
+            path().as_path(&[1]).with(|p| p.is_ebgp = true),
+            path().as_path(&[1]),
+            Step::EbgpOverIbgp,
+        ),
+        (
+            "nearer next hop",
+            path().with(|p| p.igp_cost = 0),
+            path(),
+            Step::IgpCost,
+        ),
+        (
+            "lower router id",
+            path().with(|p| p.router_id = id(1)),
+            path(),
+            Step::RouterId,
+        ),
+        (
+            "originator stands for the peer",
+            path().with(|p| p.attributes.originator_id = Some(id(1))),
+            path(),
+            Step::RouterId,
+        ),
+        (
+            "shorter cluster list",
+            path(),
+            path().with(|p| {
+                p.attributes
+                    .cluster_list
+                    .push(crate::types::ClusterId([1, 1, 1, 1].into()))
+            }),
+            Step::ClusterListLength,
+        ),
+        (
+            "lower address",
+            path().with(|p| p.address = [10, 0, 0, 1].into()),
+            path(),
+            Step::PeerAddress,
+        ),
+    ];
+    for (name, better, worse, step) in better_and_worse {
+        assert_eq!(
+            winner(&[better.clone(), worse.clone()]),
+            (0, Some(step)),
+            "{name}"
+        );
+        assert_eq!(
+            winner(&[worse, better]),
+            (1, Some(step)),
+            "{name}, other order"
+        );
+    }
+}
+
+#[test]
+fn med_counts_only_within_one_neighbour_as() {
+    let paths = [
+        path().as_path(&[1]).med(9),
+        path()
+            .as_path(&[2])
+            .med(1)
+            .with(|p| p.router_id = RouterId([10, 0, 0, 9].into())),
+    ];
+    assert_eq!(winner(&paths), (0, Some(Step::RouterId)));
+}
+
+#[test]
+fn med_does_not_depend_on_the_order_of_arrival() {
+    // The classic trio: pairwise comparison would give a different winner for each order.
+    let id = |last: u8| RouterId([10, 0, 0, last].into());
+    let trio = [
+        path().as_path(&[1]).med(10).with(|p| p.router_id = id(3)),
+        path().as_path(&[2]).med(0).with(|p| p.router_id = id(2)),
+        path().as_path(&[1]).med(5).with(|p| p.router_id = id(4)),
+    ];
+    for order in [
+        [0, 1, 2],
+        [0, 2, 1],
+        [1, 0, 2],
+        [1, 2, 0],
+        [2, 0, 1],
+        [2, 1, 0],
+    ] {
+        let paths = order.map(|index: usize| trio[index].clone());
+        assert_eq!(order[winner(&paths).0], 1, "{order:?}");
+    }
+}
+
+#[test]
+fn the_only_path_was_decided_by_nothing() {
+    assert_eq!(winner(&[path()]), (0, None));
+    assert_eq!(decide(&[]), None);
+}

@@ -1,0 +1,168 @@
+//! What the RIB keeps of each peer.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use hashbrown::HashSet;
+use smallvec::SmallVec;
+
+use super::decision::{self, Candidate};
+use super::table::Path;
+use super::{PeerId, RibConfig};
+use crate::policy::propagate::{ExportPolicy, ImportContext, RouteSource};
+use crate::policy::{Filter, ImportDefault};
+use crate::types::{Asn, Family, Prefix, RouterId};
+
+/// What a session that came up tells the RIB.
+#[derive(Clone, Debug)]
+pub struct PeerSetup {
+    pub address: IpAddr,
+    pub router_id: RouterId,
+    pub ebgp: bool,
+    pub client: bool,
+    pub import: Arc<ImportPolicy>,
+    pub group: GroupKey,
+}
+
+/// Peers with equal keys hear the same messages.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct GroupKey {
+    pub export: ExportPolicy,
+    /// Negotiated, in the order of [`Family`].
+    pub families: Vec<Family>,
+    pub four_octet_as: bool,
+    pub max_message_len: usize,
+}
+
+/// A peer's import policy, without what belongs to the speaker.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ImportPolicy {
+    pub ebgp: bool,
+    pub local_asn: Asn,
+    pub remote_asn: Asn,
+    pub allow_own_as: u8,
+    pub filters: Vec<Filter>,
+    pub default: ImportDefault,
+}
+
+impl ImportPolicy {
+    pub fn context<'a>(&'a self, config: &'a RibConfig) -> ImportContext<'a> {
+        ImportContext {
+            ebgp: self.ebgp,
+            local_asn: self.local_asn,
+            remote_asn: self.remote_asn,
+            router_id: config.router_id,
+            cluster_id: config.cluster_id,
+            local_addresses: &config.local_addresses,
+            allow_own_as: self.allow_own_as,
+            filters: &self.filters,
+            default: &self.default,
+        }
+    }
+}
+
+/// Routes of one family a peer sent: all, and those that policy accepted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Counts {
+    pub received: u64,
+    pub accepted: u64,
+}
+
+/// What a peer as a receiver still has to be told.
+#[derive(Debug, Default)]
+pub struct Member {
+    /// Joined or asked for a refresh: prefixes of the table not sent yet.
+    pub table: Vec<Prefix>,
+    /// Changed while there was no room: sent from the table, whatever it then says. Bounded by the
+    /// number of prefixes.
+    pub dirty: HashSet<Prefix>,
+    /// Families whose End-of-RIB follows once `table` is empty.
+    pub end_of_rib_due: Vec<Family>,
+    /// Did not have room when it was last written to.
+    pub is_lagging: bool,
+}
+
+impl Member {
+    pub fn is_waiting(&self) -> bool {
+        !self.table.is_empty() || !self.dirty.is_empty() || !self.end_of_rib_due.is_empty()
+    }
+}
+
+pub struct Peer {
+    pub setup: PeerSetup,
+    /// Index of its group; `None` while the session is down.
+    pub slot: Option<usize>,
+    pub member: Member,
+    counts: [Counts; 2],
+}
+
+impl Peer {
+    pub fn new(setup: PeerSetup, slot: usize) -> Peer {
+        Peer {
+            setup,
+            slot: Some(slot),
+            member: Member::default(),
+            counts: Default::default(),
+        }
+    }
+
+    /// A new session of a peer whose routes may still be here.
+    pub fn restart(&mut self, setup: PeerSetup, slot: usize) {
+        self.setup = setup;
+        self.slot = Some(slot);
+        self.member = Member::default();
+    }
+
+    pub fn counts(&self, family: Family) -> Counts {
+        self.counts[family as usize]
+    }
+
+    /// Accounts for one path. Each side is `None` for absent, else whether it was or is accepted.
+    pub fn count(&mut self, family: Family, before: Option<bool>, after: Option<bool>) {
+        let counts = &mut self.counts[family as usize];
+        counts.received += u64::from(after.is_some());
+        counts.received -= u64::from(before.is_some());
+        counts.accepted += u64::from(after == Some(true));
+        counts.accepted -= u64::from(before == Some(true));
+    }
+
+    /// Where this peer's routes come from, as far as passing them on goes.
+    pub fn source(&self) -> RouteSource {
+        if self.setup.ebgp {
+            RouteSource::Ebgp
+        } else {
+            RouteSource::Ibgp {
+                client: self.setup.client,
+                router_id: self.setup.router_id,
+            }
+        }
+    }
+}
+
+/// Index of the best eligible path.
+pub fn decide(peers: &[Option<Peer>], paths: &[Path]) -> Option<usize> {
+    let eligible: SmallVec<[usize; 4]> = (0..paths.len())
+        .filter(|index| !paths[*index].is_rejected)
+        .collect();
+    if let [only] = eligible[..] {
+        return Some(only);
+    }
+    let candidates: SmallVec<[Candidate<'_>; 4]> = eligible
+        .iter()
+        .map(|index| candidate(peers, &paths[*index]))
+        .collect();
+    decision::decide(&candidates).map(|verdict| eligible[verdict.best])
+}
+
+/// A path as the decision sees it.
+pub fn candidate<'a>(peers: &[Option<Peer>], path: &'a Path) -> Candidate<'a> {
+    let peer = peers.get(path.source.0 as usize).and_then(Option::as_ref);
+    Candidate {
+        attributes: &path.attributes,
+        is_local: path.source == PeerId::LOCAL,
+        is_ebgp: peer.is_some_and(|peer| peer.setup.ebgp),
+        igp_cost: 0,
+        router_id: peer.map_or(RouterId([0, 0, 0, 0].into()), |peer| peer.setup.router_id),
+        address: peer.map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.setup.address),
+    }
+}

@@ -1,0 +1,402 @@
+use std::collections::BTreeSet;
+
+use bytes::BytesMut;
+
+use super::peer::{GroupKey, ImportPolicy};
+use super::show::Selection;
+use super::*;
+use crate::policy::propagate::ExportPolicy;
+use crate::policy::{ExportDefault, ImportDefault};
+use crate::speaker::config::NextHopMode;
+use crate::types::{Asn, LocalPref};
+use crate::wire::frame;
+use crate::wire::update::{self, UpdateContext};
+
+/// What each peer was told and not told to forget, decoded from the messages themselves.
+#[derive(Default)]
+struct Heard {
+    tables: BTreeMap<PeerId, BTreeMap<Prefix, PathAttributes>>,
+    end_of_rib: BTreeMap<PeerId, usize>,
+    withdrawals: BTreeMap<PeerId, Vec<Prefix>>,
+    full: BTreeSet<PeerId>,
+    messages: usize,
+}
+
+impl Sink for Heard {
+    fn has_room(&self, peer: PeerId) -> bool {
+        !self.full.contains(&peer)
+    }
+
+    fn send(&mut self, peer: PeerId, message: &bytes::Bytes) {
+        assert!(!self.full.contains(&peer), "sent to {peer:?} without room");
+        self.messages += 1;
+        let mut buffer = BytesMut::from(&message[..]);
+        let frame = frame::next_frame(&mut buffer, frame::MAX_LEN)
+            .expect("valid")
+            .expect("whole");
+        let context = UpdateContext {
+            four_octet_as: true,
+            ebgp: false,
+        };
+        let update = update::decode_update(&frame.body, &context).expect("valid");
+        let table = self.tables.entry(peer).or_default();
+        for prefix in update.withdrawn.iter().flat_map(|nlri| nlri.iter()) {
+            table.remove(&prefix);
+            self.withdrawals.entry(peer).or_default().push(prefix);
+        }
+        for announcement in update.announced {
+            for prefix in announcement.nlri.iter() {
+                table.insert(prefix, announcement.attributes.clone());
+            }
+        }
+        if update.end_of_rib.is_some() {
+            *self.end_of_rib.entry(peer).or_default() += 1;
+        }
+    }
+}
+
+impl Heard {
+    fn prefixes(&self, peer: PeerId) -> Vec<String> {
+        self.tables
+            .get(&peer)
+            .into_iter()
+            .flat_map(|table| table.keys())
+            .map(ToString::to_string)
+            .collect()
+    }
+}
+
+fn prefix(text: &str) -> Prefix {
+    text.parse().expect(text)
+}
+
+fn address(id: PeerId) -> IpAddr {
+    [10, 0, 0, 10 + u8::try_from(id.0).expect("few peers")].into()
+}
+
+fn rib() -> Rib {
+    Rib::new(RibConfig {
+        router_id: RouterId([10, 0, 0, 1].into()),
+        cluster_id: ClusterId([10, 0, 0, 1].into()),
+        local_addresses: vec![[10, 0, 0, 1].into()],
+        has_consumer: true,
+    })
+}
+
+fn client(id: PeerId) -> PeerSetup {
+    let std::net::IpAddr::V4(router_id) = address(id) else {
+        unreachable!("IPv4 above")
+    };
+    PeerSetup {
+        address: address(id),
+        router_id: RouterId(router_id),
+        ebgp: false,
+        client: true,
+        import: Arc::new(ImportPolicy {
+            ebgp: false,
+            local_asn: Asn(64512),
+            remote_asn: Asn(64512),
+            allow_own_as: 0,
+            filters: Vec::new(),
+            default: ImportDefault::Accept,
+        }),
+        group: GroupKey {
+            export: ExportPolicy {
+                ebgp: false,
+                client: true,
+                local_asn: Asn(64512),
+                cluster_id: ClusterId([10, 0, 0, 1].into()),
+                next_hop_mode: NextHopMode::Keep,
+                own_addresses: vec![[10, 0, 0, 1].into()],
+                local_pref: LocalPref::DEFAULT,
+                filters: Vec::new(),
+                default: ExportDefault::Accept,
+            },
+            families: vec![Family::Ipv4],
+            four_octet_as: true,
+            max_message_len: frame::MAX_LEN,
+        },
+    }
+}
+
+const A: PeerId = PeerId(0);
+const B: PeerId = PeerId(1);
+const C: PeerId = PeerId(2);
+
+fn with_clients() -> (Rib, Heard) {
+    let mut rib = rib();
+    for id in [A, B, C] {
+        rib.peer_up(id, client(id));
+    }
+    let mut heard = Heard::default();
+    rib.turn(&mut heard);
+    (rib, heard)
+}
+
+fn announce(rib: &mut Rib, from: PeerId, text: &str) {
+    rib.announce(
+        from,
+        PathAttributes::originated(address(from)),
+        [prefix(text)].into_iter(),
+    );
+}
+
+#[test]
+fn a_route_goes_to_all_but_its_source_encoded_once_for_all() {
+    let (mut rib, mut heard) = with_clients();
+    heard.messages = 0;
+    announce(&mut rib, A, "172.17.8.0/24");
+    announce(&mut rib, A, "172.17.9.0/24");
+    rib.turn(&mut heard);
+    assert_eq!(heard.prefixes(A), Vec::<String>::new());
+    assert_eq!(heard.prefixes(B), ["172.17.8.0/24", "172.17.9.0/24"]);
+    assert_eq!(heard.prefixes(C), heard.prefixes(B));
+    assert_eq!(
+        heard.messages, 2,
+        "both prefixes in one message to each receiver"
+    );
+    let route = &heard.tables[&B][&prefix("172.17.8.0/24")];
+    assert_eq!(route.next_hop.address, address(A));
+    assert_eq!(
+        route.originator_id.map(|id| IpAddr::V4(id.0)),
+        Some(address(A))
+    );
+}
+
+#[test]
+fn late_joiner_gets_all_then_eor() {
+    let (mut rib, mut heard) = with_clients();
+    announce(&mut rib, A, "172.17.8.0/24");
+    rib.turn(&mut heard);
+    let late = PeerId(3);
+    rib.peer_up(late, client(late));
+    rib.turn(&mut heard);
+    assert_eq!(heard.prefixes(late), ["172.17.8.0/24"]);
+    assert_eq!(heard.end_of_rib[&late], 1);
+    assert_eq!(heard.withdrawals.get(&late), None);
+}
+
+#[test]
+fn withdrawal_falls_back_to_the_next_best() {
+    let (mut rib, mut heard) = with_clients();
+    announce(&mut rib, A, "172.17.8.0/24");
+    announce(&mut rib, B, "172.17.8.0/24");
+    rib.turn(&mut heard);
+    let next_hop = |heard: &Heard, id| {
+        heard.tables[&id]
+            .get(&prefix("172.17.8.0/24"))
+            .map(|route| route.next_hop.address)
+    };
+    assert_eq!(next_hop(&heard, C), Some(address(A)), "lower router id");
+    rib.withdraw(A, [prefix("172.17.8.0/24")].into_iter());
+    rib.turn(&mut heard);
+    assert_eq!(next_hop(&heard, C), Some(address(B)));
+    assert_eq!(next_hop(&heard, A), Some(address(B)));
+    assert_eq!(
+        heard.prefixes(B),
+        Vec::<String>::new(),
+        "what B heard of A's is withdrawn from it"
+    );
+    rib.withdraw(B, [prefix("172.17.8.0/24")].into_iter());
+    rib.turn(&mut heard);
+    assert_eq!(next_hop(&heard, C), None);
+    assert_eq!(rib.show(Selection::default()).len(), 0);
+}
+
+#[test]
+fn implicit_withdraw_and_1000_updates_last_state_wins() {
+    let (mut rib, mut heard) = with_clients();
+    for round in 0..1000u32 {
+        if round % 3 == 2 {
+            rib.withdraw(A, [prefix("172.17.8.0/24")].into_iter());
+        } else {
+            let mut attributes = PathAttributes::originated(address(A));
+            attributes.med = Some(crate::types::Med(round));
+            rib.announce(A, attributes, [prefix("172.17.8.0/24")].into_iter());
+        }
+        if round % 7 == 0 {
+            rib.turn(&mut heard);
+        }
+    }
+    rib.turn(&mut heard);
+    let route = &heard.tables[&B][&prefix("172.17.8.0/24")];
+    assert_eq!(route.med, Some(crate::types::Med(999)));
+}
+
+#[test]
+fn a_member_without_room_catches_up_with_the_last_state() {
+    let (mut rib, mut heard) = with_clients();
+    announce(&mut rib, A, "172.17.8.0/24");
+    announce(&mut rib, A, "172.17.9.0/24");
+    rib.turn(&mut heard);
+    heard.full.insert(B);
+    announce(&mut rib, A, "172.17.10.0/24");
+    rib.withdraw(A, [prefix("172.17.9.0/24")].into_iter());
+    rib.turn(&mut heard);
+    assert_eq!(
+        heard.prefixes(C),
+        ["172.17.8.0/24", "172.17.10.0/24"],
+        "others go on"
+    );
+    assert_eq!(heard.prefixes(B), ["172.17.8.0/24", "172.17.9.0/24"]);
+    heard.full.clear();
+    announce(&mut rib, A, "172.17.11.0/24");
+    rib.turn(&mut heard);
+    assert_eq!(
+        heard.prefixes(B),
+        ["172.17.8.0/24", "172.17.10.0/24", "172.17.11.0/24"]
+    );
+    assert_eq!(heard.prefixes(C), heard.prefixes(B));
+}
+
+#[test]
+fn stale_routes_stay_until_flushed_and_refreshed_ones_survive() {
+    let (mut rib, mut heard) = with_clients();
+    announce(&mut rib, A, "172.17.8.0/24");
+    announce(&mut rib, A, "172.17.9.0/24");
+    rib.turn(&mut heard);
+    rib.peer_down(A, &[Family::Ipv4]);
+    rib.turn(&mut heard);
+    assert_eq!(heard.prefixes(B).len(), 2);
+    assert_eq!(
+        heard.withdrawals.get(&B),
+        None,
+        "nothing is withdrawn while A restarts"
+    );
+    rib.peer_up(A, client(A));
+    announce(&mut rib, A, "172.17.8.0/24");
+    rib.flush_stale(A, Family::Ipv4);
+    rib.turn(&mut heard);
+    assert_eq!(heard.prefixes(B), ["172.17.8.0/24"]);
+    assert_eq!(heard.withdrawals[&B], [prefix("172.17.9.0/24")]);
+    assert_eq!(rib.counts(A, Family::Ipv4).accepted, 1);
+}
+
+#[test]
+fn nothing_is_said_or_told_while_deferring() {
+    let mut rib = rib();
+    rib.set_deferring(true);
+    let mut heard = Heard::default();
+    rib.peer_up(A, client(A));
+    rib.peer_up(B, client(B));
+    announce(&mut rib, A, "172.17.8.0/24");
+    rib.turn(&mut heard);
+    assert_eq!((heard.messages, rib.learned(10).len()), (0, 0));
+    rib.set_deferring(false);
+    rib.turn(&mut heard);
+    assert_eq!(heard.prefixes(B), ["172.17.8.0/24"]);
+    assert_eq!((heard.end_of_rib[&A], heard.end_of_rib[&B]), (1, 1));
+    assert_eq!(rib.learned(10).len(), 1);
+}
+
+#[test]
+fn rejected_routes_are_kept_with_their_reason_and_not_used() {
+    let (mut rib, mut heard) = with_clients();
+    let mut looped = PathAttributes::originated(address(A));
+    looped.originator_id = Some(RouterId([10, 0, 0, 1].into()));
+    announce(&mut rib, A, "172.17.8.0/24");
+    rib.turn(&mut heard);
+    rib.announce(A, looped, [prefix("172.17.8.0/24")].into_iter());
+    rib.turn(&mut heard);
+    assert_eq!(
+        heard.prefixes(B),
+        Vec::<String>::new(),
+        "the older route goes"
+    );
+    let shown = rib.show(Selection::default());
+    assert_eq!(shown.len(), 1);
+    assert_eq!(shown[0].rejection, Some(Rejection::OwnOriginatorId));
+    assert!(!shown[0].is_best);
+    let counts = rib.counts(A, Family::Ipv4);
+    assert_eq!((counts.received, counts.accepted), (1, 0));
+}
+
+#[test]
+fn next_hop_that_is_the_receiver_is_not_said_to_it() {
+    let (mut rib, mut heard) = with_clients();
+    rib.announce(
+        A,
+        PathAttributes::originated(address(B)),
+        [prefix("172.17.8.0/24")].into_iter(),
+    );
+    rib.turn(&mut heard);
+    assert_eq!(heard.prefixes(B), Vec::<String>::new());
+    assert_eq!(heard.prefixes(C), ["172.17.8.0/24"]);
+}
+
+#[test]
+fn own_routes_are_said_and_not_told_to_the_kernel() {
+    let (mut rib, mut heard) = with_clients();
+    let own = Originated {
+        next_hop: [10, 0, 0, 1].into(),
+    };
+    rib.set_originated([(prefix("172.17.1.0/24"), own)].into());
+    rib.turn(&mut heard);
+    assert_eq!(heard.prefixes(A), ["172.17.1.0/24"]);
+    assert_eq!(
+        rib.learned(10),
+        [LearnedRoute {
+            prefix: prefix("172.17.1.0/24"),
+            best: None
+        }]
+    );
+    rib.set_originated(BTreeMap::new());
+    rib.turn(&mut heard);
+    assert_eq!(heard.prefixes(A), Vec::<String>::new());
+}
+
+#[test]
+fn route_refresh_resends_everything_even_unchanged() {
+    let (mut rib, mut heard) = with_clients();
+    announce(&mut rib, A, "172.17.8.0/24");
+    rib.turn(&mut heard);
+    heard.tables.clear();
+    rib.refresh(B, Family::Ipv4);
+    rib.turn(&mut heard);
+    assert_eq!(heard.prefixes(B), ["172.17.8.0/24"]);
+    assert_eq!(heard.prefixes(C), Vec::<String>::new());
+}
+
+#[test]
+fn a_new_export_policy_withdraws_what_it_does_not_say() {
+    let (mut rib, mut heard) = with_clients();
+    announce(&mut rib, A, "172.17.8.0/24");
+    rib.turn(&mut heard);
+    let mut closed = client(B);
+    closed.group.export.default = ExportDefault::Reject;
+    rib.set_policy(B, closed);
+    rib.turn(&mut heard);
+    assert_eq!(heard.prefixes(B), Vec::<String>::new());
+    assert_eq!(heard.prefixes(C), ["172.17.8.0/24"]);
+    assert_eq!(rib.advertised_counts()[&B], [0, 0]);
+    assert_eq!(rib.advertised_counts()[&C], [1, 0]);
+}
+
+#[test]
+fn every_order_of_arrival_gives_the_same_table() {
+    let routes = [
+        (A, "172.17.8.0/24"),
+        (B, "172.17.8.0/24"),
+        (C, "172.17.8.0/24"),
+        (B, "172.17.9.0/24"),
+    ];
+    let tables: Vec<Vec<(String, IpAddr)>> = (0..routes.len())
+        .map(|shift| {
+            let (mut rib, mut heard) = with_clients();
+            for index in 0..routes.len() {
+                let (from, text) = routes[(index + shift) % routes.len()];
+                announce(&mut rib, from, text);
+                rib.turn(&mut heard);
+            }
+            let best = rib
+                .show(Selection::default())
+                .into_iter()
+                .filter(|path| path.is_best);
+            best.map(|path| (path.prefix.to_string(), path.attributes.next_hop.address))
+                .collect()
+        })
+        .collect();
+    for table in &tables {
+        assert_eq!(*table, tables[0]);
+    }
+}

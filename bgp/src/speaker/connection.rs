@@ -1,0 +1,344 @@
+//! One TCP connection: a reader that frames and decodes, a writer that empties the outbox.
+//!
+//! Everything but routes goes to the peer task. Routes go straight to the core, once the peer task
+//! says that the session is established; until then the reader stops at the first UPDATE.
+
+use std::io::IoSlice;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+
+use super::core::CoreInput;
+use super::outbox::{Next, Outbox};
+use crate::fsm::session::ConnectionId;
+use crate::rib::PeerId;
+use crate::types::{Family, Prefix};
+use crate::wire::attribute::PathAttributes;
+use crate::wire::frame::{self, Frame, MAX_LEN, MessageKind};
+use crate::wire::open::Open;
+use crate::wire::refresh::RouteRefresh;
+use crate::wire::update::{self, AttributeError, UpdateContext};
+use crate::wire::{Notification, ProtocolError};
+
+/// What one read brings at most; bounds the batch that goes to the core.
+const READ_SIZE: usize = 64 * 1024;
+/// How long a closing connection may take to write its last words.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
+/// What the peer task hears of a connection.
+#[derive(Debug)]
+pub enum Inbound {
+    Open(Open),
+    Keepalive,
+    Notification(Notification),
+    Refresh(RouteRefresh),
+    /// At least one UPDATE since the last of these.
+    Update,
+    Malformed(ProtocolError),
+    Closed,
+    /// Nothing could be written for the send hold time.
+    SendHoldExpired,
+}
+
+/// What happened to routes, in the order of arrival.
+#[derive(Debug)]
+pub enum RouteOperation {
+    Withdraw(Vec<Prefix>),
+    Announce(Box<PathAttributes>, Vec<Prefix>),
+    EndOfRib(Family),
+    Errors(Vec<AttributeError>),
+}
+
+/// How far the peer task got with what the reader sent, and whether routes may flow.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Gate {
+    pub processed: u64,
+    pub established: Option<UpdateContext>,
+}
+
+/// Sending half of the peer task's queue, marked with the connection.
+#[derive(Clone)]
+pub struct InboundSender {
+    pub connection: ConnectionId,
+    pub queue: mpsc::Sender<(ConnectionId, Inbound)>,
+}
+
+impl InboundSender {
+    async fn send(&self, inbound: Inbound) {
+        // The peer task is gone only while everything shuts down.
+        let _ = self.queue.send((self.connection, inbound)).await;
+    }
+}
+
+/// The peer task's side of a connection. Dropping it ends the reader.
+pub struct Connection {
+    pub outbox: Arc<Outbox>,
+    pub gate: watch::Sender<Gate>,
+    /// Set by the reader for each UPDATE, cleared by the peer task.
+    pub has_update: Arc<AtomicBool>,
+    reader: JoinHandle<()>,
+}
+
+impl Connection {
+    pub fn spawn(
+        stream: TcpStream,
+        peer: PeerId,
+        inbound: InboundSender,
+        core: mpsc::Sender<CoreInput>,
+        core_wakeup: Arc<tokio::sync::Notify>,
+        send_hold: Option<Duration>,
+    ) -> Connection {
+        let (read, write) = stream.into_split();
+        let outbox = Arc::new(Outbox::default());
+        let (gate, gate_watch) = watch::channel(Gate::default());
+        let has_update = Arc::new(AtomicBool::new(false));
+        let reader = Reader {
+            peer,
+            read,
+            inbound: inbound.clone(),
+            core,
+            gate: gate_watch,
+            has_update: has_update.clone(),
+            sent: 0,
+        };
+        tokio::spawn(write_all(
+            write,
+            outbox.clone(),
+            inbound,
+            core_wakeup,
+            send_hold,
+        ));
+        Connection {
+            outbox,
+            gate,
+            has_update,
+            reader: tokio::spawn(reader.run()),
+        }
+    }
+
+    /// Stops reading and, after `last` is written, closes. Nothing of the reader reaches the core
+    /// after this returns.
+    pub async fn close(mut self, last: Option<Bytes>) {
+        self.reader.abort();
+        // Only a cancellation error can come back.
+        let _ = (&mut self.reader).await;
+        self.outbox.close_with(last);
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.reader.abort();
+        self.outbox.close_with(None);
+    }
+}
+
+struct Reader {
+    peer: PeerId,
+    read: OwnedReadHalf,
+    inbound: InboundSender,
+    core: mpsc::Sender<CoreInput>,
+    gate: watch::Receiver<Gate>,
+    has_update: Arc<AtomicBool>,
+    /// Messages sent to the peer task.
+    sent: u64,
+}
+
+impl Reader {
+    async fn run(mut self) {
+        let end = match self.read_messages().await {
+            Ok(()) => Inbound::Closed,
+            Err(error) => Inbound::Malformed(error),
+        };
+        self.inbound.send(end).await;
+    }
+
+    /// Until the connection ends.
+    async fn read_messages(&mut self) -> Result<(), ProtocolError> {
+        let mut buffer = BytesMut::new();
+        loop {
+            let mut routes = Vec::new();
+            let outcome = self.take_frames(&mut buffer, &mut routes).await;
+            if !routes.is_empty() {
+                let batch = CoreInput::Routes {
+                    peer: self.peer,
+                    operations: routes,
+                };
+                if self.core.send(batch).await.is_err() {
+                    return Ok(());
+                }
+            }
+            outcome?;
+            buffer.reserve(READ_SIZE);
+            match self.read.read_buf(&mut buffer).await {
+                Ok(0) | Err(_) => return Ok(()),
+                Ok(_) => {}
+            }
+        }
+    }
+
+    async fn take_frames(
+        &mut self,
+        buffer: &mut BytesMut,
+        routes: &mut Vec<RouteOperation>,
+    ) -> Result<(), ProtocolError> {
+        while let Some(frame) = frame::next_frame(buffer, MAX_LEN)? {
+            self.take_frame(frame, routes).await?;
+        }
+        Ok(())
+    }
+
+    async fn take_frame(
+        &mut self,
+        frame: Frame,
+        routes: &mut Vec<RouteOperation>,
+    ) -> Result<(), ProtocolError> {
+        match frame.kind {
+            MessageKind::Update => match self.established().await {
+                Some(context) => {
+                    decode_routes(&frame.body, &context, routes)?;
+                    if !self.has_update.swap(true, Ordering::AcqRel) {
+                        self.send(Inbound::Update).await;
+                    }
+                }
+                None => self.send(Inbound::Update).await,
+            },
+            MessageKind::Open => self.send(Inbound::Open(Open::decode(&frame.body)?)).await,
+            MessageKind::Keepalive => self.send(Inbound::Keepalive).await,
+            MessageKind::Notification => {
+                self.send(Inbound::Notification(Notification::decode(&frame.body)?))
+                    .await;
+            }
+            MessageKind::RouteRefresh => {
+                if let Some(refresh) = RouteRefresh::decode(&frame.body)? {
+                    self.send(Inbound::Refresh(refresh)).await;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn send(&mut self, inbound: Inbound) {
+        self.sent += 1;
+        self.inbound.send(inbound).await;
+    }
+
+    /// Waits until the peer task has dealt with all that was sent before, then says whether routes
+    /// may flow.
+    async fn established(&mut self) -> Option<UpdateContext> {
+        let now = self.gate.borrow().established;
+        if now.is_some() {
+            return now;
+        }
+        let sent = self.sent;
+        let gate = self
+            .gate
+            .wait_for(|gate| gate.processed >= sent)
+            .await
+            .ok()?;
+        gate.established
+    }
+}
+
+fn decode_routes(
+    body: &Bytes,
+    context: &UpdateContext,
+    routes: &mut Vec<RouteOperation>,
+) -> Result<(), ProtocolError> {
+    let update = update::decode_update(body, context)?;
+    if !update.errors.is_empty() {
+        routes.push(RouteOperation::Errors(update.errors));
+    }
+    for nlri in &update.withdrawn {
+        match routes.last_mut() {
+            Some(RouteOperation::Withdraw(prefixes)) => prefixes.extend(nlri.iter()),
+            _ => routes.push(RouteOperation::Withdraw(nlri.iter().collect())),
+        }
+    }
+    for announcement in update.announced {
+        let prefixes = announcement.nlri.iter();
+        match routes.last_mut() {
+            Some(RouteOperation::Announce(attributes, known))
+                if **attributes == announcement.attributes =>
+            {
+                known.extend(prefixes);
+            }
+            _ => {
+                let prefixes = prefixes.collect();
+                routes.push(RouteOperation::Announce(
+                    Box::new(announcement.attributes),
+                    prefixes,
+                ));
+            }
+        }
+    }
+    routes.extend(update.end_of_rib.map(RouteOperation::EndOfRib));
+    Ok(())
+}
+
+/// Writes what the outbox holds, one gathered write for all that waits, until it closes.
+async fn write_all(
+    mut write: OwnedWriteHalf,
+    outbox: Arc<Outbox>,
+    inbound: InboundSender,
+    core_wakeup: Arc<tokio::sync::Notify>,
+    send_hold: Option<Duration>,
+) {
+    loop {
+        let messages = match outbox.next().await {
+            Next::Write(messages) => messages,
+            Next::Close => break,
+        };
+        let limit = send_hold.unwrap_or(Duration::MAX);
+        match tokio::time::timeout(limit, write_batch(&mut write, &messages, &outbox)).await {
+            Ok(Ok(())) => {}
+            // The reader notices and tells.
+            Ok(Err(_)) => return,
+            Err(_) => {
+                inbound.send(Inbound::SendHoldExpired).await;
+                return;
+            }
+        }
+        outbox.written(&messages);
+        if outbox.take_has_room_again() {
+            core_wakeup.notify_one();
+        }
+    }
+    // An error here means that the peer closed first.
+    let _ = tokio::time::timeout(LAST_WORDS, write.shutdown()).await;
+}
+
+/// Ends early, with an error, when the outbox is told to close while the peer does not read.
+async fn write_batch(
+    write: &mut OwnedWriteHalf,
+    messages: &[Bytes],
+    outbox: &Outbox,
+) -> std::io::Result<()> {
+    tokio::select! {
+        result = write_slices(write, messages) => result,
+        () = outbox.closed_for(LAST_WORDS) => Err(std::io::ErrorKind::TimedOut.into()),
+    }
+}
+
+async fn write_slices(write: &mut OwnedWriteHalf, messages: &[Bytes]) -> std::io::Result<()> {
+    let mut slices: Vec<IoSlice<'_>> = messages
+        .iter()
+        .map(|message| IoSlice::new(message))
+        .collect();
+    let mut left = &mut slices[..];
+    while !left.is_empty() {
+        let written = write.write_vectored(left).await?;
+        if written == 0 {
+            return Err(std::io::ErrorKind::WriteZero.into());
+        }
+        IoSlice::advance_slices(&mut left, written);
+    }
+    Ok(())
+}

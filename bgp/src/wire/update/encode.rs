@@ -1,0 +1,161 @@
+//! UPDATE messages, values to octets: as many prefixes in each message as fit.
+
+use std::net::IpAddr;
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use crate::types::{Family, Prefix};
+use crate::wire::attribute::{
+    MAX_ATTRIBUTE_HEADER_LEN, PathAttributes, encode_attributes, mp_reach_head, mp_unreach_head,
+    put_mp_reach, put_mp_unreach,
+};
+use crate::wire::frame::{self, HEADER_LEN, MAX_EXTENDED_LEN, MessageKind};
+use crate::wire::nlri::{encode_prefix, encoded_len, max_encoded_len};
+
+/// The lengths of withdrawn routes and of the attributes.
+const LENGTHS_LEN: usize = 4;
+
+/// What encoding depends on besides the routes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct EncodeContext {
+    /// Both sides sent the 4-octet AS capability (RFC 6793).
+    pub four_octet_as: bool,
+    /// No message gets longer: [`frame::MAX_LEN`], or [`frame::MAX_EXTENDED_LEN`] where negotiated.
+    pub max_len: usize,
+}
+
+/// Attributes that leave no room for a prefix of full length in a message. The routes cannot be
+/// told to this peer; what it has of them must be withdrawn (RFC 8654 §4).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("attributes of {attributes_len} octets leave no room for a prefix in {max_len}")]
+pub struct AttributesTooLarge {
+    pub attributes_len: usize,
+    pub max_len: usize,
+}
+
+/// Announces `prefixes`, all of `family`, with one set of attributes.
+///
+/// IPv4 prefixes with an IPv4 next hop go into the NLRI field, all others into MP_REACH_NLRI, which
+/// then comes first in its message (RFC 7606 §5.1, RFC 8950). The attributes are encoded once. No
+/// prefixes make no messages.
+///
+/// # Errors
+/// [`AttributesTooLarge`], whatever the prefixes are.
+pub fn encode_announce(
+    family: Family,
+    attributes: &PathAttributes,
+    prefixes: impl Iterator<Item = Prefix>,
+    context: &EncodeContext,
+) -> Result<Vec<Bytes>, AttributesTooLarge> {
+    let next_hop = &attributes.next_hop;
+    let mp_head = match (family, next_hop.address) {
+        (Family::Ipv4, IpAddr::V4(_)) => None,
+        (Family::Ipv4, IpAddr::V6(_)) | (Family::Ipv6, _) => Some(mp_reach_head(family, next_hop)),
+    };
+    let block = encode_attributes(attributes, mp_head.is_none(), context.four_octet_as);
+    let mp_len = mp_head
+        .as_ref()
+        .map_or(0, |head| MAX_ATTRIBUTE_HEADER_LEN + head.len());
+    let attributes_len = block.len() + mp_len;
+    let room = room(attributes_len, context);
+    if room < max_encoded_len(family) {
+        return Err(AttributesTooLarge {
+            attributes_len,
+            max_len: context.max_len,
+        });
+    }
+    Ok(pack(prefixes, family, room, |nlri| match &mp_head {
+        None => message(&[], |_| {}, &block, nlri),
+        Some(head) => message(&[], |out| put_mp_reach(head, nlri, out), &block, &[]),
+    }))
+}
+
+/// Withdraws `prefixes`, all of `family`: IPv4 in the WITHDRAWN ROUTES field, IPv6 in
+/// MP_UNREACH_NLRI. No prefixes make no messages.
+pub fn encode_withdraw(
+    family: Family,
+    prefixes: impl Iterator<Item = Prefix>,
+    context: &EncodeContext,
+) -> Vec<Bytes> {
+    let head = mp_unreach_head(family);
+    let overhead = match family {
+        Family::Ipv4 => 0,
+        Family::Ipv6 => MAX_ATTRIBUTE_HEADER_LEN + head.len(),
+    };
+    pack(
+        prefixes,
+        family,
+        room(overhead, context),
+        |nlri| match family {
+            Family::Ipv4 => message(nlri, |_| {}, &[], &[]),
+            Family::Ipv6 => message(&[], |out| put_mp_unreach(&head, nlri, out), &[], &[]),
+        },
+    )
+}
+
+/// Tells that all routes of `family` have been sent (RFC 4724 §2).
+pub fn encode_end_of_rib(family: Family) -> Bytes {
+    match family {
+        Family::Ipv4 => message(&[], |_| {}, &[], &[]),
+        Family::Ipv6 => message(
+            &[],
+            |out| put_mp_unreach(&mp_unreach_head(family), &[], out),
+            &[],
+            &[],
+        ),
+    }
+}
+
+/// What a message of the longest kind has left beside `taken` octets of attributes.
+fn room(taken: usize, context: &EncodeContext) -> usize {
+    let max_len = context.max_len.min(MAX_EXTENDED_LEN);
+    max_len.saturating_sub(HEADER_LEN + LENGTHS_LEN + taken)
+}
+
+/// Fills runs of up to `room` octets with `prefixes` and makes a message of each.
+fn pack(
+    prefixes: impl Iterator<Item = Prefix>,
+    family: Family,
+    room: usize,
+    message: impl Fn(&[u8]) -> Bytes,
+) -> Vec<Bytes> {
+    let mut messages = Vec::new();
+    let mut run = Vec::with_capacity(room.min(256));
+    for prefix in prefixes {
+        debug_assert_eq!(prefix.family(), family, "one call encodes one family");
+        if !run.is_empty() && run.len() + encoded_len(&prefix) > room {
+            messages.push(message(&run));
+            run.clear();
+        }
+        encode_prefix(&prefix, &mut run);
+    }
+    if !run.is_empty() {
+        messages.push(message(&run));
+    }
+    messages
+}
+
+/// One UPDATE: the attribute that carries prefixes first, then the `block` of the others.
+fn message(
+    withdrawn: &[u8],
+    put_mp: impl FnOnce(&mut BytesMut),
+    block: &[u8],
+    nlri: &[u8],
+) -> Bytes {
+    let known_len = LENGTHS_LEN + withdrawn.len() + block.len() + nlri.len();
+    let mut message = frame::begin(MessageKind::Update, known_len);
+    put_len(withdrawn.len(), &mut message);
+    message.put_slice(withdrawn);
+    let mut mp = BytesMut::new();
+    put_mp(&mut mp);
+    put_len(mp.len() + block.len(), &mut message);
+    message.put_slice(&mp);
+    message.put_slice(block);
+    message.put_slice(nlri);
+    frame::finish(message)
+}
+
+/// [`room`] keeps every part below what two octets can count.
+fn put_len(length: usize, out: &mut BytesMut) {
+    out.put_u16(u16::try_from(length).unwrap_or(u16::MAX));
+}

@@ -1,0 +1,397 @@
+//! Whole speakers against each other over loopback: real sockets, real time, no fixed ports.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use bgp::policy::{Action, Filter, ImportDefault, PrefixMatch, Rule};
+use bgp::speaker::config::{
+    GracefulRestartConfig, NextHopMode, Originated, PeerConfig, PeerKey, PeerSource, SpeakerConfig,
+};
+use bgp::speaker::status::RouteStatus;
+use bgp::speaker::{Event, LearnedRoute, RouteSelection, Speaker, Stop};
+use bgp::types::{Asn, LocalPref, Prefix, RouterId};
+use tokio::sync::mpsc;
+
+const DEADLINE: Duration = Duration::from_secs(20);
+
+fn loopback(last: u8) -> IpAddr {
+    Ipv4Addr::new(127, 0, 0, last).into()
+}
+
+fn prefix(text: &str) -> Prefix {
+    text.parse().expect(text)
+}
+
+/// A port that was free a moment ago on every loopback address.
+fn free_port() -> u16 {
+    let socket = std::net::TcpListener::bind("0.0.0.0:0").expect("bind");
+    socket.local_addr().expect("bound").port()
+}
+
+/// Speaker number `last` listens on 127.0.0.`last` and originates 10.`last`.0.0/16.
+fn speaker(last: u8, asn: u32, port: u16) -> SpeakerConfig {
+    let address = loopback(last);
+    let own = prefix(&format!("10.{last}.0.0/16"));
+    // 127/8 is no next hop one may use; the tests' next hops are only numbers.
+    let next_hop = IpAddr::from([192, 0, 2, last]);
+    SpeakerConfig {
+        asn: Asn(asn),
+        router_id: RouterId(Ipv4Addr::new(127, 0, 0, last)),
+        cluster_id: None,
+        listen: vec![SocketAddr::new(address, port)],
+        local_addresses: vec![address, next_hop],
+        local_pref: LocalPref::DEFAULT,
+        peers: BTreeMap::new(),
+        ranges: BTreeMap::new(),
+        max_dynamic_peers: 100,
+        originated: [(own, Originated { next_hop })].into(),
+        graceful_restart: GracefulRestartConfig::default(),
+    }
+}
+
+fn peer(config: &mut SpeakerConfig, last: u8, asn: u32, port: u16) -> &mut PeerConfig {
+    let local = config.listen[0].ip();
+    let mut peer = PeerConfig::new(format!("peer-{last}"), PeerSource::Peer, Some(Asn(asn)));
+    peer.local_address = Some(local);
+    peer.connect_retry_time = Duration::from_millis(500);
+    peer.idle_hold_time = Duration::from_millis(100);
+    config
+        .peers
+        .entry(PeerKey {
+            address: loopback(last),
+            port,
+        })
+        .or_insert(peer)
+}
+
+/// A running speaker and what its events came to.
+struct Running {
+    speaker: Speaker,
+    events: mpsc::Receiver<Event>,
+    kernel: BTreeMap<Prefix, IpAddr>,
+    is_settled: bool,
+    /// Every change in order, for tests that nothing changed.
+    changes: usize,
+}
+
+impl Running {
+    fn start(config: SpeakerConfig) -> Running {
+        let (speaker, events) = Speaker::start(config, true);
+        Running {
+            speaker,
+            events,
+            kernel: BTreeMap::new(),
+            is_settled: false,
+            changes: 0,
+        }
+    }
+
+    fn take(&mut self, event: Event) {
+        match event {
+            Event::Learned(routes) => {
+                for LearnedRoute { prefix, best } in routes {
+                    let before = match best {
+                        Some(best) => self.kernel.insert(prefix, best.next_hop.address),
+                        None => self.kernel.remove(&prefix),
+                    };
+                    self.changes += usize::from(before != self.kernel.get(&prefix).copied());
+                }
+            }
+            Event::Settled => self.is_settled = true,
+            Event::DynamicPeers(_) => {}
+        }
+    }
+
+    /// Takes events until the learned prefixes are exactly these.
+    async fn learns(&mut self, expected: &[&str]) {
+        let expected: Vec<Prefix> = expected.iter().map(|text| prefix(text)).collect();
+        let mut reached = false;
+        let wait = tokio::time::timeout(DEADLINE, async {
+            while self.kernel.keys().copied().collect::<Vec<_>>() != expected {
+                let event = self.events.recv().await.expect("speaker runs");
+                self.take(event);
+            }
+            reached = true;
+        });
+        if wait.await.is_err() {
+            let peers = self.speaker.peers().await;
+            panic!(
+                "wanted {expected:?}, have {:?}; peers: {peers:#?}",
+                self.kernel
+            );
+        }
+        assert!(reached);
+    }
+
+    async fn routes(&self, text: &str) -> Vec<RouteStatus> {
+        self.speaker
+            .routes(RouteSelection {
+                prefix: Some(prefix(text)),
+                ..RouteSelection::default()
+            })
+            .await
+    }
+
+    async fn wait_for<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
+        let poll = async {
+            while !holds().await {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(DEADLINE, poll)
+            .await
+            .unwrap_or_else(|_| panic!("timed out: {what}"));
+    }
+}
+
+#[tokio::test]
+async fn two_speakers_exchange_their_routes_however_they_dial() {
+    let port = free_port();
+    let (mut left, mut right) = (speaker(11, 64512, port), speaker(12, 64512, port));
+    peer(&mut left, 12, 64512, port);
+    peer(&mut right, 11, 64512, port);
+    let (mut left, mut right) = (Running::start(left), Running::start(right));
+    left.learns(&["10.12.0.0/16"]).await;
+    right.learns(&["10.11.0.0/16"]).await;
+    assert_eq!(
+        left.kernel[&prefix("10.12.0.0/16")],
+        IpAddr::from([192, 0, 2, 12])
+    );
+    let shown = left.speaker.peers().await;
+    assert_eq!(shown.len(), 1);
+    assert_eq!(
+        (shown[0].state.as_str(), shown[0].kind.as_str()),
+        ("established", "ibgp")
+    );
+    assert_eq!(shown[0].advertised.ipv4, 1);
+}
+
+/// A reflector at 127.0.0.21 for the range 127.0.0.0/24 of AS 64512.
+fn reflector(port: u16) -> SpeakerConfig {
+    let mut config = speaker(21, 64512, port);
+    config.originated.clear();
+    let mut template = PeerConfig::new("clients", PeerSource::Range, Some(Asn(64512)));
+    template.route_reflector_client = true;
+    template.next_hop_mode = NextHopMode::Keep;
+    template.local_address = Some(loopback(21));
+    config.ranges.insert(prefix("127.0.0.0/24"), template);
+    config.graceful_restart.forwarding_preserved = true;
+    config
+}
+
+fn client(last: u8, port: u16) -> SpeakerConfig {
+    let mut config = speaker(last, 64512, port);
+    peer(&mut config, 21, 64512, port);
+    config
+}
+
+#[tokio::test]
+async fn clients_of_a_listen_range_hear_each_other_through_the_reflector() {
+    let port = free_port();
+    let mut reflector = Running::start(reflector(port));
+    let mut clients: Vec<Running> = [22, 23, 24]
+        .map(|last| Running::start(client(last, port)))
+        .into();
+    clients[0].learns(&["10.23.0.0/16", "10.24.0.0/16"]).await;
+    clients[1].learns(&["10.22.0.0/16", "10.24.0.0/16"]).await;
+    clients[2].learns(&["10.22.0.0/16", "10.23.0.0/16"]).await;
+    reflector
+        .learns(&["10.22.0.0/16", "10.23.0.0/16", "10.24.0.0/16"])
+        .await;
+    let route = &clients[0].routes("10.23.0.0/16").await[0];
+    assert_eq!(route.originator_id.as_deref(), Some("127.0.0.23"));
+    assert_eq!(route.cluster_list, ["127.0.0.21"]);
+    assert_eq!(route.next_hop, IpAddr::from([192, 0, 2, 23]));
+}
+
+#[tokio::test]
+async fn a_client_that_restarts_silently_keeps_its_routes_and_loses_what_it_does_not_repeat() {
+    let port = free_port();
+    let _reflector = Running::start(reflector(port));
+    let mut first = client(22, port);
+    first.originated.insert(
+        prefix("10.99.0.0/16"),
+        Originated {
+            next_hop: [192, 0, 2, 22].into(),
+        },
+    );
+    let first = Running::start(first);
+    let mut other = Running::start(client(23, port));
+    other.learns(&["10.22.0.0/16", "10.99.0.0/16"]).await;
+    let changes = other.changes;
+    first.speaker.stop(Stop::Restarting).await;
+    let stale = || async {
+        let routes = other.speaker.routes(RouteSelection::default()).await;
+        routes.len() == 3
+    };
+    Running::wait_for("routes are still there", stale).await;
+    let mut again = client(22, port);
+    again.graceful_restart.restarting = true;
+    again.graceful_restart.forwarding_preserved = true;
+    let mut again = Running::start(again);
+    again.learns(&["10.23.0.0/16"]).await;
+    other.learns(&["10.22.0.0/16"]).await;
+    assert_eq!(
+        other.changes,
+        changes + 1,
+        "only what was not announced again changed"
+    );
+}
+
+#[tokio::test]
+async fn a_reflector_that_restarts_changes_nothing_at_its_clients() {
+    let port = free_port();
+    let first = Running::start(reflector(port));
+    let mut clients: Vec<Running> = [22, 23]
+        .map(|last| Running::start(client(last, port)))
+        .into();
+    clients[0].learns(&["10.23.0.0/16"]).await;
+    clients[1].learns(&["10.22.0.0/16"]).await;
+    let changes = [clients[0].changes, clients[1].changes];
+    first.speaker.stop(Stop::Restarting).await;
+    drop(first);
+    let mut again = reflector(port);
+    again.graceful_restart.restarting = true;
+    again.graceful_restart.remembered_peers = vec![loopback(22), loopback(23)];
+    let again = Running::start(again);
+    let is_back = || async {
+        let peers = again.speaker.peers().await;
+        let routes = again.speaker.routes(RouteSelection::default()).await;
+        peers
+            .iter()
+            .filter(|peer| peer.state == "established" && peer.advertised.ipv4 == 1)
+            .count()
+            == 2
+            && routes.len() == 2
+    };
+    Running::wait_for("both clients are back", is_back).await;
+    // End-of-RIB has been processed when nothing is stale any more.
+    for client in &mut clients {
+        let fresh = || async {
+            let routes = client.speaker.routes(RouteSelection::default()).await;
+            routes.iter().all(|route| !route.stale)
+        };
+        Running::wait_for("nothing is stale", fresh).await;
+    }
+    for (client, before) in clients.iter_mut().zip(changes) {
+        while let Ok(event) = client.events.try_recv() {
+            client.take(event);
+        }
+        assert_eq!(client.changes, before, "no route changed");
+        assert_eq!(client.kernel.len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn ebgp_between_reflectors_keeps_the_next_hop() {
+    let port = free_port();
+    let mut left = speaker(31, 64512, port);
+    let mut right = speaker(32, 64513, port);
+    peer(&mut left, 32, 64513, port).next_hop_mode = NextHopMode::Keep;
+    peer(&mut right, 31, 64512, port).next_hop_mode = NextHopMode::Keep;
+    let (mut left, mut right) = (Running::start(left), Running::start(right));
+    left.learns(&["10.32.0.0/16"]).await;
+    right.learns(&["10.31.0.0/16"]).await;
+    assert_eq!(
+        right.kernel[&prefix("10.31.0.0/16")],
+        IpAddr::from([192, 0, 2, 31])
+    );
+    assert_eq!(right.routes("10.31.0.0/16").await[0].as_path, "64512");
+}
+
+#[tokio::test]
+async fn a_new_filter_takes_effect_by_refresh_without_a_reset() {
+    let port = free_port();
+    let mut left = speaker(41, 64512, port);
+    let mut right = speaker(42, 64513, port);
+    peer(&mut left, 42, 64513, port).import_default = ImportDefault::Reject;
+    peer(&mut right, 41, 64512, port);
+    let closed = left.clone();
+    let (mut left, mut right) = (Running::start(left), Running::start(right));
+    right.learns(&["10.41.0.0/16"]).await;
+    let is_rejected = || async {
+        left.routes("10.42.0.0/16")
+            .await
+            .first()
+            .is_some_and(|route| route.rejected_reason.is_some())
+    };
+    Running::wait_for("the route is shown as rejected", is_rejected).await;
+    let since = left.speaker.peers().await[0].since.clone();
+    let mut open = closed.clone();
+    let rule = Rule {
+        prefixes: PrefixMatch::Equal(prefix("10.42.0.0/16")),
+        action: Action::Accept,
+    };
+    peer(&mut open, 42, 64513, port).filters = vec![Filter {
+        name: "from-42".into(),
+        import_v4: vec![rule],
+        ..Filter::default()
+    }];
+    left.speaker.configure(open).await;
+    left.learns(&["10.42.0.0/16"]).await;
+    left.speaker.configure(closed).await;
+    left.learns(&[]).await;
+    assert_eq!(
+        left.speaker.peers().await[0].since,
+        since,
+        "the session stayed up"
+    );
+}
+
+#[tokio::test]
+async fn removing_a_peer_withdraws_its_routes_and_the_others_stay() {
+    let port = free_port();
+    let mut hub = speaker(51, 64512, port);
+    for last in [52, 53] {
+        peer(&mut hub, last, 64512, port);
+    }
+    let full = hub.clone();
+    let mut hub = Running::start(hub);
+    let spokes: Vec<Running> = [52, 53]
+        .map(|last| {
+            let mut config = speaker(last, 64512, port);
+            peer(&mut config, 51, 64512, port);
+            Running::start(config)
+        })
+        .into();
+    hub.learns(&["10.52.0.0/16", "10.53.0.0/16"]).await;
+    let mut less = full.clone();
+    less.peers.retain(|key, _| key.address != loopback(53));
+    hub.speaker.configure(less).await;
+    hub.learns(&["10.52.0.0/16"]).await;
+    hub.speaker.configure(full).await;
+    hub.learns(&["10.52.0.0/16", "10.53.0.0/16"]).await;
+    drop(spokes);
+}
+
+#[tokio::test]
+async fn a_cold_start_without_anyone_to_wait_for_settles_at_once() {
+    let mut alone = Running::start(speaker(61, 64512, free_port()));
+    let settled = tokio::time::timeout(DEADLINE, async {
+        while !alone.is_settled {
+            let event = alone.events.recv().await.expect("speaker runs");
+            alone.take(event);
+        }
+    });
+    settled.await.expect("settles");
+}
+
+#[tokio::test]
+async fn unknown_source_refused() {
+    let port = free_port();
+    let mut quiet = speaker(71, 64512, port);
+    peer(&mut quiet, 72, 64512, port).passive = true;
+    let quiet = Running::start(quiet);
+    let stranger = || async {
+        use tokio::io::AsyncReadExt;
+        let Ok(mut stream) = tokio::net::TcpStream::connect((loopback(71), port)).await else {
+            return false;
+        };
+        let mut octets = [0; 1];
+        // Closed without a single octet said.
+        matches!(stream.read(&mut octets).await, Ok(0) | Err(_))
+    };
+    Running::wait_for("the stranger is turned away", stranger).await;
+    assert_eq!(quiet.speaker.peers().await.len(), 1);
+}
