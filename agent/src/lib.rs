@@ -11,6 +11,7 @@ pub mod config;
 pub mod dataplane;
 pub mod datastore;
 pub mod ipam;
+pub mod lab;
 pub mod model;
 pub mod names;
 pub mod reconcile;

@@ -1,1 +1,9 @@
-//! What system tests share: namespaces, waiting, probes, guest kernels, foreign routers.
+//! What system tests share: labs and what they say, guest kernels, skipping with a reason.
+//!
+//! Namespaces, captures, pings and waiting are those of `agent::lab`.
+
+pub mod guest;
+pub mod leftovers;
+pub mod monitor;
+pub mod product;
+pub mod report;

@@ -4,6 +4,7 @@
 //! timed out. A module per command; `target` is whom to ask, `output` how the answer is shown.
 
 mod endpoints;
+mod lab;
 mod output;
 mod peers;
 mod routes;
@@ -52,6 +53,8 @@ enum Command {
     Endpoints,
     /// Wait for a state
     Wait(wait::Args),
+    /// Two racks of nodes on this machine, with everything real
+    Lab(lab::Args),
 }
 
 /// How a command ended.
@@ -87,6 +90,7 @@ fn main() -> ExitCode {
         Command::Routes(args) => routes::run(&target, cli.output, &args),
         Command::Endpoints => endpoints::run(&target, cli.output),
         Command::Wait(args) => wait::run(&target, &args),
+        Command::Lab(args) => return lab::run(args),
     };
     match done {
         Ok(exit) => exit.into(),

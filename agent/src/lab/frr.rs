@@ -1,0 +1,82 @@
+//! FRR's zebra and bgpd from Debian, in a namespace of the lab.
+//!
+//! Its daemons find each other under /run/frr and /etc/frr; the namespace's mounts give each lab
+//! its own. They run in the foreground, so the lab knows their process ids.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use nix::unistd::{User, chown};
+
+use super::error::{LabError, Result};
+use super::machine::COMMAND_TIMEOUT;
+use super::netns::{LAB_VARIABLE, Mounts, Namespace};
+use super::process::{self, Process};
+use super::texts;
+use super::topology::Scenario;
+
+const DAEMONS: &str = "/usr/lib/frr";
+
+/// Makes FRR's directories under `directory` and has them mounted.
+pub fn prepare(directory: &Path, scenario: Scenario, mounts: &mut Mounts) -> Result<()> {
+    prepare_with(directory, &texts::frr(scenario), mounts)
+}
+
+/// The same with any configuration.
+pub fn prepare_with(directory: &Path, configuration: &str, mounts: &mut Mounts) -> Result<()> {
+    let missing = || LabError::MissingTool {
+        tool: "FRR".to_owned(),
+        package: "frr".to_owned(),
+    };
+    let user = User::from_name("frr").ok().flatten().ok_or_else(missing)?;
+    let (etc, run) = (directory.join("frr-etc"), directory.join("frr-run"));
+    for path in [&etc, &run] {
+        fs::create_dir_all(path).map_err(LabError::io(format!("make {}", path.display())))?;
+    }
+    let files = [
+        ("zebra.conf", "hostname frr\n"),
+        ("bgpd.conf", configuration),
+        ("vtysh.conf", ""),
+    ];
+    let mut owned = vec![etc.clone(), run.clone()];
+    for (name, text) in files {
+        let file = etc.join(name);
+        super::running::write(&file, text)?;
+        owned.push(file);
+    }
+    for path in &owned {
+        chown(path, Some(user.uid), Some(user.gid))
+            .map_err(|errno| LabError::io(format!("chown {}", path.display()))(errno.into()))?;
+    }
+    mounts.run.push((run, "frr".to_owned()));
+    mounts.binds.push((etc, "/etc/frr".into()));
+    Ok(())
+}
+
+/// Starts zebra and bgpd. `directory`: what `prepare` was given.
+pub fn start(namespace: &Namespace, lab: &str, directory: &Path) -> Result<Vec<Process>> {
+    let log = directory.join("log");
+    let mut started = Vec::new();
+    for daemon in ["zebra", "bgpd"] {
+        let mut command = Command::new(Path::new(DAEMONS).join(daemon));
+        command.args(["-f", &format!("/etc/frr/{daemon}.conf"), "-A", "127.0.0.1"]);
+        command.args(["-i", &format!("/run/frr/{daemon}.pid")]);
+        command.args(["--log", "stdout"]);
+        command.env(LAB_VARIABLE, lab);
+        started.push(process::start(
+            &namespace.name,
+            namespace,
+            &mut command,
+            &log,
+        )?);
+    }
+    Ok(started)
+}
+
+/// `vtysh -c COMMAND`, unedited.
+pub fn vtysh(namespace: &Namespace, command: &str) -> Result<String> {
+    let mut vtysh = Command::new("vtysh");
+    let vtysh = vtysh.args(["-c", command]);
+    process::output(Some(namespace), vtysh, "", COMMAND_TIMEOUT)
+}

@@ -1,0 +1,6 @@
+//! What a node's kernel holds and carries, whatever happens to the programs around it.
+
+mod foreign;
+mod restart;
+mod store;
+mod workload;

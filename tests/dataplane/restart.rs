@@ -1,0 +1,122 @@
+//! Programs die and come back; packets do not notice.
+
+use std::time::Duration;
+
+use agent::lab::ping::{Probe, Report, Target};
+use agent::lab::topology::Rack;
+use agent::lab::{Lab, Scenario};
+use anyhow::{Context, Result, ensure};
+use harness::monitor::RouteMonitor;
+use harness::needs_root;
+use harness::product::{kill, lab, program, wait_settled};
+
+const NODES: [&str; 4] = ["a1", "a2", "b1", "b2"];
+
+/// Steady echoes between workloads, on a direct and on a tunnelled path.
+struct Traffic {
+    direct: Probe,
+    tunnelled: Probe,
+}
+
+impl Traffic {
+    fn start(lab: &Lab) -> Result<Traffic> {
+        let probe = |to: &str, identifier: u16| -> Result<Probe> {
+            let is_it = |workload: &&agent::lab::record::Workload| workload.name == to;
+            let workload = lab.workloads().iter().find(is_it).context("no workload")?;
+            let target = Target {
+                address: workload.address,
+                identifier,
+            };
+            let from = lab.namespace("a1-1")?;
+            Ok(Probe::start(from, target, Duration::from_millis(5))?)
+        };
+        Ok(Traffic {
+            direct: probe("a2-1", 1)?,
+            tunnelled: probe("b1-1", 2)?,
+        })
+    }
+
+    fn expect_no_loss(self) -> Result<()> {
+        for (name, probe) in [("direct", self.direct), ("tunnelled", self.tunnelled)] {
+            let report: Report = probe.stop();
+            println!(
+                "{name}: {} sent, {} lost, longest gap {:?}",
+                report.sent,
+                report.lost.len(),
+                report.longest_gap
+            );
+            ensure!(report.lost.is_empty(), "{name}: lost {:?}", report.lost);
+            ensure!(report.sent > 10, "{name}: the test was too short to tell");
+        }
+        Ok(())
+    }
+}
+
+fn monitors(lab: &Lab) -> Result<Vec<(&'static str, RouteMonitor)>> {
+    let start = |name: &&'static str| Ok((*name, RouteMonitor::start(lab, name)?));
+    NODES.iter().map(start).collect()
+}
+
+fn expect_no_change(monitors: Vec<(&'static str, RouteMonitor)>) -> Result<()> {
+    for (name, monitor) in monitors {
+        let changes = monitor.stop()?;
+        ensure!(changes.is_empty(), "{name}:\n{}", changes.join("\n"));
+    }
+    Ok(())
+}
+
+fn wait_all_settled(lab: &Lab) -> Result<()> {
+    for machine in NODES.iter().chain(&["reflector-a", "reflector-b"]) {
+        wait_settled(lab, machine)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn agent_killed_and_restarted_loses_no_packet_and_changes_no_route() -> Result<()> {
+    needs_root!();
+    let mut lab = lab(Scenario::Racks)?;
+    wait_all_settled(&lab)?;
+    let monitors = monitors(&lab)?;
+    let traffic = Traffic::start(&lab)?;
+
+    kill(&program(&lab, "a1")?)?;
+    lab.start_agent("a1")?;
+    lab.wait_synced("a1")?;
+    wait_all_settled(&lab)?;
+
+    expect_no_change(monitors)?;
+    traffic.expect_no_loss()
+}
+
+#[test]
+fn only_reflector_killed_and_restarted_loses_no_packet_and_changes_no_route() -> Result<()> {
+    needs_root!();
+    let mut lab = lab(Scenario::Racks)?;
+    wait_all_settled(&lab)?;
+    let monitors = monitors(&lab)?;
+    let traffic = Traffic::start(&lab)?;
+
+    kill(&program(&lab, "reflector-a")?)?;
+    lab.start_reflector(&Rack::A)?;
+    wait_all_settled(&lab)?;
+
+    expect_no_change(monitors)?;
+    traffic.expect_no_loss()
+}
+
+#[test]
+fn agent_told_to_stop_ends_in_order_and_keeps_forwarding() -> Result<()> {
+    needs_root!();
+    let lab = lab(Scenario::Racks)?;
+    wait_all_settled(&lab)?;
+    let monitors = monitors(&lab)?;
+    let traffic = Traffic::start(&lab)?;
+
+    let agent = program(&lab, "a1")?;
+    agent.signal(nix::sys::signal::Signal::SIGTERM);
+    agent.wait_gone(Duration::from_secs(5))?;
+
+    expect_no_change(monitors)?;
+    traffic.expect_no_loss()
+}

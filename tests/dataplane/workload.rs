@@ -1,0 +1,70 @@
+//! A workload comes and goes by the CNI protocol.
+
+use std::time::Duration;
+
+use agent::lab::ping::{self, Target};
+use agent::lab::{Scenario, machine};
+use anyhow::{Result, ensure};
+use harness::needs_root;
+use harness::product::lab;
+
+/// A wrong proxy_delay costs 200 to 700 ms; a packet over two hops and a tunnel some 1 ms.
+const FIRST_PACKET_LIMIT: Duration = Duration::from_millis(150);
+
+#[test]
+fn workload_is_reachable_from_the_other_rack_as_soon_as_add_returns() -> Result<()> {
+    needs_root!();
+    let mut lab = lab(Scenario::Racks)?;
+    for (node, name, from) in [("a1", "late-a", "b1-1"), ("b2", "late-b", "a2-1")] {
+        let workload = lab.attach(node, name)?;
+        let target = Target {
+            address: workload.address,
+            identifier: 1,
+        };
+        // One echo, so a lost first packet is a failure.
+        let outcomes = ping::burst(lab.namespace(from)?, &[target], 1)?;
+        let took = outcomes[0].shortest;
+        println!("first packet {from} to {name}: {took:?}");
+        ensure!(
+            took.is_some_and(|took| took < FIRST_PACKET_LIMIT),
+            "{from} to {name}: {:?}",
+            outcomes[0]
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn deleted_workload_leaves_no_route_link_or_address() -> Result<()> {
+    needs_root!();
+    let mut lab = lab(Scenario::Racks)?;
+    let before = machine::routes(lab.namespace("a1")?)?;
+    let first = lab.attach("a1", "brief")?;
+    let with = machine::routes(lab.namespace("a1")?)?;
+    let route = with.get(&first.address.to_string());
+    let device = route
+        .and_then(|route| route.dev.clone())
+        .unwrap_or_default();
+    ensure!(device.starts_with("cara"), "{with:?}");
+
+    lab.cni("DEL", "a1", "brief")?;
+    ensure!(machine::routes(lab.namespace("a1")?)? == before);
+    let links = machine::ip(lab.namespace("a1")?, &["-br", "link"])?;
+    ensure!(!links.contains(&device), "{links}");
+    // A runtime repeats DEL until it succeeds, so what is gone already is no error.
+    lab.cni("DEL", "a1", "brief")?;
+    Ok(())
+}
+
+#[test]
+fn plugin_says_which_versions_it_speaks() -> Result<()> {
+    needs_root!();
+    let lab = lab(Scenario::Mesh)?;
+    let said: serde_json::Value = serde_json::from_str(&lab.cni("VERSION", "a1", "a1-1")?)?;
+    let versions = said["supportedVersions"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default();
+    ensure!(versions.iter().any(|version| version == "1.1.0"), "{said}");
+    Ok(())
+}

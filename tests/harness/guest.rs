@@ -1,0 +1,98 @@
+//! A guest kernel as a user process: user-mode Linux from Debian's package, for what the host's
+//! kernel may lack (ipip).
+//!
+//! The guest's root is the host's file system, so the programs just built run in it. It has its own
+//! /run, /dev and /proc; scratch files belong in its /dev/shm. A fork costs some 50 ms there.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use agent::lab::process::{self, Finished};
+use anyhow::{Context, Result, ensure};
+
+const KERNEL: &str = "/usr/bin/linux.uml";
+const MODULES: &str = "/usr/lib/uml/modules";
+/// A directory in memory for the guest's own memory; a file on a disk is many times slower.
+const MEMORY: &str = "/dev/shm";
+
+/// Boots a guest, runs `command` in it with the modules loaded, and halts.
+///
+/// # Errors
+/// If Debian's user-mode-linux is missing, the guest does not boot, or it does not end in time.
+pub fn run(modules: &[&str], command: &[&str], timeout: Duration) -> Result<Finished> {
+    ensure!(
+        Path::new(KERNEL).exists(),
+        "{KERNEL} is missing: apt-get install user-mode-linux"
+    );
+    let directory = tempfile::Builder::new()
+        .prefix("caracal-guest-")
+        .tempdir()?;
+    let path = directory.path();
+    let init = path.join("init");
+    fs::write(&init, init_script(path, modules, command))?;
+    fs::set_permissions(&init, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    let memory = tempfile::tempdir_in(if Path::new(MEMORY).is_dir() {
+        MEMORY
+    } else {
+        "/tmp"
+    })?;
+    let mut kernel = Command::new(KERNEL);
+    kernel
+        .env("TMPDIR", memory.path())
+        .args(["root=/dev/root", "rootfstype=hostfs", "rootflags=/", "rw"])
+        .args(["mem=768M", "quiet", "con=null", "con0=fd:0,fd:1"])
+        .arg(format!("uml_dir={}", memory.path().display()))
+        .arg(format!("init={}", init.display()));
+    let console = process::run(None, &mut kernel, "", timeout)
+        .with_context(|| format!("the guest said: {}", said(path)))?;
+    let status = fs::read_to_string(path.join("status")).unwrap_or_default();
+    let code: i32 = status
+        .trim()
+        .parse()
+        .with_context(|| format!("the guest left no exit status\n{}", console.stdout))?;
+    Ok(Finished {
+        status: std::os::unix::process::ExitStatusExt::from_raw(code << 8),
+        stdout: said(path),
+        stderr: console.stdout,
+    })
+}
+
+fn said(directory: &Path) -> String {
+    fs::read_to_string(directory.join("output")).unwrap_or_default()
+}
+
+fn init_script(directory: &Path, modules: &[&str], command: &[&str]) -> String {
+    let quoted: Vec<String> = command.iter().map(|word| quote(word)).collect();
+    let directory = quote(&directory.display().to_string());
+    // modprobe looks under DIR/lib/modules; /run is the guest's own.
+    let root = PathBuf::from("/run/modules");
+    format!(
+        "#!/bin/sh\n\
+         export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C\n\
+         mount -t proc proc /proc\n\
+         mount -t sysfs sys /sys\n\
+         mount -t devtmpfs dev /dev 2>/dev/null\n\
+         mkdir -p /dev/pts /dev/shm\n\
+         mount -t devpts pts /dev/pts\n\
+         mount -t tmpfs shm /dev/shm\n\
+         mount -t tmpfs run /run\n\
+         export TMPDIR=/dev/shm\n\
+         mkdir -p {root}/lib && ln -s {MODULES} {root}/lib/modules\n\
+         cd {directory}\n\
+         ( modprobe -d {root} -a {modules} && exec {command} ) </dev/null >output 2>&1\n\
+         echo $? >status\n\
+         sync\n\
+         echo o >/proc/sysrq-trigger\n\
+         while :; do sleep 1; done\n",
+        root = root.display(),
+        modules = modules.join(" "),
+        command = quoted.join(" "),
+    )
+}
+
+/// For sh: between single quotes.
+fn quote(word: &str) -> String {
+    format!("'{}'", word.replace('\'', r"'\''"))
+}

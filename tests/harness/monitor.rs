@@ -1,0 +1,71 @@
+//! What happens to a machine's routes while a test does something to its programs.
+
+use std::fs::{self, File};
+use std::process::{Child, Command, Stdio};
+
+use agent::lab::{Lab, Namespace, machine};
+use anyhow::{Context, Result};
+use tempfile::NamedTempFile;
+
+use crate::product::{TIMEOUT, eventually};
+
+/// `ip monitor route`, running.
+pub struct RouteMonitor {
+    namespace: Namespace,
+    child: Child,
+    output: NamedTempFile,
+}
+
+/// Never used for anything else (RFC 2544 benchmarking space): its coming and going in the output
+/// shows that the monitor has heard everything before.
+const MARKS: [&str; 2] = ["198.18.0.1", "198.18.0.2"];
+
+impl RouteMonitor {
+    /// Hears every change from the time this returns.
+    pub fn start(lab: &Lab, name: &str) -> Result<RouteMonitor> {
+        let namespace = lab.namespace(name)?.clone();
+        let output = NamedTempFile::new()?;
+        let mut command = Command::new("ip");
+        command
+            .args(["-4", "monitor", "route"])
+            .stdin(Stdio::null())
+            .stdout(File::create(output.path())?)
+            .stderr(Stdio::null());
+        let child = namespace.spawn(&mut command)?;
+        let monitor = RouteMonitor {
+            namespace,
+            child,
+            output,
+        };
+        monitor.mark(MARKS[0])?;
+        Ok(monitor)
+    }
+
+    /// Makes a harmless change until it is heard.
+    fn mark(&self, mark: &str) -> Result<()> {
+        let text = || fs::read_to_string(self.output.path()).context("failed to read the monitor");
+        eventually("the route monitor", TIMEOUT, || {
+            machine::ip(&self.namespace, &["route", "replace", mark, "dev", "lo"])?;
+            machine::ip(&self.namespace, &["route", "del", mark, "dev", "lo"])?;
+            Ok((!text()?.contains(mark)).then(|| "the mark was not heard".to_owned()))
+        })
+    }
+
+    /// Ends it and returns every change of a route of ours.
+    pub fn stop(mut self) -> Result<Vec<String>> {
+        self.mark(MARKS[1])?;
+        self.child.kill()?;
+        self.child.wait()?;
+        let text = fs::read_to_string(self.output.path())?;
+        let is_ours = |line: &&str| line.contains("caracal");
+        Ok(text.lines().filter(is_ours).map(str::to_owned).collect())
+    }
+}
+
+impl Drop for RouteMonitor {
+    fn drop(&mut self) {
+        // Ended already after `stop`.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,4 @@
+//! Routers by others as peers.
+
+mod bird;
+mod frr;

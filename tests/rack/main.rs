@@ -1,0 +1,5 @@
+//! The main job as a user runs it: `caracal lab`, from nothing to nothing.
+
+mod command;
+mod teardown;
+mod wires;
