@@ -53,7 +53,7 @@ enum Command {
     Endpoints,
     /// Wait for a state
     Wait(wait::Args),
-    /// Two racks on this machine: brought up, shown, measured and taken down
+    /// Two racks of nodes on this machine, with everything real
     Lab(lab::Args),
 }
 
