@@ -17,3 +17,4 @@ pub mod names;
 pub mod reconcile;
 pub mod resolve;
 pub mod routing;
+pub mod run;

@@ -1,2 +1,113 @@
-//! `caracal-agent`
-fn main() {}
+//! `caracal-agent`: the node agent, its set-up, and the userspace tunnel's process.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use agent::carrier::{self, CarrierOptions};
+use agent::cni::install;
+use agent::config::{Cli, Command, InstallCniArgs, LogArgs, Settings, UninstallArgs, logging};
+use agent::names::{PROTOCOL_LEARNED, PROTOCOL_LOCAL};
+use anyhow::Context;
+use clap::Parser;
+
+/// Where iproute2 looks for names of route protocols.
+const ROUTE_PROTOCOLS: &str = "/etc/iproute2/rt_protos.d/caracal.conf";
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Run(args) => Settings::load(&args)
+            .map_err(Into::into)
+            .and_then(|settings| {
+                logging::init(&settings.log_level, settings.log_format)
+                    .map_err(|error| anyhow::anyhow!("failed to set up logging: {error}"))?;
+                block_on(agent::run::run(settings))
+            }),
+        Command::InstallCni(args) => install_cni(&args),
+        Command::Install => install_route_protocols(Path::new(ROUTE_PROTOCOLS)),
+        Command::Uninstall(args) => uninstall(&args),
+        Command::Carrier(args) => {
+            run_carrier(&args.logging, CarrierOptions::new(args.run_dir, args.local))
+        }
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("caracal-agent: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn block_on(future: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("failed to start the runtime")?;
+    let outcome = runtime.block_on(future);
+    // Threads that are still busy with the kernel do not hold up the end.
+    runtime.shutdown_timeout(std::time::Duration::from_millis(500));
+    outcome
+}
+
+fn run_carrier(logging: &LogArgs, options: CarrierOptions) -> anyhow::Result<()> {
+    let level = logging.log_level.clone().unwrap_or_default();
+    logging::init(&level, logging.log_format.unwrap_or_default())
+        .map_err(|error| anyhow::anyhow!("failed to set up logging: {error}"))?;
+    Ok(carrier::run(&options)?)
+}
+
+fn install_cni(args: &InstallCniArgs) -> anyhow::Result<()> {
+    let plugin = match &args.plugin {
+        Some(plugin) => plugin.clone(),
+        None => beside_us("caracal-cni")?,
+    };
+    let socket = args.run_dir.join("agent.sock");
+    Ok(install::install(
+        &plugin,
+        &args.cni_bin_dir,
+        &args.cni_conf_dir,
+        &socket,
+    )?)
+}
+
+fn beside_us(name: &str) -> anyhow::Result<PathBuf> {
+    let own = std::env::current_exe().context("failed to find this program")?;
+    Ok(own.with_file_name(name))
+}
+
+/// Lets `ip route` show our protocols by name.
+fn install_route_protocols(path: &Path) -> anyhow::Result<()> {
+    let text = format!("{PROTOCOL_LOCAL}\tcaracal\n{PROTOCOL_LEARNED}\tcaracal-bgp\n");
+    if let Some(dir) = path.parent() {
+        fs::create_dir_all(dir).with_context(|| format!("failed to make {}", dir.display()))?;
+    }
+    fs::write(path, text).with_context(|| format!("failed to write {}", path.display()))
+}
+
+fn uninstall(args: &UninstallArgs) -> anyhow::Result<()> {
+    let mut problems: Vec<String> = install::uninstall(&args.cni_bin_dir, &args.cni_conf_dir)
+        .into_iter()
+        .map(|error| format!("{:#}", anyhow::Error::from(error)))
+        .collect();
+    match fs::remove_file(ROUTE_PROTOCOLS) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            problems.push(format!("failed to remove {ROUTE_PROTOCOLS}: {error}"));
+        }
+        _ => {}
+    }
+    let directories = &args.directories;
+    if let Err(error) = block_on(agent::run::uninstall(
+        &directories.run_dir,
+        &directories.state_dir,
+    )) {
+        problems.push(format!("{error:#}"));
+    }
+    if problems.is_empty() {
+        Ok(())
+    } else {
+        Err(anyhow::anyhow!(problems.join("\n")))
+    }
+}

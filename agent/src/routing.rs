@@ -1,1 +1,190 @@
-//! Owns the speaker: its best routes become learned routes, its configuration follows the store.
+//! Owns the speaker: its best routes become learned kernel routes, its configuration follows the
+//! store.
+//!
+//! Learned routes flow as changes because they can be many. What was decided for each prefix is
+//! kept, so that `routes` can say why, and so that only differences go to the dataplane.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use bgp::speaker::config::{GracefulRestartConfig, SpeakerConfig};
+use bgp::speaker::{Event, LearnedRoute, Speaker};
+use bgp::types::Prefix;
+use tokio::sync::mpsc;
+
+use crate::dataplane::desired::LearnedChange;
+use crate::resolve::routes::{NextHopResolver, Resolution};
+
+/// What the speaker needs to know that the store does not: how this agent started.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct StartState {
+    pub restart_time: Duration,
+    /// The kernel still had learned routes: this is a restart, and forwarding went on.
+    pub has_learned_routes: bool,
+}
+
+/// The speaker once there is a configuration for it, and what it has learned.
+pub struct Routing {
+    start: StartState,
+    running: Option<Running>,
+    learned: BTreeMap<Prefix, Learned>,
+    is_settled: bool,
+}
+
+struct Running {
+    speaker: Speaker,
+    events: mpsc::Receiver<Event>,
+    config: SpeakerConfig,
+}
+
+/// One learned prefix and what was decided about it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Learned {
+    next_hop: IpAddr,
+    resolution: Resolution,
+}
+
+impl Routing {
+    pub fn new(start: StartState) -> Routing {
+        Routing {
+            start,
+            running: None,
+            learned: BTreeMap::new(),
+            is_settled: false,
+        }
+    }
+
+    /// Starts the speaker, or makes the running one follow.
+    pub async fn configure(&mut self, mut config: SpeakerConfig) {
+        config.graceful_restart = GracefulRestartConfig {
+            restart_time: self.start.restart_time,
+            restarting: self.start.has_learned_routes,
+            forwarding_preserved: self.start.has_learned_routes,
+            ..GracefulRestartConfig::default()
+        };
+        match &mut self.running {
+            Some(running) if running.config == config => {}
+            Some(running) => {
+                running.speaker.configure(config.clone()).await;
+                running.config = config;
+            }
+            None => {
+                let (speaker, events) = Speaker::start(config.clone(), true);
+                self.running = Some(Running {
+                    speaker,
+                    events,
+                    config,
+                });
+            }
+        }
+    }
+
+    pub fn speaker(&self) -> Option<&Speaker> {
+        self.running.as_ref().map(|running| &running.speaker)
+    }
+
+    /// The speaker's first convergence is over.
+    pub fn is_settled(&self) -> bool {
+        self.is_settled
+    }
+
+    pub fn set_settled(&mut self) {
+        self.is_settled = true;
+    }
+
+    /// The next event; never while there is no speaker.
+    pub async fn next_event(&mut self) -> Event {
+        match &mut self.running {
+            Some(running) => match running.events.recv().await {
+                Some(event) => event,
+                None => std::future::pending().await,
+            },
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Takes what the speaker learned; returns what that means for the kernel.
+    pub fn learn(
+        &mut self,
+        routes: Vec<LearnedRoute>,
+        resolver: &NextHopResolver<'_>,
+        workloads: &BTreeSet<IpAddr>,
+    ) -> Vec<LearnedChange> {
+        routes
+            .into_iter()
+            .filter_map(|route| match route.best {
+                Some(best) => {
+                    let next_hop = best.next_hop.address;
+                    self.resolve(route.prefix, next_hop, resolver, workloads)
+                }
+                None => self.learned.remove(&route.prefix).map(|_| LearnedChange {
+                    prefix: route.prefix,
+                    route: None,
+                }),
+            })
+            .collect()
+    }
+
+    /// Decides about everything anew after store, links, addresses or routes changed.
+    pub fn resolve_again(
+        &mut self,
+        resolver: &NextHopResolver<'_>,
+        workloads: &BTreeSet<IpAddr>,
+    ) -> Vec<LearnedChange> {
+        let all: Vec<(Prefix, IpAddr)> = self
+            .learned
+            .iter()
+            .map(|(prefix, learned)| (*prefix, learned.next_hop))
+            .collect();
+        all.into_iter()
+            .filter_map(|(prefix, next_hop)| self.resolve(prefix, next_hop, resolver, workloads))
+            .collect()
+    }
+
+    /// Why a learned prefix is, or is not, programmed.
+    pub fn reason(&self, prefix: &Prefix) -> Option<(bool, &str)> {
+        self.learned
+            .get(prefix)
+            .map(|learned| match &learned.resolution {
+                Resolution::Program { reason, .. } => (true, reason.as_str()),
+                Resolution::Skip { reason } => (false, reason.as_str()),
+            })
+    }
+
+    fn resolve(
+        &mut self,
+        prefix: Prefix,
+        next_hop: IpAddr,
+        resolver: &NextHopResolver<'_>,
+        workloads: &BTreeSet<IpAddr>,
+    ) -> Option<LearnedChange> {
+        let resolution = if prefix.is_host() && workloads.contains(&prefix.network()) {
+            // The kernel would have one key for both.
+            Resolution::Skip {
+                reason: format!("{} is a workload on this node", prefix.network()),
+            }
+        } else {
+            resolver.resolve(prefix, next_hop)
+        };
+        let wanted = match &resolution {
+            Resolution::Program { route, .. } => Some(route.clone()),
+            Resolution::Skip { .. } => None,
+        };
+        let before = self.learned.insert(
+            prefix,
+            Learned {
+                next_hop,
+                resolution,
+            },
+        );
+        let had = before.and_then(|before| match before.resolution {
+            Resolution::Program { route, .. } => Some(route),
+            Resolution::Skip { .. } => None,
+        });
+        (had != wanted).then_some(LearnedChange {
+            prefix,
+            route: wanted,
+        })
+    }
+}

@@ -1,2 +1,95 @@
-//! `caracal-agent`
-fn main() {}
+//! `caracal-reflector`: a rack's BGP route reflector. No dataplane, no cluster; one file.
+
+mod config;
+mod memory;
+mod observe;
+mod rack;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use agent::config::{HttpListen, LogFormat, LogLevel, logging};
+use anyhow::Context;
+use clap::Parser;
+
+use crate::config::Loaded;
+
+/// Reflects routes between the nodes of a rack, and to the reflectors of other racks.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "caracal-reflector", version)]
+pub struct Args {
+    /// Resources: BGPConfiguration, BGPPeer, BGPFilter, IPPool, Rack, as one YAML stream
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// Where reflector.sock is made
+    #[arg(long, value_name = "DIR", default_value = agent::config::DEFAULT_RUN_DIR)]
+    run_dir: PathBuf,
+    /// What must survive a restart: the dynamic peers
+    #[arg(long, value_name = "DIR", default_value = agent::config::DEFAULT_STATE_DIR)]
+    state_dir: PathBuf,
+    /// Check the file, print one line per problem, and exit with 0 or 1
+    #[arg(long)]
+    check: bool,
+    /// Address of /livez, /readyz and /metrics, or `none` [default: 127.0.0.1:9178]
+    #[arg(long, value_name = "ADDRESS")]
+    http_listen: Option<HttpListen>,
+    /// What is logged, e.g. `info` or `debug`
+    #[arg(long, value_name = "LEVEL")]
+    log_level: Option<LogLevel>,
+    /// How it is logged
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<LogFormat>,
+}
+
+impl Args {
+    fn http_listen(&self) -> Option<SocketAddr> {
+        self.http_listen
+            .map_or(Some(SocketAddr::from(([127, 0, 0, 1], 9178))), |listen| {
+                listen.0
+            })
+    }
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    if args.check {
+        return check(&args);
+    }
+    match run(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("caracal-reflector: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn check(args: &Args) -> ExitCode {
+    let problems = match config::load(&args.config) {
+        Ok(Loaded { errors, .. }) => errors.iter().map(ToString::to_string).collect(),
+        Err(error) => vec![format!("{error:#}")],
+    };
+    for problem in &problems {
+        println!("{problem}");
+    }
+    if problems.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+fn run(args: Args) -> anyhow::Result<()> {
+    let level = args.log_level.clone().unwrap_or_default();
+    logging::init(&level, args.log_format.unwrap_or_default())
+        .map_err(|error| anyhow::anyhow!("failed to set up logging: {error}"))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("failed to start the runtime")?;
+    let outcome = runtime.block_on(rack::run(args));
+    runtime.shutdown_timeout(std::time::Duration::from_millis(500));
+    outcome
+}

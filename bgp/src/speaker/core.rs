@@ -366,9 +366,6 @@ impl Core {
         };
         slot.helper
             .reconfigure(helper_config(&self.config, &wanted));
-        if was == wanted && self.is_settled {
-            // The speaker's own numbers may have changed; the task finds out what that means.
-        }
         let transport = transport(slot.key, &wanted);
         send_control(slot, Control::Reconfigure { session, transport });
         let policy_changed = was.filters != wanted.filters
@@ -643,7 +640,12 @@ impl Core {
             .filter(|slot| slot.is_dynamic && !slot.is_leaving)
             .map(|slot| slot.key.address)
             .collect();
+        if !self.is_settled {
+            // Those that are not back yet must be remembered over a second restart, too.
+            dynamic.extend(&self.config.graceful_restart.remembered_peers);
+        }
         dynamic.sort_unstable();
+        dynamic.dedup();
         // A full queue means that the owner is busy: it is told at the next turn.
         if self.stopping.is_none()
             && dynamic != self.told_dynamic

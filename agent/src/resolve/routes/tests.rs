@@ -70,6 +70,7 @@ fn host() -> HostView {
             route("10.20.0.0/16", None, "ppp0"),
         ],
         has_kernel_ipip: true,
+        ..HostView::default()
     }
 }
 

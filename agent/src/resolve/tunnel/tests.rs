@@ -43,6 +43,7 @@ fn host(has_kernel_ipip: bool) -> HostView {
         addresses: [("192.0.2.1".parse().expect("address"), "eth0".to_owned())].into(),
         routes: Vec::new(),
         has_kernel_ipip,
+        ..HostView::default()
     }
 }
 

@@ -1,0 +1,244 @@
+//! What the loop shows of itself: status, endpoints, routes with the kernel's side.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use bgp::speaker::RouteSelection;
+use bgp::speaker::status::{KernelStatus, RouteStatus};
+use bgp::types::Prefix;
+
+use super::Reconciler;
+use crate::api::schema::{
+    EndpointStatus, FailedItem, RouteQuery, SCHEMA_VERSION, Status, StoreError, StoreStatus,
+    TunnelStatus,
+};
+use crate::carrier::supervise::CarrierStatus;
+use crate::dataplane::desired::{Route, RouteState, TunnelDriver};
+use crate::resolve::tunnel;
+
+impl Reconciler {
+    pub(super) async fn show_status(&self) -> Status {
+        let mut errors: Vec<StoreError> = self
+            .store_update
+            .as_ref()
+            .map(|update| update.errors.clone())
+            .unwrap_or_default();
+        errors.extend(self.peering_errors.iter().cloned());
+        if let Some(snapshot) = self.snapshot()
+            && snapshot.node(&self.settings.node).is_none()
+        {
+            errors.push(StoreError {
+                file: String::new(),
+                object: format!("Node/{}", self.settings.node),
+                field: "metadata.name".to_owned(),
+                reason: "this agent's own Node is not in the store; nothing is written until it is"
+                    .to_owned(),
+            });
+        }
+        errors.sort();
+        errors.dedup();
+        Status {
+            schema_version: SCHEMA_VERSION,
+            node: self.settings.node.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            ready: self.is_synced && self.has_passed,
+            store: StoreStatus {
+                synced: self.is_synced,
+                errors,
+            },
+            tunnel: self.show_tunnel(),
+            failed: self.show_failed().await,
+            repairs: self.repairs.clone(),
+        }
+    }
+
+    fn show_tunnel(&self) -> Option<TunnelStatus> {
+        let plan = self.tunnel.as_ref()?;
+        let Some(wanted) = &plan.tunnel else {
+            return plan.is_needed.then(|| TunnelStatus {
+                driver: "none".to_owned(),
+                device: String::new(),
+                mtu: 0,
+                reason: plan.reason.clone(),
+            });
+        };
+        let carrier = match self.dataplane.carrier_status() {
+            Some(CarrierStatus::Running {
+                pid, is_adopted, ..
+            }) => {
+                format!(
+                    "; carrier {pid}{}",
+                    if is_adopted { ", adopted" } else { "" }
+                )
+            }
+            Some(CarrierStatus::Starting) => "; the carrier is starting".to_owned(),
+            Some(CarrierStatus::Failed { reason }) => {
+                format!("; the carrier does not run: {reason}")
+            }
+            None => String::new(),
+        };
+        Some(TunnelStatus {
+            driver: match wanted.driver {
+                TunnelDriver::Kernel => "kernel",
+                TunnelDriver::Userspace => "userspace",
+            }
+            .to_owned(),
+            device: tunnel::device(wanted.driver).to_owned(),
+            mtu: wanted.mtu,
+            reason: format!("{}{carrier}", plan.reason),
+        })
+    }
+
+    async fn show_failed(&self) -> Vec<FailedItem> {
+        let mut failed: Vec<FailedItem> = self.endpoints.failed.clone();
+        failed.extend(self.failed.iter().map(|(object, error)| FailedItem {
+            object: object.clone(),
+            error: error.clone(),
+            attempts: self.attempts.get(object).copied().unwrap_or_default(),
+        }));
+        if let Some(speaker) = self.routing.speaker() {
+            failed.extend(
+                speaker
+                    .problems()
+                    .await
+                    .into_iter()
+                    .map(|error| FailedItem {
+                        object: "bgp".to_owned(),
+                        error,
+                        attempts: 0,
+                    }),
+            );
+        }
+        failed
+    }
+
+    pub(super) fn show_endpoints(&self) -> Vec<EndpointStatus> {
+        let by_iface: BTreeMap<&str, &crate::cni::attachment::Attachment> = self
+            .attachments
+            .values()
+            .map(|one| (one.host_interface.as_str(), one))
+            .collect();
+        let mut shown: Vec<EndpointStatus> = self
+            .endpoints
+            .links
+            .iter()
+            .map(|(iface, link)| {
+                let attachment = by_iface.get(iface.as_str());
+                let (state, error) = match self.report.workload_states.get(iface) {
+                    Some(Ok(())) => ("ready", None),
+                    Some(Err(reason)) => ("failed", Some(reason.clone())),
+                    None => ("pending", None),
+                };
+                EndpointStatus {
+                    workload: attachment.map_or_else(|| iface.clone(), |one| workload_name(one)),
+                    container_id: attachment.map(|one| one.container_id.clone()),
+                    iface: iface.clone(),
+                    addresses: link.addresses.clone(),
+                    mac: link.mac.map(mac_text),
+                    state: state.to_owned(),
+                    error,
+                }
+            })
+            .collect();
+        let is_shown = |iface: &str| self.endpoints.links.contains_key(iface);
+        for (iface, attachment) in by_iface.iter().filter(|(iface, _)| !is_shown(iface)) {
+            let why = self
+                .endpoints
+                .failed
+                .iter()
+                .find(|item| item.object.contains(iface));
+            shown.push(EndpointStatus {
+                workload: workload_name(attachment),
+                container_id: Some(attachment.container_id.clone()),
+                iface: (*iface).to_owned(),
+                addresses: attachment.addresses.clone(),
+                mac: Some(mac_text(attachment.mac)),
+                state: if why.is_some() { "failed" } else { "pending" }.to_owned(),
+                error: why.map(|item| item.error.clone()),
+            });
+        }
+        shown.sort_by(|a, b| a.workload.cmp(&b.workload));
+        shown
+    }
+
+    pub(super) async fn show_routes(&self, query: RouteQuery) -> Vec<RouteStatus> {
+        let Some(speaker) = self.routing.speaker() else {
+            return Vec::new();
+        };
+        let selection = RouteSelection {
+            prefix: query.prefix,
+            received: query.received,
+            advertised: query.advertised,
+        };
+        let mut routes = speaker.routes(selection).await;
+        if query.advertised.is_some() {
+            return routes;
+        }
+        let best: Vec<Prefix> = routes
+            .iter()
+            .filter(|route| route.best)
+            .map(|route| route.prefix)
+            .collect();
+        let states = self.dataplane.route_states(best).await;
+        for (route, state) in routes.iter_mut().filter(|route| route.best).zip(states) {
+            route.kernel = Some(self.show_kernel(&route.prefix, state));
+        }
+        for route in routes.iter_mut().filter(|route| !route.best) {
+            let reason = route
+                .rejected_reason
+                .clone()
+                .unwrap_or_else(|| "not the best path".to_owned());
+            route.kernel = Some(kernel("none", None, Some(reason)));
+        }
+        routes
+    }
+
+    fn show_kernel(
+        &self,
+        prefix: &Prefix,
+        state: Option<(Option<Route>, RouteState)>,
+    ) -> KernelStatus {
+        let (is_programmed, why) = match self.routing.reason(prefix) {
+            Some((is_programmed, why)) => (is_programmed, Some(why.to_owned())),
+            None => (true, None),
+        };
+        match state {
+            Some((Some(route), state)) if is_programmed => match state {
+                RouteState::Installed => kernel("installed", Some(&route), why),
+                RouteState::Shadowed { reason } => kernel("installed", Some(&route), Some(reason)),
+                RouteState::Pending { reason } => kernel("pending", Some(&route), Some(reason)),
+                RouteState::Failed { reason } => kernel("failed", Some(&route), Some(reason)),
+            },
+            _ => kernel("none", None, why),
+        }
+    }
+}
+
+fn kernel(state: &str, route: Option<&Route>, reason: Option<String>) -> KernelStatus {
+    let (via, dev): (Option<IpAddr>, Option<String>) = match route {
+        Some(Route::Via {
+            gateway, device, ..
+        }) => (Some(*gateway), Some(device.clone())),
+        Some(Route::Link { device }) => (None, Some(device.clone())),
+        Some(Route::Blackhole) | None => (None, None),
+    };
+    KernelStatus {
+        state: state.to_owned(),
+        onlink: via.map(|_| true),
+        via,
+        dev,
+        reason,
+    }
+}
+
+fn workload_name(attachment: &crate::cni::attachment::Attachment) -> String {
+    if attachment.name.is_empty() {
+        attachment.container_id.clone()
+    } else {
+        format!("{}/{}", attachment.namespace, attachment.name)
+    }
+}
+
+fn mac_text(mac: [u8; 6]) -> String {
+    mac.map(|byte| format!("{byte:02x}")).join(":")
+}

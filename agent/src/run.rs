@@ -1,0 +1,207 @@
+//! `caracal-agent run`: puts the parts together.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tracing::{info, warn};
+
+use crate::api::health;
+use crate::api::listener::PrivateSocket;
+use crate::api::serve;
+use crate::cni::links::{LinkError, NewLink, WorkloadLinks};
+use crate::cni::server;
+use crate::cni::verbs::Verbs;
+use crate::config::{Settings, StoreLocation};
+use crate::dataplane::{self, Dataplane, DataplaneOptions, WorkloadSpec};
+use crate::datastore::FileStore;
+use crate::reconcile::{Handle, REQUEST_QUEUE, Reconciler};
+
+/// Runs the agent until SIGTERM or SIGINT. Kernel state stays.
+///
+/// # Errors
+/// What keeps it from starting.
+pub async fn run(settings: Settings) -> anyhow::Result<()> {
+    let StoreLocation::Directory(directory) = &settings.store else {
+        bail!("--store kubernetes is not supported yet; use --store dir:PATH");
+    };
+    for dir in [&settings.run_dir, &settings.state_dir] {
+        std::fs::create_dir_all(dir)
+            .with_context(|| format!("failed to make {}", dir.display()))?;
+    }
+    // Before anything else: two agents on one run directory would undo each other's work.
+    let socket = PrivateSocket::bind(&settings.socket())?;
+    let dataplane = Dataplane::open(DataplaneOptions::new(settings.run_dir.clone()))
+        .await
+        .context("failed to read the kernel")?;
+    let store = FileStore::open(directory, &settings.state_dir);
+    if settings.dry_run {
+        return dry_run(&settings, store, dataplane).await;
+    }
+    let (requests, request_queue) = mpsc::channel(REQUEST_QUEUE);
+    let handle = Handle::new(requests);
+    let (node_state, node_watch) = watch::channel(Err("the agent has just started".to_owned()));
+    let verbs = Verbs::open(&settings.state_dir, Veths, handle.clone(), node_watch)?;
+    let reconciler = Reconciler::new(
+        settings.clone(),
+        store,
+        dataplane,
+        request_queue,
+        node_state,
+        verbs.attached(),
+    );
+    info!(
+        node = settings.node,
+        version = env!("CARGO_PKG_VERSION"),
+        "agent started"
+    );
+
+    let (stop, stop_watch) = watch::channel(false);
+    let mut tasks = Vec::new();
+    tasks.push(tokio::spawn(reconciler.run(stopped(stop_watch.clone()))));
+    let router = serve::router(Arc::new(handle.clone())).merge(server::router(verbs.clone()));
+    let api_stop = stopped(stop_watch.clone());
+    tasks.push(tokio::spawn(async move {
+        // Calls cut short by the end of the last agent first, then new ones.
+        if let Err(error) = verbs.recover().await {
+            warn!(%error, "leftovers of the last agent could not be removed");
+        }
+        if let Err(error) = serve::serve(socket, router, api_stop).await {
+            warn!(%error, "the socket is not served any more");
+        }
+    }));
+    if let Some(address) = settings.http_listen {
+        match health::bind(address).await {
+            Ok(listener) => {
+                let health = health::serve(listener, Arc::new(handle), stopped(stop_watch));
+                tasks.push(tokio::spawn(async move {
+                    if let Err(error) = health.await {
+                        warn!(%error, "health and metrics are not served any more");
+                    }
+                }));
+            }
+            Err(error) => warn!(%address, %error, "cannot listen for health and metrics"),
+        }
+    }
+    wait_for_signal().await?;
+    info!("stopping; kernel state stays");
+    stop.send_replace(true);
+    let ended = async {
+        for task in tasks {
+            if let Err(error) = task.await {
+                warn!(%error, "a task did not end well");
+            }
+        }
+    };
+    if tokio::time::timeout(std::time::Duration::from_secs(4), ended)
+        .await
+        .is_err()
+    {
+        warn!("not everything ended in time");
+    }
+    Ok(())
+}
+
+/// Prints what the agent would have the kernel hold, and what the store gets wrong.
+async fn dry_run(
+    settings: &Settings,
+    mut store: FileStore,
+    mut dataplane: Dataplane,
+) -> anyhow::Result<()> {
+    use crate::resolve::{peering, routes, tunnel};
+    let update = store.next().await;
+    for error in &update.errors {
+        println!("{error}");
+    }
+    if !update.synced {
+        bail!("the store could not be read");
+    }
+    let Some(node) = update.snapshot.node(&settings.node) else {
+        bail!("the store has no Node {}", settings.node);
+    };
+    let host = dataplane.observe_host().await?;
+    let plan = tunnel::resolve_tunnel(
+        &update.snapshot,
+        node,
+        &host,
+        &tunnel::TunnelSettings::default(),
+    );
+    println!("tunnel: {}", plan.reason);
+    for prefix in routes::blackholes(node).keys() {
+        println!("route: blackhole {prefix}");
+    }
+    let (config, errors) = peering::speaker_config(&update.snapshot, node);
+    for error in errors {
+        println!("{error}");
+    }
+    println!("bgp: AS {}, router id {}", config.asn, config.router_id);
+    for (key, peer) in &config.peers {
+        println!("peer: {key} {} ({})", peer.name, peer.source);
+    }
+    Ok(())
+}
+
+/// Removes everything of ours from this machine.
+///
+/// # Errors
+/// If an agent still runs on the run directory, or something could not be removed.
+pub async fn uninstall(run_dir: &Path, state_dir: &Path) -> anyhow::Result<()> {
+    let socket =
+        PrivateSocket::bind(&run_dir.join("agent.sock")).context("stop the agent first")?;
+    let dataplane = Dataplane::open(DataplaneOptions::new(run_dir.to_owned())).await?;
+    let report = dataplane.uninstall().await;
+    drop(socket);
+    for dir in ["accepted", "attachments", "ipam"] {
+        let path = state_dir.join(dir);
+        match std::fs::remove_dir_all(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                eprintln!("failed to remove {}: {error}", path.display());
+            }
+            _ => {}
+        }
+    }
+    for (object, error) in &report.failed {
+        eprintln!("{object}: {error}");
+    }
+    if !report.failed.is_empty() {
+        bail!("not everything could be removed");
+    }
+    Ok(())
+}
+
+async fn wait_for_signal() -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
+
+async fn stopped(mut stop: watch::Receiver<bool>) {
+    // The sender lives as long as `run`.
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+/// The dataplane's veths as CNI asks for them.
+struct Veths;
+
+impl WorkloadLinks for Veths {
+    async fn attach(&self, link: NewLink) -> Result<[u8; 6], LinkError> {
+        let spec = WorkloadSpec {
+            netns: link.netns,
+            container_interface: link.container_interface,
+            host_interface: link.host_interface,
+            addresses: link.addresses,
+            mtu: link.mtu,
+        };
+        Ok(dataplane::attach_workload(spec).await?.mac)
+    }
+
+    async fn detach(&self, host_interface: &str) -> Result<(), LinkError> {
+        Ok(dataplane::detach_workload(host_interface.to_owned()).await?)
+    }
+}

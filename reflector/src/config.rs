@@ -1,0 +1,117 @@
+//! The configuration file: read, checked, and what of it is used.
+
+use std::path::Path;
+
+use agent::api::schema::StoreError;
+use agent::datastore;
+use agent::resolve::peering;
+use anyhow::Context;
+use bgp::speaker::config::SpeakerConfig;
+use bgp::types::RouterId;
+
+/// More than any rack's file; what is larger is not a configuration.
+const MAX_FILE: u64 = 4 * 1024 * 1024;
+
+/// A file that could be read.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Loaded {
+    pub speaker: SpeakerConfig,
+    /// Sorted; empty means that everything in the file is used.
+    pub errors: Vec<StoreError>,
+}
+
+impl Loaded {
+    /// Whether a speaker can run with it at all.
+    pub fn is_usable(&self) -> bool {
+        self.speaker.router_id != RouterId([0, 0, 0, 0].into())
+    }
+}
+
+/// # Errors
+/// If the file cannot be read.
+pub fn load(path: &Path) -> anyhow::Result<Loaded> {
+    let name = path
+        .file_name()
+        .map_or_else(|| path.to_string_lossy(), |name| name.to_string_lossy());
+    let size = std::fs::metadata(path)
+        .with_context(|| format!("failed to read {}", path.display()))?
+        .len();
+    anyhow::ensure!(
+        size <= MAX_FILE,
+        "{}: {size} octets are more than {MAX_FILE}",
+        path.display()
+    );
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("failed to read {}", path.display()))?;
+    let documents = datastore::parse_stream(&name, &text);
+    let (snapshot, mut errors) = datastore::load(&documents);
+    let (speaker, more) = peering::reflector_config(&snapshot);
+    errors.extend(more);
+    errors.sort();
+    errors.dedup();
+    Ok(Loaded { speaker, errors })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn loaded(text: &str) -> Loaded {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let path = dir.path().join("rack-a.yaml");
+        std::fs::write(&path, text).expect("write");
+        load(&path).expect("readable")
+    }
+
+    const GOOD: &str = "
+apiVersion: caracal.dev/v1alpha1
+kind: BGPConfiguration
+metadata: {name: default}
+spec: {asNumber: 64512, listenAddresses: [192.168.100.2]}
+---
+apiVersion: caracal.dev/v1alpha1
+kind: BGPPeer
+metadata: {name: nodes}
+spec: {peerPrefixes: [192.168.100.0/24], asNumber: 64512, routeReflectorClient: true}
+";
+
+    #[test]
+    fn a_rack_of_clients_in_a_range_is_understood() {
+        let loaded = loaded(GOOD);
+        assert_eq!(loaded.errors, []);
+        assert!(loaded.is_usable());
+        assert_eq!(loaded.speaker.router_id.to_string(), "192.168.100.2");
+        let templates: Vec<bool> = loaded
+            .speaker
+            .ranges
+            .values()
+            .map(|template| template.route_reflector_client)
+            .collect();
+        assert_eq!(templates, [true]);
+    }
+
+    #[test]
+    fn every_problem_is_a_line_with_file_object_field_and_reason() {
+        let loaded = loaded(&format!(
+            "{GOOD}---\napiVersion: caracal.dev/v1alpha1\nkind: BGPPeer\nmetadata: {{name: other}}\nspec: {{peerIP: 192.168.200.300, asNumber: 0}}\n"
+        ));
+        let lines: Vec<String> = loaded.errors.iter().map(ToString::to_string).collect();
+        assert!(lines.len() >= 2, "{lines:?}");
+        assert!(
+            lines
+                .iter()
+                .all(|line| line.starts_with("rack-a.yaml: BGPPeer/other: ")),
+            "{lines:?}"
+        );
+        assert!(loaded.is_usable(), "the rest still works");
+    }
+
+    #[test]
+    fn without_any_router_id_it_cannot_run() {
+        let loaded = loaded(
+            "apiVersion: caracal.dev/v1alpha1\nkind: BGPConfiguration\nmetadata: {name: default}\nspec: {asNumber: 64512}\n",
+        );
+        assert!(!loaded.is_usable());
+        assert!(!loaded.errors.is_empty());
+    }
+}

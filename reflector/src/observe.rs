@@ -1,0 +1,82 @@
+//! What the reflector shows: status, peers and routes on its socket, health and metrics over HTTP.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use agent::api::schema::{
+    EndpointStatus, FailedItem, RouteQuery, SCHEMA_VERSION, Status, StoreError, StoreStatus,
+};
+use agent::api::serve::{ShuttingDown, Source};
+use bgp::speaker::status::{PeerStatus, RouteStatus};
+use bgp::speaker::{RouteSelection, Speaker};
+use tokio::sync::watch;
+
+/// What is known of the configuration file.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct FileState {
+    /// The newest version of the file is in use.
+    pub is_current: bool,
+    pub errors: Vec<StoreError>,
+}
+
+#[derive(Clone)]
+pub struct Observer {
+    pub name: Arc<str>,
+    pub speaker: Speaker,
+    pub file: watch::Receiver<FileState>,
+}
+
+impl Source for Observer {
+    async fn status(&self) -> Result<Status, ShuttingDown> {
+        let file = self.file.borrow().clone();
+        let problems = self.speaker.problems().await;
+        Ok(Status {
+            schema_version: SCHEMA_VERSION,
+            node: self.name.to_string(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            // The running configuration serves on while a bad file waits to be mended.
+            ready: true,
+            store: StoreStatus {
+                synced: file.is_current,
+                errors: file.errors,
+            },
+            tunnel: None,
+            failed: problems
+                .into_iter()
+                .map(|error| FailedItem {
+                    object: "bgp".to_owned(),
+                    error,
+                    attempts: 0,
+                })
+                .collect(),
+            repairs: BTreeMap::new(),
+        })
+    }
+
+    async fn peers(&self) -> Result<Vec<PeerStatus>, ShuttingDown> {
+        Ok(self.speaker.peers().await)
+    }
+
+    async fn routes(&self, query: RouteQuery) -> Result<Vec<RouteStatus>, ShuttingDown> {
+        let selection = RouteSelection {
+            prefix: query.prefix,
+            received: query.received,
+            advertised: query.advertised,
+        };
+        Ok(self.speaker.routes(selection).await)
+    }
+
+    async fn endpoints(&self) -> Result<Vec<EndpointStatus>, ShuttingDown> {
+        Ok(Vec::new())
+    }
+
+    /// No kernel routes here; listing a million routes for each scrape would cost more than it says.
+    async fn route_counts(&self) -> Result<BTreeMap<String, u64>, ShuttingDown> {
+        let peers = self.speaker.peers().await;
+        let accepted = peers
+            .iter()
+            .map(|peer| peer.accepted.ipv4 + peer.accepted.ipv6)
+            .sum();
+        Ok(BTreeMap::from([("none".to_owned(), accepted)]))
+    }
+}

@@ -1,0 +1,198 @@
+//! The running reflector: the speaker, its file, its memory.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use agent::api::listener::PrivateSocket;
+use agent::api::{health, serve};
+use agent::datastore::watch::DirectoryWatch;
+use anyhow::{Context, bail};
+use bgp::speaker::config::GracefulRestartConfig;
+use bgp::speaker::{Event, Speaker, Stop};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tracing::{error, info, warn};
+
+use crate::Args;
+use crate::config::{self, Loaded};
+use crate::memory::Memory;
+use crate::observe::{FileState, Observer};
+
+/// The file is read again at least this often, whatever the watch says.
+const RESCAN: Duration = Duration::from_secs(10);
+/// An editor writes in steps.
+const DEBOUNCE: Duration = Duration::from_millis(50);
+const STOP_DEADLINE: Duration = Duration::from_secs(3);
+
+/// Runs until SIGTERM or SIGINT.
+///
+/// # Errors
+/// What keeps it from starting.
+pub async fn run(args: Args) -> anyhow::Result<()> {
+    for dir in [&args.run_dir, &args.state_dir] {
+        std::fs::create_dir_all(dir)
+            .with_context(|| format!("failed to make {}", dir.display()))?;
+    }
+    let socket = PrivateSocket::bind(&args.run_dir.join("reflector.sock"))?;
+    let loaded = config::load(&args.config)?;
+    report(&loaded);
+    if !loaded.is_usable() {
+        bail!(
+            "{}: no usable configuration; see the lines above",
+            args.config.display()
+        );
+    }
+    let memory = Memory::new(&args.state_dir);
+    let speaker_config = with_restart(&loaded, &memory);
+    let restart = speaker_config.graceful_restart.clone();
+    if !restart.restarting {
+        remember(&memory, Event::DynamicPeers(Vec::new()));
+    }
+    info!(asn = %speaker_config.asn, router_id = %speaker_config.router_id,
+        restarting = restart.restarting, "reflector started");
+    let (speaker, mut events) = Speaker::start(speaker_config, false);
+
+    let state = FileState {
+        is_current: true,
+        errors: loaded.errors.clone(),
+    };
+    let (file, file_watch) = watch::channel(state);
+    let (stop, stop_watch) = watch::channel(false);
+    let observer = Arc::new(Observer {
+        name: loaded.speaker.router_id.to_string().into(),
+        speaker: speaker.clone(),
+        file: file_watch,
+    });
+    tokio::spawn(serve::serve(
+        socket,
+        serve::router(observer.clone()),
+        stopped(stop_watch.clone()),
+    ));
+    if let Some(address) = args.http_listen() {
+        match health::bind(address).await {
+            Ok(listener) => {
+                tokio::spawn(health::serve(listener, observer, stopped(stop_watch)));
+            }
+            Err(error) => warn!(%address, %error, "cannot listen for health and metrics"),
+        }
+    }
+
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    let mut directory = DirectoryWatch::new(directory_of(&args.config));
+    let mut current = loaded;
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            Some(event) = events.recv() => remember(&memory, event),
+            _ = hangup.recv() => {}
+            () = directory.changed() => tokio::time::sleep(DEBOUNCE).await,
+            () = tokio::time::sleep(RESCAN) => {}
+        }
+        directory.rearm();
+        follow_file(&args.config, &mut current, &restart, &speaker, &file).await;
+    }
+    info!("stopping; peers keep the routes");
+    stop.send_replace(true);
+    if tokio::time::timeout(STOP_DEADLINE, speaker.stop(Stop::Restarting))
+        .await
+        .is_err()
+    {
+        warn!("sessions did not end in time");
+    }
+    Ok(())
+}
+
+/// Reads the file and, if it says something else than before, makes the speaker follow. A file that
+/// cannot be used leaves the running configuration as it is.
+async fn follow_file(
+    path: &Path,
+    current: &mut Loaded,
+    restart: &GracefulRestartConfig,
+    speaker: &Speaker,
+    state: &watch::Sender<FileState>,
+) {
+    let loaded = match config::load(path) {
+        Ok(loaded) => loaded,
+        Err(error) => {
+            if state.send_if_modified(|state| std::mem::replace(&mut state.is_current, false)) {
+                error!(
+                    error = format!("{error:#}"),
+                    "the configuration stays as it was"
+                );
+            }
+            return;
+        }
+    };
+    // A document that is wrong must not remove what a right one brought: keep all until it is mended.
+    let is_worse = !loaded.is_usable()
+        || loaded
+            .errors
+            .iter()
+            .any(|error| !current.errors.contains(error));
+    let known = FileState {
+        is_current: !is_worse,
+        errors: loaded.errors.clone(),
+    };
+    let is_news = state.send_if_modified(|state| {
+        let is_news = *state != known;
+        *state = known;
+        is_news
+    });
+    if is_worse {
+        if is_news {
+            report(&loaded);
+            error!("the configuration stays as it was until the file is mended");
+        }
+        return;
+    }
+    if loaded.speaker != current.speaker {
+        info!("configuration changed");
+        let mut config = loaded.speaker.clone();
+        config.graceful_restart = restart.clone();
+        speaker.configure(config).await;
+    }
+    *current = loaded;
+}
+
+fn with_restart(loaded: &Loaded, memory: &Memory) -> bgp::speaker::config::SpeakerConfig {
+    let remembered = memory.recall();
+    let mut config = loaded.speaker.clone();
+    config.graceful_restart = GracefulRestartConfig {
+        restarting: remembered.is_some(),
+        // There is no dataplane that could have been lost: packets go node to node.
+        forwarding_preserved: true,
+        remembered_peers: remembered.unwrap_or_default(),
+        ..GracefulRestartConfig::default()
+    };
+    config
+}
+
+fn remember(memory: &Memory, event: Event) {
+    if let Event::DynamicPeers(peers) = event
+        && let Err(error) = memory.remember(&peers)
+    {
+        error!(%error, "peers cannot be remembered over a restart");
+    }
+}
+
+fn report(loaded: &Loaded) {
+    for error in &loaded.errors {
+        warn!(%error, "in the configuration file");
+    }
+}
+
+fn directory_of(file: &Path) -> std::path::PathBuf {
+    match file.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+        _ => ".".into(),
+    }
+}
+
+async fn stopped(mut stop: watch::Receiver<bool>) {
+    // The sender lives as long as `run`.
+    let _ = stop.wait_for(|stop| *stop).await;
+}
