@@ -138,25 +138,20 @@ impl Engine {
     fn apply_tunnel(&mut self, wanted: Option<&Tunnel>, report: &mut ApplyReport) {
         let Some(wanted) = wanted else { return };
         let device = tunnel::device_of(wanted.driver);
+        // The list of remotes is not the device's business.
+        let identity = Tunnel {
+            remotes: Vec::new(),
+            ..wanted.clone()
+        };
         match tunnel::ensure(&mut self.netlink, &self.links, wanted) {
             Ok(done) => {
+                let was_in_place = self.in_place.tunnel.replace(identity.clone()) == Some(identity);
                 if done == tunnel::Done::default() {
                     return;
                 }
-                let was_in_place = self.in_place.tunnel.as_ref().is_some_and(|before| {
-                    // The list of remotes is not the device's business.
-                    Tunnel {
-                        remotes: Vec::new(),
-                        ..before.clone()
-                    } == Tunnel {
-                        remotes: Vec::new(),
-                        ..wanted.clone()
-                    }
-                });
                 if was_in_place {
                     report.repaired("tunnel", device);
                 }
-                self.in_place.tunnel = Some(wanted.clone());
                 info!(device, mtu = wanted.mtu, address = %wanted.address, "tunnel device configured");
                 if let Err(error) = self.observe_links() {
                     report.fail("links", error);
@@ -164,7 +159,6 @@ impl Engine {
             }
             Err(error) => report.fail(format!("tunnel {device}"), error),
         }
-        self.in_place.tunnel.get_or_insert_with(|| wanted.clone());
     }
 
     /// Returns what keeps each workload's link from working.
