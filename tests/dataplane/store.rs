@@ -1,12 +1,13 @@
 //! Wrong resources are named, and hurt nothing else.
 
 use std::fs;
+use std::net::IpAddr;
 
 use agent::api::schema::StoreError;
-use agent::lab::{Lab, Scenario};
+use agent::lab::{Lab, Scenario, topology};
 use anyhow::{Result, ensure};
 use harness::needs_root;
-use harness::product::{TIMEOUT, eventually, lab, status};
+use harness::product::{TIMEOUT, eventually, lab, peers, status};
 
 const FILE: &str = "wrong.yaml";
 
@@ -91,7 +92,7 @@ fn rest_of_a_file_with_a_wrong_document_still_counts() -> Result<()> {
                 apiVersion: caracal.dev/v1alpha1\nkind: Node\nmetadata: {name: a3}\nspec:\n  bgp: {ipv4Address: 192.168.100.103/24}\n  podCIDRs: [172.17.12.0/24]\n";
     errors_after(&lab, FILE, text)?;
     eventually("a1's peering with the right one", TIMEOUT, || {
-        let peers = harness::product::peers(&lab, "a1")?;
+        let peers = peers(&lab, "a1")?;
         let is_there = peers
             .iter()
             .any(|peer| peer.peer.to_string() == "192.168.100.103");
@@ -99,71 +100,85 @@ fn rest_of_a_file_with_a_wrong_document_still_counts() -> Result<()> {
     })
 }
 
+const NODES: [&str; 4] = ["a1", "a2", "b1", "b2"];
+
+/// Two resources that cannot both be, each in a file, with the address its node has.
+struct Conflict {
+    name: &'static str,
+    winner: (&'static str, &'static str, u8),
+    loser: (&'static str, &'static str, u8),
+}
+
 #[test]
 fn winner_of_a_conflict_is_the_same_on_every_node_and_in_any_order() -> Result<()> {
     needs_root!();
     let lab = lab(Scenario::Mesh)?;
-    let node = |name: &str, last: u8| {
-        format!(
-            "apiVersion: caracal.dev/v1alpha1\nkind: Node\nmetadata: {{name: {name}}}\nspec:\n  bgp: {{ipv4Address: 192.168.100.{last}/24}}\n  podCIDRs: [172.17.99.0/24]\n"
-        )
-    };
-    // One name in two files: the first file wins. One podCIDR in two nodes: the first name wins.
-    for (case, files) in [
-        (
-            "one name",
-            [("x1.yaml", node("x", 91)), ("x2.yaml", node("x", 92))],
-        ),
-        (
-            "one podCIDR",
-            [("y2.yaml", node("y1", 93)), ("y1.yaml", node("y2", 94))],
-        ),
+    for conflict in [
+        Conflict {
+            name: "one name in two files: the first file wins",
+            winner: ("x1.yaml", "x", 91),
+            loser: ("x2.yaml", "x", 92),
+        },
+        Conflict {
+            name: "one podCIDR of two nodes: the first name wins",
+            winner: ("y2.yaml", "y1", 93),
+            loser: ("y1.yaml", "y2", 94),
+        },
     ] {
-        let loser = if case == "one name" {
-            "x2.yaml"
-        } else {
-            "y1.yaml"
-        };
-        for order in [[0, 1], [1, 0]] {
-            for at in order {
-                let (file, text) = &files[at];
-                fs::write(lab.store().join(file), text)?;
-                // Let every node take this file before the next one comes.
-                wait_same_peers(&lab)?;
+        let (winner, loser) = (conflict.winner, conflict.loser);
+        for order in [[winner, loser], [loser, winner]] {
+            let case = format!("{}, {} first", conflict.name, order[0].0);
+            for (file, node, last) in order {
+                fs::write(lab.store().join(file), node_resource(node, last))?;
+                if file == order[0].0 {
+                    // Every node has taken the first before the second comes.
+                    wait_extra_peer(&lab, &case, Some(last))?;
+                }
             }
-            for machine in ["a1", "a2", "b1", "b2"] {
-                eventually(&format!("{case}, {machine}"), TIMEOUT, || {
+            wait_extra_peer(&lab, &case, Some(winner.2))?;
+            for machine in NODES {
+                eventually(&format!("{case}, errors on {machine}"), TIMEOUT, || {
                     let errors = status(&lab, machine)?.store.errors;
-                    let is_right = !errors.is_empty()
-                        && errors.iter().all(|error| error.file.ends_with(loser));
-                    Ok((!is_right).then(|| format!("order {order:?}: {errors:?}")))
+                    let is_right = errors.len() == 1 && errors[0].file.ends_with(loser.0);
+                    Ok((!is_right).then(|| format!("{errors:?}")))
                 })?;
             }
-            for (file, _) in &files {
+            for (file, ..) in order {
                 fs::remove_file(lab.store().join(file))?;
             }
-            wait_same_peers(&lab)?;
+            wait_extra_peer(&lab, &case, None)?;
         }
     }
     Ok(())
 }
 
-/// Every node peers with exactly the nodes that the store's files name.
-fn wait_same_peers(lab: &Lab) -> Result<()> {
-    let mut names = std::collections::BTreeSet::new();
-    for entry in fs::read_dir(lab.store())? {
-        let text = fs::read_to_string(entry?.path())?;
-        let name = text.split("kind: Node\nmetadata: {name: ").nth(1);
-        names.extend(
-            name.and_then(|rest| rest.split([',', '}']).next())
-                .map(str::to_owned),
-        );
-    }
-    for machine in ["a1", "a2", "b1", "b2"] {
-        eventually(&format!("{machine}'s peers"), TIMEOUT, || {
-            let peers = harness::product::peers(lab, machine)?.len();
-            let expected = names.len() - 1;
-            Ok((peers != expected).then(|| format!("{peers} of {expected}: {names:?}")))
+fn node_resource(name: &str, last: u8) -> String {
+    format!(
+        "apiVersion: caracal.dev/v1alpha1\n\
+         kind: Node\n\
+         metadata: {{name: {name}}}\n\
+         spec:\n  \
+           bgp: {{ipv4Address: 192.168.100.{last}/24}}\n  \
+           podCIDRs: [172.17.99.0/24]\n"
+    )
+}
+
+/// Every node peers with the three others of the lab and at most this one more.
+fn wait_extra_peer(lab: &Lab, case: &str, last: Option<u8>) -> Result<()> {
+    let expected: Vec<IpAddr> = last
+        .map(|last| IpAddr::from([192, 168, 100, last]))
+        .into_iter()
+        .collect();
+    let own: Vec<IpAddr> = topology::NODES
+        .iter()
+        .map(|node| node.address.into())
+        .collect();
+    for machine in NODES {
+        eventually(&format!("{case}, peers of {machine}"), TIMEOUT, || {
+            let mut peers: Vec<IpAddr> =
+                peers(lab, machine)?.iter().map(|peer| peer.peer).collect();
+            peers.retain(|peer| !own.contains(peer));
+            Ok((peers != expected).then(|| format!("{peers:?}, not {expected:?}")))
         })?;
     }
     Ok(())

@@ -1,6 +1,6 @@
 //! Who may name what: the layers of ARCHITECTURE.md.
 
-use crate::sources::{Source, expect_none, files};
+use crate::sources::{Source, expect_none, files, is_test};
 
 /// Parts that take values and return values.
 const PURE: &[&str] = &[
@@ -59,6 +59,7 @@ const OWNERS: &[(&str, &[&str])] = &[
             "agent/src/dataplane/",
             "agent/src/carrier/",
             "agent/src/lab/",
+            "agent/tests/",
             "tests/",
         ],
     ),
@@ -80,8 +81,7 @@ fn named(source: &Source, words: &[&str]) -> Vec<String> {
 #[test]
 fn pure_parts_name_no_socket_file_clock_or_dice() {
     let is_pure = |source: &&Source| {
-        let is_test = source.path.contains("/tests");
-        !is_test && PURE.iter().any(|part| source.path.starts_with(part))
+        !is_test(&source.path) && PURE.iter().any(|part| source.path.starts_with(part))
     };
     let files = files(".rs");
     let findings: Vec<String> = files

@@ -48,9 +48,10 @@ pub fn burst(namespace: &Namespace, targets: &[Target], count: u16) -> Result<Ve
     for sequence in 0..count {
         for (at, target) in targets.iter().enumerate() {
             outcomes[at].sent += 1;
+            let now = Instant::now();
             match send(&socket, target, sequence) {
                 Ok(()) => {
-                    pending.insert((target.identifier, sequence), (at, Instant::now()));
+                    pending.insert((target.identifier, sequence), (at, now));
                 }
                 Err(error) => outcomes[at].error = Some(error.to_string()),
             }

@@ -15,7 +15,12 @@ const API_VERSION: &str = "caracal.dev/v1alpha1";
 pub fn store(scenario: Scenario) -> Vec<(String, String)> {
     let mut files: Vec<(String, String)> = NODES
         .iter()
-        .map(|node| (format!("node-{}.yaml", node.name), node_resource(node)))
+        .map(|node| {
+            (
+                format!("node-{}.yaml", node.name),
+                node_resource(scenario, node),
+            )
+        })
         .collect();
     let ipip_mode = if scenario == Scenario::Routed {
         "Never"
@@ -46,16 +51,20 @@ fn document(kind: &str, name: &str, spec: &str) -> String {
     )
 }
 
-fn node_resource(node: &Node) -> String {
+fn node_resource(scenario: Scenario, node: &Node) -> String {
+    let labels = if scenario.has_reflectors() {
+        format!(", labels: {{caracal.dev/rack: {}}}", node.rack.name)
+    } else {
+        String::new() // a label that names no Rack would be reported
+    };
     format!(
         "apiVersion: {API_VERSION}\n\
          kind: Node\n\
-         metadata: {{name: {}, labels: {{caracal.dev/rack: {}}}}}\n\
+         metadata: {{name: {}{labels}}}\n\
          spec:\n  \
            bgp: {{ipv4Address: {}/24}}\n  \
            podCIDRs: [{}]\n",
         node.name,
-        node.rack.name,
         node.address,
         node.pod_cidr()
     )
@@ -271,6 +280,8 @@ pub fn cni_configuration(socket: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::datastore::document::{Document, load, parse_stream};
+    use crate::resolve::peering::{reflector_config, speaker_config};
 
     #[test]
     fn node_without_default_route_knows_only_the_other_rack() {
@@ -298,6 +309,47 @@ mod tests {
                     let port = format!("{machine}-{}", rack.name);
                     assert!(port.len() <= 15, "{port}");
                 }
+            }
+        }
+    }
+
+    const SCENARIOS: [Scenario; 5] = [
+        Scenario::Racks,
+        Scenario::Mesh,
+        Scenario::Routed,
+        Scenario::Frr,
+        Scenario::FrrUnfiltered,
+    ];
+
+    #[test]
+    fn stores_of_all_labs_are_accepted_without_remarks() {
+        for scenario in SCENARIOS {
+            let files = store(scenario);
+            let documents: Vec<Document> = files
+                .iter()
+                .flat_map(|(name, text)| parse_stream(name, text))
+                .collect();
+            let (snapshot, errors) = load(&documents);
+            assert_eq!(errors, [], "{scenario}");
+            for node in &NODES {
+                let resource = snapshot
+                    .node(node.name)
+                    .expect("every node is in the store");
+                let (_, errors) = speaker_config(&snapshot, resource);
+                assert_eq!(errors, [], "{scenario}, {}", node.name);
+            }
+        }
+    }
+
+    #[test]
+    fn reflectors_of_all_labs_are_accepted_without_remarks() {
+        for scenario in SCENARIOS {
+            for rack in &Rack::ALL {
+                let documents = parse_stream("reflector.yaml", &reflector(scenario, rack));
+                let (snapshot, errors) = load(&documents);
+                assert_eq!(errors, [], "{scenario}, {}", rack.name);
+                let (_, errors) = reflector_config(&snapshot);
+                assert_eq!(errors, [], "{scenario}, {}", rack.name);
             }
         }
     }

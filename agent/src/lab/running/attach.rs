@@ -12,29 +12,31 @@ use crate::lab::netns::Mounts;
 use crate::lab::process;
 use crate::lab::record::Workload;
 use crate::lab::texts;
-use crate::lab::topology::NODES;
+use crate::lab::topology::{NODES, Node};
 
 impl Lab {
-    /// Attaches two workloads to every node.
+    /// Attaches two workloads to every node, the nodes at the same time.
     pub fn attach_all(&mut self) -> Result<()> {
         in_parallel(&NODES, |node| self.wait_synced(node.name))?;
-        let mut wanted = Vec::new();
-        for node in &NODES {
-            for number in 1..=2 {
-                let name = format!("{}-{number}", node.name);
-                self.add_namespace(&name, Mounts::default())?;
-                wanted.push((node.name, name));
-            }
+        let names = |node: &Node| [1, 2].map(|number| format!("{}-{number}", node.name));
+        for name in NODES.iter().flat_map(names) {
+            self.add_namespace(&name, Mounts::default())?;
         }
         let this: &Lab = self;
-        let attached = in_parallel(&wanted, |(node, name)| this.cni_add(node, name))?;
-        for ((node, name), address) in wanted.into_iter().zip(attached) {
-            self.record.workloads.push(Workload {
-                name,
-                node: node.to_owned(),
-                address,
-            });
-        }
+        let attached = in_parallel(&NODES, |node| {
+            let attach = |name: String| {
+                Ok(Workload {
+                    address: this.cni_add(node.name, &name)?,
+                    node: node.name.to_owned(),
+                    name,
+                })
+            };
+            names(node)
+                .into_iter()
+                .map(attach)
+                .collect::<Result<Vec<Workload>>>()
+        })?;
+        self.record.workloads = attached.concat();
         self.record.save()
     }
 
