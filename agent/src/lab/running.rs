@@ -192,7 +192,8 @@ impl Lab {
     /// Makes every machine and the links between them. No program runs yet.
     pub fn wire(&mut self) -> Result<()> {
         let scenario = self.scenario();
-        let mut links: Vec<(String, String)> = vec![(ROUTER.to_owned(), texts::router_links())];
+        let mut links: Vec<(String, String)> =
+            vec![(ROUTER.to_owned(), texts::router_links(scenario))];
         for node in &NODES {
             links.push((node.name.to_owned(), texts::node_links(node)));
         }

@@ -224,19 +224,22 @@ fn machines(scenario: Scenario, rack: &Rack) -> Vec<(String, &'static str)> {
     machines
 }
 
-/// `ip -batch` in the router: .1 of both racks, and no route beyond them.
-pub fn router_links() -> String {
+/// `ip -batch` in the router: .1 of both racks, and no pod route. It knows the way to what the lab
+/// router announces, as a data centre's routers know its networks.
+pub fn router_links(scenario: Scenario) -> String {
     let nic = |nic: &str, rack: &Rack| {
         format!(
             "addr add {}/24 dev {nic}\nlink set {nic} up\n",
             rack.router()
         )
     };
-    format!(
-        "link set lo up\n{}{}",
-        nic(NIC, &Rack::A),
-        nic(ROUTER_NIC_B, &Rack::B)
-    )
+    let mut text = "link set lo up\n".to_owned();
+    text += &nic(NIC, &Rack::A);
+    text += &nic(ROUTER_NIC_B, &Rack::B);
+    if scenario.has_lab_router() {
+        text += &format!("route add {LAB_PREFIX} via {}\n", lab_router_address());
+    }
+    text
 }
 
 pub fn node_links(node: &Node) -> String {
