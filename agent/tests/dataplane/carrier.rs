@@ -160,6 +160,61 @@ fn next_agent_adopts_the_carrier_and_writes_nothing() {
 }
 
 #[test]
+fn spoilt_tunnel_device_is_put_right() {
+    let Some(site) = site() else { return };
+    let [one, _] = &site.nodes;
+    let evidence = || {
+        let device = one.host.ip("addr show caracal-tun");
+        // The index changes when the device is made anew, and with it the neighbours' order.
+        let device = device.split_once(':').expect("index").1;
+        let others = one.host.ip("neigh show nud permanent") + &one.host.ip("route show");
+        let mut lines: Vec<_> = device
+            .lines()
+            .chain(others.lines())
+            .map(str::to_owned)
+            .collect();
+        lines.sort_unstable();
+        lines.join("\n")
+    };
+    let right = evidence();
+    for (name, spoil) in [
+        ("mtu", "ip link set caracal-tun mtu 1400"),
+        ("address", "ip addr del 172.17.1.1/32 dev caracal-tun"),
+        (
+            "another address",
+            "ip addr add 172.17.1.9/32 dev caracal-tun",
+        ),
+        ("down", "ip link set caracal-tun down"),
+        ("MAC", "ip link set caracal-tun address 02:00:00:00:00:01"),
+        ("ARP", "ip link set caracal-tun arp on"),
+        (
+            "rp_filter",
+            "sysctl -qw net.ipv4.conf.caracal-tun.rp_filter=1",
+        ),
+        ("gone", "ip link del caracal-tun"),
+    ] {
+        one.host.block_on(async || {
+            let mut dataplane = one.open().await;
+            running(&dataplane).await;
+            let (is_ok, output) = one.host.run(spoil);
+            assert!(is_ok, "{name}: {output}");
+            let mut repaired = 0;
+            let deadline = Instant::now() + DEADLINE;
+            while repaired == 0 || evidence() != right {
+                assert!(
+                    Instant::now() < deadline,
+                    "{name}: {}\nnot\n{right}",
+                    evidence()
+                );
+                let report = dataplane.apply(&one.desired).await;
+                repaired += report.repairs.get("tunnel").copied().unwrap_or_default();
+            }
+        });
+        site.wait_for_ping();
+    }
+}
+
+#[test]
 fn only_one_carrier_per_run_directory() {
     let Some(site) = site() else { return };
     let [one, _] = &site.nodes;

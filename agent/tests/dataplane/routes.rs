@@ -1,10 +1,12 @@
 //! Which routes are written, which are left alone, and what is said of each.
 
+use std::time::Duration;
+
 use agent::dataplane::desired::{Desired, LearnedChange, Route, RouteState};
-use agent::dataplane::{ApplyReport, Dataplane, DataplaneOptions};
+use agent::dataplane::{ApplyReport, Changes, Dataplane, DataplaneOptions, KernelChange};
 use bgp::types::Prefix;
 
-use crate::netns::Namespace;
+use crate::netns::{Namespace, wait_until};
 
 pub fn prefix(text: &str) -> Prefix {
     text.parse().expect("a prefix")
@@ -30,6 +32,14 @@ pub async fn open() -> Dataplane {
     Dataplane::open(options).await.expect("kernel can be read")
 }
 
+/// Waits until a change of the wanted kind is signalled; others may come first.
+pub async fn wait_for(changes: &mut Changes, is_wanted: fn(&KernelChange) -> bool) {
+    let signalled = async { while !is_wanted(&changes.changed().await) {} };
+    tokio::time::timeout(Duration::from_secs(5), signalled)
+        .await
+        .expect("change is signalled");
+}
+
 /// A host with one NIC, 10.0.0.1/24.
 pub fn host() -> Option<Namespace> {
     let host = Namespace::new()?;
@@ -37,6 +47,12 @@ pub fn host() -> Option<Namespace> {
     host.ip("addr add 10.0.0.1/24 dev eth0");
     host.ip("link set eth0 up");
     host.ip("link set lan0 up");
+    wait_until(
+        "the NIC runs",
+        Duration::from_secs(5),
+        || host.ip("link show eth0").contains("state UP"),
+        || host.ip("link show"),
+    );
     Some(host)
 }
 
@@ -175,7 +191,7 @@ fn foreign_holder_of_our_key_is_left_and_named() {
 
         host.ip("route del 172.17.8.0/24 via 10.0.0.9 metric 202");
         let mut changes = dataplane.changes();
-        assert!(changes.changed().await.routes);
+        wait_for(&mut changes, |change| change.routes).await;
         let report = dataplane.apply(&blackholes(&["172.17.8.0/24"])).await;
         assert_eq!(report, ApplyReport::default());
         assert!(host.ip("route show").contains("blackhole 172.17.8.0/24"));
@@ -242,7 +258,7 @@ fn route_over_a_missing_device_waits_for_it() {
 
         host.ip("link add eth1 type veth peer name lan1");
         host.ip("link set eth1 up");
-        assert!(dataplane.changes().changed().await.links);
+        wait_for(&mut dataplane.changes(), |change| change.links).await;
         dataplane.apply(&Desired::default()).await;
         let state = dataplane
             .route_state(prefix("172.17.9.0/24"))
