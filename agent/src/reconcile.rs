@@ -129,8 +129,8 @@ pub struct Reconciler {
     peered_with: Option<Arc<Snapshot>>,
     peering_errors: Vec<StoreError>,
     report: ApplyReport,
-    /// Of the last application: what is not as wanted, and why.
-    failed: Vec<(String, String)>,
+    /// What is not as wanted, and why: of the last pass, and of learned routes since.
+    failed: BTreeMap<String, String>,
     attempts: BTreeMap<String, u32>,
     repairs: BTreeMap<String, u64>,
     has_passed: bool,
@@ -171,7 +171,7 @@ impl Reconciler {
             peered_with: None,
             peering_errors: Vec::new(),
             report: ApplyReport::default(),
-            failed: Vec::new(),
+            failed: BTreeMap::new(),
             attempts: BTreeMap::new(),
             repairs: BTreeMap::new(),
             has_passed: false,
@@ -324,7 +324,7 @@ impl Reconciler {
                 info!("first convergence is over");
                 self.routing.set_settled();
                 let report = self.dataplane.settle_learned().await;
-                self.note(&report);
+                self.note_more(&report);
             }
             Event::DynamicPeers(_) => {}
         }

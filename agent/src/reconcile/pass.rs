@@ -106,7 +106,7 @@ impl Reconciler {
                 Err(error) => {
                     let reason = format!("{:#}", anyhow::Error::from(error));
                     error!(error = reason, "failed to read the kernel");
-                    self.schedule_retry(true);
+                    self.schedule_retry();
                     return Err(reason);
                 }
             }
@@ -181,34 +181,42 @@ impl Reconciler {
             return;
         }
         let report = self.dataplane.apply_learned(changes).await;
-        self.note(&report);
+        self.note_more(&report);
     }
 
-    /// Keeps what failed for `status`, counts repairs, and plans the next attempt.
-    pub(super) fn note(&mut self, report: &ApplyReport) {
+    /// Takes what a whole pass came to: failures for `status`, repairs, the next attempt.
+    fn note(&mut self, report: &ApplyReport) {
+        self.failed.clear();
+        self.attempts
+            .retain(|object, _| report.failed.iter().any(|(failed, _)| failed == object));
+        self.retry = self.retry.filter(|_| !report.failed.is_empty());
+        self.note_more(report);
+    }
+
+    /// Adds what an application of learned routes came to. What it did not fail may still be
+    /// failing: only a pass clears.
+    pub(super) fn note_more(&mut self, report: &ApplyReport) {
         for (kind, count) in &report.repairs {
             *self.repairs.entry(kind.clone()).or_default() += count;
         }
-        self.attempts
-            .retain(|object, _| report.failed.iter().any(|(failed, _)| failed == object));
         for (object, reason) in &report.failed {
             let attempts = self.attempts.entry(object.clone()).or_default();
             *attempts += 1;
             if *attempts == 1 {
                 warn!(object, error = reason, "not applied, will be retried");
             }
+            self.failed.insert(object.clone(), reason.clone());
         }
-        self.failed = report.failed.clone();
-        self.schedule_retry(!report.failed.is_empty());
+        if !report.failed.is_empty() {
+            self.schedule_retry();
+        }
     }
 
-    fn schedule_retry(&mut self, is_needed: bool) {
-        self.retry = is_needed.then(|| {
-            let wait = self
-                .retry
-                .map_or(RETRY.0, |(_, wait)| (wait * 2).min(RETRY.1));
-            (Instant::now() + wait, wait)
-        });
+    fn schedule_retry(&mut self) {
+        let wait = self
+            .retry
+            .map_or(RETRY.0, |(_, wait)| (wait * 2).min(RETRY.1));
+        self.retry = Some((Instant::now() + wait, wait));
     }
 
     fn tell_node_state(&self, snapshot: &Snapshot, node: &Node, plan: &TunnelPlan) {
