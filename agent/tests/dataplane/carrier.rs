@@ -9,9 +9,9 @@ use agent::dataplane::desired::{Desired, TunnelDriver};
 use agent::names::CARRIER_DEVICE;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::capture::Capture;
+use crate::capture::{Capture, Packet};
 use crate::netns::wait_until;
-use crate::site::{DEADLINE, PROTOCOL_ICMP, PROTOCOL_IPIP, Site, running};
+use crate::site::{self, DEADLINE, PROTOCOL_ICMP, PROTOCOL_IPIP, Site, running};
 
 const USERSPACE: [TunnelDriver; 2] = [TunnelDriver::Userspace; 2];
 
@@ -82,13 +82,17 @@ fn workloads_reach_each_other_through_the_tunnel() {
             .all(|packet| packet.source != inside && packet.destination != inside),
         "the router sees no workload address outside of a tunnel"
     );
-    assert!(
-        capture
-            .packets()
-            .iter()
-            .all(|packet| packet.protocol != PROTOCOL_ICMP),
-        "no ICMP protocol unreachable from the kernel"
-    );
+    if !site::makes_ipip(&site.router) {
+        // With the module the kernel complains of packets that none of its tunnels takes; peers
+        // take no notice.
+        assert!(
+            capture
+                .packets()
+                .iter()
+                .all(|packet| packet.protocol != PROTOCOL_ICMP),
+            "no ICMP protocol unreachable from the kernel"
+        );
+    }
 }
 
 #[test]
@@ -403,12 +407,9 @@ fn joined_segments_arrive_although_larger_than_the_link() {
         },
         || one.host.ip("-s link show") + &one.host.run("nstat -az").1,
     );
-    assert!(
-        at_router
-            .packets()
-            .iter()
-            .all(|packet| packet.protocol != PROTOCOL_ICMP)
-    );
+    let is_frag_needed =
+        |packet: &Packet| packet.protocol == PROTOCOL_ICMP && packet.bytes[20..22] == [3, 4];
+    assert!(!at_router.packets().iter().any(is_frag_needed));
 }
 
 fn kill_pid(pid: u32) {

@@ -188,11 +188,16 @@ pub fn site(drivers: [TunnelDriver; 2]) -> Option<Site> {
 
 /// Reports as skipped if not.
 pub fn has_kernel_ipip(host: &Namespace) -> bool {
-    let view = host.block_on(async || open().await.observe_host().await.expect("host is read"));
-    if !view.has_kernel_ipip {
+    let has_ipip = makes_ipip(host);
+    if !has_ipip {
         println!("SKIPPED: this kernel has no ipip");
     }
-    view.has_kernel_ipip
+    has_ipip
+}
+
+pub fn makes_ipip(host: &Namespace) -> bool {
+    let view = host.block_on(async || open().await.observe_host().await);
+    view.expect("host is read").has_kernel_ipip
 }
 
 fn device_of(driver: TunnelDriver) -> &'static str {
