@@ -3,31 +3,30 @@
 //! Whatever comes in, what follows is the same: resolve from what is known now, apply the
 //! difference. The kernel is not written before the store's first full sync.
 
+mod pass;
 mod show;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bgp::speaker::{Event, Stop};
 use tokio::sync::{mpsc, oneshot, watch};
-use tracing::{debug, error, info, warn};
+use tracing::{debug, info, warn};
 
 use crate::api::schema::StoreError;
 use crate::cni::attachment::Attachment;
-use crate::cni::verbs::{NodeNetwork, NodeState};
-use crate::config::{Settings, TunnelDriverChoice};
-use crate::dataplane::desired::Desired;
+use crate::cni::verbs::NodeState;
+use crate::config::Settings;
 use crate::dataplane::host::HostView;
 use crate::dataplane::{ApplyReport, Changes, Dataplane, KernelChange};
 use crate::datastore::{FileStore, StoreUpdate};
-use crate::model::{Node, Snapshot};
-use crate::resolve::endpoints::{Endpoints, resolve_endpoints};
-use crate::resolve::peering;
-use crate::resolve::routes::{NextHopResolver, blackholes};
-use crate::resolve::tunnel::{DriverSetting, TunnelPlan, TunnelSettings, resolve_tunnel};
+use crate::model::Snapshot;
+use crate::resolve::endpoints::Endpoints;
+use crate::resolve::tunnel::TunnelPlan;
 use crate::routing::{Routing, StartState};
+
+use pass::Basis;
 
 /// Requests that may wait for the loop.
 pub const REQUEST_QUEUE: usize = 64;
@@ -122,12 +121,16 @@ pub struct Reconciler {
     is_synced: bool,
     host: Arc<HostView>,
     is_host_stale: bool,
+    /// What learned routes were last resolved with. The speaker starts after the first one is made.
+    basis: Option<Arc<Basis>>,
     endpoints: Endpoints,
     tunnel: Option<TunnelPlan>,
+    /// The snapshot that the speaker was last configured from.
+    peered_with: Option<Arc<Snapshot>>,
     peering_errors: Vec<StoreError>,
     report: ApplyReport,
-    /// Of the last application: what is not as wanted, and why.
-    failed: Vec<(String, String)>,
+    /// What is not as wanted, and why: of the last pass, and of learned routes since.
+    failed: BTreeMap<String, String>,
     attempts: BTreeMap<String, u32>,
     repairs: BTreeMap<String, u64>,
     has_passed: bool,
@@ -162,11 +165,13 @@ impl Reconciler {
             is_synced: false,
             host: Arc::default(),
             is_host_stale: true,
+            basis: None,
             endpoints: Endpoints::default(),
             tunnel: None,
+            peered_with: None,
             peering_errors: Vec::new(),
             report: ApplyReport::default(),
-            failed: Vec::new(),
+            failed: BTreeMap::new(),
             attempts: BTreeMap::new(),
             repairs: BTreeMap::new(),
             has_passed: false,
@@ -306,213 +311,23 @@ impl Reconciler {
     async fn take_event(&mut self, event: Event) {
         match event {
             Event::Learned(routes) => {
-                let Some(snapshot) = self.snapshot() else {
+                let Some(basis) = self.basis.clone() else {
                     return;
                 };
-                let Some(node) = snapshot.node(&self.settings.node) else {
+                let Some(resolver) = basis.resolver(&self.settings.node) else {
                     return;
                 };
-                let host = self.host.clone();
-                let tunnel = self.tunnel.as_ref().and_then(|plan| plan.tunnel.clone());
-                let resolver = NextHopResolver::new(&snapshot, node, &host, tunnel.as_ref());
-                let workloads = self.workload_addresses();
-                let changes = self.routing.learn(routes, &resolver, &workloads);
+                let changes = self.routing.learn(routes, &resolver, &basis.workloads);
                 self.apply_learned(changes).await;
             }
             Event::Settled => {
                 info!("first convergence is over");
                 self.routing.set_settled();
                 let report = self.dataplane.settle_learned().await;
-                self.note(&report);
+                self.note_more(&report);
             }
             Event::DynamicPeers(_) => {}
         }
-    }
-
-    /// Resolves everything from what is known now and applies the difference.
-    async fn pass(&mut self, owed: Vec<Owed>) {
-        let outcome = self.try_pass().await;
-        for Owed { iface, reply } in owed {
-            let answer = match (&outcome, iface) {
-                (_, None) => Ok(()),
-                (Err(reason), Some(_)) => Err(reason.clone()),
-                (Ok(()), Some(iface)) => self.workload_outcome(&iface),
-            };
-            let _ = reply.send(answer);
-        }
-    }
-
-    fn workload_outcome(&self, iface: &str) -> Result<(), String> {
-        if let Some(state) = self.report.workload_states.get(iface) {
-            return state.clone();
-        }
-        let why = self
-            .endpoints
-            .failed
-            .iter()
-            .find(|item| item.object.contains(iface));
-        Err(why.map_or_else(
-            || format!("{iface} was not programmed"),
-            |item| item.error.clone(),
-        ))
-    }
-
-    /// # Errors
-    /// Why nothing was done.
-    async fn try_pass(&mut self) -> Result<(), String> {
-        let Some(snapshot) = self.snapshot() else {
-            return self.not_ready("the store has not been read yet");
-        };
-        let Some(node) = snapshot.node(&self.settings.node) else {
-            return self.not_ready(&format!("the store has no Node {}", self.settings.node));
-        };
-        if self.is_host_stale {
-            match self.dataplane.observe_host().await {
-                Ok(host) => {
-                    self.host = Arc::new(host);
-                    self.is_host_stale = false;
-                }
-                Err(error) => {
-                    let reason = format!("{:#}", anyhow::Error::from(error));
-                    error!(error = reason, "failed to read the kernel");
-                    self.schedule_retry(true);
-                    return Err(reason);
-                }
-            }
-        }
-        let host = self.host.clone();
-        let plan = resolve_tunnel(&snapshot, node, &host, &self.tunnel_settings(node));
-        self.endpoints = resolve_endpoints(&snapshot, node, self.attachments.values());
-        let desired = Desired {
-            workloads: self.endpoints.links.clone(),
-            routes: blackholes(node),
-            tunnel: plan.tunnel.clone(),
-        };
-        self.report = self.dataplane.apply(&desired).await;
-        let report = self.report.clone();
-        self.note(&report);
-        self.tell_node_state(&snapshot, node, &plan);
-        let resolver = NextHopResolver::new(&snapshot, node, &host, plan.tunnel.as_ref());
-        let workloads = self.workload_addresses();
-        let changes = self.routing.resolve_again(&resolver, &workloads);
-        self.tunnel = Some(plan.clone());
-        self.apply_learned(changes).await;
-        let (config, errors) = peering::speaker_config(&snapshot, node);
-        self.peering_errors = errors;
-        self.routing.configure(config).await;
-        if !self.has_passed {
-            info!(node = self.settings.node, "first pass done");
-        }
-        self.has_passed = true;
-        Ok(())
-    }
-
-    fn not_ready(&mut self, reason: &str) -> Result<(), String> {
-        drop(self.node_state.send_replace(Err(reason.to_owned())));
-        Err(reason.to_owned())
-    }
-
-    async fn apply_learned(&mut self, changes: Vec<crate::dataplane::desired::LearnedChange>) {
-        if changes.is_empty() {
-            return;
-        }
-        let report = self.dataplane.apply_learned(changes).await;
-        self.note(&report);
-    }
-
-    /// Keeps what failed for `status`, counts repairs, and plans the next attempt.
-    fn note(&mut self, report: &ApplyReport) {
-        for (kind, count) in &report.repairs {
-            *self.repairs.entry(kind.clone()).or_default() += count;
-        }
-        self.attempts
-            .retain(|object, _| report.failed.iter().any(|(failed, _)| failed == object));
-        for (object, reason) in &report.failed {
-            let attempts = self.attempts.entry(object.clone()).or_default();
-            *attempts += 1;
-            if *attempts == 1 {
-                warn!(object, error = reason, "not applied, will be retried");
-            }
-        }
-        self.failed = report.failed.clone();
-        self.schedule_retry(!report.failed.is_empty());
-    }
-
-    fn schedule_retry(&mut self, is_needed: bool) {
-        self.retry = is_needed.then(|| {
-            let wait = self
-                .retry
-                .map_or(RETRY.0, |(_, wait)| (wait * 2).min(RETRY.1));
-            (Instant::now() + wait, wait)
-        });
-    }
-
-    fn tell_node_state(&self, snapshot: &Snapshot, node: &Node, plan: &TunnelPlan) {
-        let state = if node.pod_cidrs.is_empty() {
-            Err(format!("Node {} has no podCIDRs", node.name))
-        } else {
-            let nic_mtu = || {
-                let device = self.host.addresses.get(&IpAddr::V4(node.ipv4?))?;
-                self.host.links.get(device).map(|link| link.mtu)
-            };
-            let mtu = plan
-                .tunnel
-                .as_ref()
-                .map(|tunnel| tunnel.mtu)
-                .or_else(nic_mtu);
-            let declared = snapshot
-                .workloads()
-                .filter(|workload| workload.node == node.name);
-            Ok(NodeNetwork {
-                pod_cidrs: node.pod_cidrs.clone(),
-                mtu: mtu.unwrap_or(0),
-                reserved: declared
-                    .flat_map(|workload| workload.addresses.iter().copied())
-                    .collect(),
-            })
-        };
-        self.node_state.send_if_modified(|known| {
-            let differs = *known != state;
-            if differs {
-                *known = state;
-            }
-            differs
-        });
-    }
-
-    fn kernel_blocked(&self, node: &Node) -> Option<String> {
-        let device = self.host.foreign_ipip.get(&node.ipv4?)?;
-        Some(format!(
-            "the foreign device {device} has the same local address"
-        ))
-    }
-
-    fn tunnel_settings(&self, node: &Node) -> TunnelSettings {
-        TunnelSettings {
-            driver: match self.settings.tunnel_driver {
-                TunnelDriverChoice::Auto => DriverSetting::Auto,
-                TunnelDriverChoice::Kernel => DriverSetting::Kernel,
-                TunnelDriverChoice::Userspace => DriverSetting::Userspace,
-            },
-            mtu: self.settings.mtu,
-            nic: self.settings.nic.clone(),
-            kernel_blocked: self.kernel_blocked(node),
-        }
-    }
-
-    fn snapshot(&self) -> Option<Arc<Snapshot>> {
-        self.store_update
-            .as_ref()
-            .filter(|update| update.synced)
-            .map(|update| update.snapshot.clone())
-    }
-
-    fn workload_addresses(&self) -> BTreeSet<IpAddr> {
-        self.endpoints
-            .links
-            .values()
-            .flat_map(|link| link.addresses.iter().copied())
-            .collect()
     }
 }
 

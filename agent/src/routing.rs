@@ -126,19 +126,23 @@ impl Routing {
             .collect()
     }
 
-    /// Decides about everything anew after store, links, addresses or routes changed.
+    pub fn learned_prefixes(&self) -> Vec<Prefix> {
+        self.learned.keys().copied().collect()
+    }
+
+    /// Decides about these prefixes anew, as far as they are learned.
     pub fn resolve_again(
         &mut self,
+        prefixes: &[Prefix],
         resolver: &NextHopResolver<'_>,
         workloads: &BTreeSet<IpAddr>,
     ) -> Vec<LearnedChange> {
-        let all: Vec<(Prefix, IpAddr)> = self
-            .learned
+        prefixes
             .iter()
-            .map(|(prefix, learned)| (*prefix, learned.next_hop))
-            .collect();
-        all.into_iter()
-            .filter_map(|(prefix, next_hop)| self.resolve(prefix, next_hop, resolver, workloads))
+            .filter_map(|prefix| {
+                let next_hop = self.learned.get(prefix)?.next_hop;
+                self.resolve(*prefix, next_hop, resolver, workloads)
+            })
             .collect()
     }
 

@@ -3,11 +3,13 @@
 //! In: jobs, one after the other. Out: their results. The thread stays in the network namespace in
 //! which it was started, which is what /proc/sys/net shows it. What a pass does is in `pass`.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
+use bgp::types::Family;
 use tokio::sync::{mpsc, oneshot};
 
+use super::DataplaneError;
 use super::desired::Tunnel;
 use super::diff::{KernelRoute, RouteKind};
 use super::host::{HostRoute, HostView, Link};
@@ -29,20 +31,31 @@ pub struct EngineThread {
 }
 
 impl EngineThread {
-    /// Starts the thread in the caller's network namespace.
+    /// Starts the thread in the caller's network namespace and waits until it has read the kernel.
+    /// Returns the links it found.
     ///
     /// # Errors
-    /// If the system has no thread left.
-    pub fn start(mut engine: Engine) -> std::io::Result<EngineThread> {
+    /// If the kernel cannot be read or the system has no thread left.
+    pub async fn start(board: Arc<Board>) -> Result<(EngineThread, Links), DataplaneError> {
         let (jobs, mut queue) = mpsc::channel::<Job>(QUEUED_JOBS);
-        std::thread::Builder::new()
-            .name("dataplane".into())
-            .spawn(move || {
+        let (opened, open) = oneshot::channel();
+        let work = move || match Engine::open(board) {
+            Ok(mut engine) => {
+                let _ = opened.send(Ok(engine.links.clone()));
                 while let Some(job) = queue.blocking_recv() {
                     job(&mut engine);
                 }
-            })?;
-        Ok(EngineThread { jobs })
+            }
+            Err(error) => {
+                let _ = opened.send(Err(error));
+            }
+        };
+        std::thread::Builder::new()
+            .name("dataplane".into())
+            .spawn(work)
+            .map_err(DataplaneError::Thread)?;
+        let links = open.await.map_err(|_| DataplaneError::Gone)??;
+        Ok((EngineThread { jobs }, links))
     }
 
     /// Runs `work` on the thread, to its end even if the caller stops waiting. `None` if the thread
@@ -81,6 +94,8 @@ pub struct Engine {
     pub(super) links: Links,
     pub(super) in_place: InPlace,
     pub(super) is_resync_due: bool,
+    /// Their routes were read anew, and not yet compared with what is wanted.
+    pub(super) unchecked_families: BTreeSet<Family>,
     has_kernel_ipip: bool,
 }
 
@@ -101,16 +116,18 @@ impl Engine {
             links,
             in_place: InPlace::default(),
             is_resync_due: true,
+            unchecked_families: Family::ALL.into(),
             has_kernel_ipip: tunnel::has_kernel_ipip(),
         })
     }
 
-    pub fn links(&self) -> &Links {
-        &self.links
-    }
-
     pub fn table(&self) -> &Table {
         &self.table
+    }
+
+    /// Marks notifications about our own changes.
+    pub fn port(&self) -> u32 {
+        self.netlink.port()
     }
 
     /// Kernel objects written through netlink since open.
@@ -129,14 +146,19 @@ impl Engine {
     /// If the kernel cannot be read.
     pub fn observe_host(&mut self) -> Result<HostView, NetlinkError> {
         self.links = link::observe(&mut self.netlink)?;
-        if self.board.take_stale_routes() {
-            self.table
-                .refresh(&mut self.netlink)
-                .inspect_err(|_| self.board.mark_routes_stale())?;
-            // The next pass must compare learned routes with what was read here.
-            self.is_resync_due = true;
-        }
+        let stale = self.board.take_stale_families();
+        self.refresh_table(&stale)?;
+        self.unchecked_families.extend(stale);
         Ok(self.host_view())
+    }
+
+    /// Reads the routes of these families; after an error they are still marked stale.
+    pub(super) fn refresh_table(
+        &mut self,
+        families: &BTreeSet<Family>,
+    ) -> Result<(), NetlinkError> {
+        let refreshed = self.table.refresh(&mut self.netlink, families);
+        refreshed.inspect_err(|_| self.board.mark_stale(families))
     }
 
     fn host_view(&self) -> HostView {

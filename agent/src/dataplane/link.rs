@@ -1,6 +1,6 @@
 //! Links and their addresses: reads them, and changes the properties of those that are ours.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
@@ -21,6 +21,8 @@ pub struct LinkState {
     pub mtu: u32,
     /// IFF_UP, which decides whether routes can leave by it. Says nothing of the carrier.
     pub is_up: bool,
+    /// IFF_RUNNING: the queue takes packets. Follows a veth's coming up by a moment.
+    pub is_running: bool,
     pub is_noarp: bool,
     pub is_point_to_point: bool,
     pub mac: Option<[u8; 6]>,
@@ -48,6 +50,7 @@ pub struct TunnelEnds {
 pub struct Links {
     pub by_name: BTreeMap<String, LinkState>,
     names: HashMap<u32, String>,
+    addresses: HashSet<IpAddr>,
 }
 
 impl Links {
@@ -61,14 +64,25 @@ impl Links {
 
     pub fn insert(&mut self, name: String, link: LinkState) {
         self.names.insert(link.index, name.clone());
+        self.addresses
+            .extend(link.addresses.iter().map(|(address, _)| *address));
         self.by_name.insert(name, link);
     }
 
-    /// Whether the route source `address` is on some link: the kernel refuses others.
+    fn insert_address(&mut self, index: u32, address: IpAddr, length: u8) {
+        if let Some(link) = self
+            .names
+            .get(&index)
+            .and_then(|name| self.by_name.get_mut(name))
+        {
+            link.addresses.push((address, length));
+            self.addresses.insert(address);
+        }
+    }
+
+    /// Whether some link has the address: as a route's source the kernel refuses others.
     pub fn holds(&self, address: IpAddr) -> bool {
-        self.by_name
-            .values()
-            .any(|link| link.addresses.iter().any(|(held, _)| *held == address))
+        self.addresses.contains(&address)
     }
 }
 
@@ -94,10 +108,8 @@ pub fn observe(netlink: &mut Netlink) -> Result<Links, NetlinkError> {
     for object in netlink.dump("addresses", RouteNetlinkMessage::GetAddress(request))? {
         if let RouteNetlinkMessage::NewAddress(message) = object
             && let Some((index, address, length)) = decode_address(message)
-            && let Some(name) = links.names.get(&index)
-            && let Some(link) = links.by_name.get_mut(name)
         {
-            link.addresses.push((address, length));
+            links.insert_address(index, address, length);
         }
     }
     Ok(links)
@@ -208,6 +220,7 @@ fn decode(message: LinkMessage) -> Option<(String, LinkState)> {
     let mut link = LinkState {
         index: message.header.index,
         is_up: flags.contains(LinkFlags::Up),
+        is_running: flags.contains(LinkFlags::Running),
         is_noarp: flags.contains(LinkFlags::Noarp),
         is_point_to_point: flags.contains(LinkFlags::Pointopoint),
         ..LinkState::default()

@@ -34,7 +34,7 @@ use std::sync::Arc;
 
 use bgp::types::Prefix;
 use tokio::task::AbortHandle;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use self::desired::{Desired, LearnedChange, Route, RouteState, TunnelDriver};
 use self::engine::{Engine, EngineThread};
@@ -123,14 +123,17 @@ impl Dataplane {
         let board = Arc::new(Board::default());
         // Subscribed before the first reading, so that nothing falls in between.
         let socket = monitor::subscribe().map_err(DataplaneError::Monitor)?;
-        let engine = Engine::open(Arc::clone(&board))?;
-        let has_learned_at_start = engine.table().has_learned();
-        let links = engine.links().clone();
+        let (engine, links) = EngineThread::start(Arc::clone(&board)).await?;
+        let about = |engine: &mut Engine| (engine.table().has_learned(), engine.port());
+        let (has_learned_at_start, port) = engine.run(about).await.ok_or(DataplaneError::Gone)?;
+        if let Err(error) = monitor::ignore_own_routes(&socket, port) {
+            debug!(%error, "own route changes are not filtered by the kernel");
+        }
         let monitor = tokio::spawn(monitor::run(socket, Arc::clone(&board), links));
         Ok(Dataplane {
             options,
             supervisor: None,
-            engine: EngineThread::start(engine).map_err(DataplaneError::Thread)?,
+            engine,
             changes: Changes::new(board),
             monitor: monitor.abort_handle(),
             has_learned_at_start,

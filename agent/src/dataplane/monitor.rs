@@ -5,19 +5,21 @@
 //! Flags carry no news, only the kind of it: whoever sees one reads the kernel. So nothing grows,
 //! and lost notifications are one more flag.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use bgp::types::Family;
 use netlink_packet_core::NetlinkMessage;
 use netlink_packet_core::NetlinkPayload;
-use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 use netlink_packet_route::neighbour::NeighbourMessage;
-use netlink_packet_route::route::RouteHeader;
+use netlink_packet_route::route::{RouteAttribute, RouteHeader, RouteProtocol};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket};
 use nix::sys::socket::{setsockopt, sockopt};
+use socket2::{SockFilter, SockRef};
 use tokio::sync::Notify;
 use tracing::{debug, warn};
 
@@ -83,8 +85,8 @@ pub struct Board {
 #[derive(Default)]
 struct BoardState {
     change: KernelChange,
-    /// The routes must be read again as a whole.
-    are_routes_stale: bool,
+    /// The routes of these families must be read again as a whole.
+    stale_families: BTreeSet<Family>,
     /// Links and addresses must be read again.
     are_links_stale: bool,
     /// Sockets whose changes are our own doing.
@@ -101,9 +103,13 @@ impl Board {
         self.with(|state| state.own_ports.insert(port));
     }
 
-    /// Whether routes changed other than by us since the last call.
-    pub fn take_stale_routes(&self) -> bool {
-        self.with(|state| std::mem::take(&mut state.are_routes_stale))
+    /// The families whose routes changed other than by us since the last call.
+    pub fn take_stale_families(&self) -> BTreeSet<Family> {
+        self.with(|state| std::mem::take(&mut state.stale_families))
+    }
+
+    pub fn mark_stale(&self, families: &BTreeSet<Family>) {
+        self.with(|state| state.stale_families.extend(families));
     }
 
     /// Whether links or addresses changed since the last call, by us or others.
@@ -111,13 +117,9 @@ impl Board {
         self.with(|state| std::mem::take(&mut state.are_links_stale))
     }
 
-    pub fn mark_routes_stale(&self) {
-        self.with(|state| state.are_routes_stale = true);
-    }
-
-    fn report(&self, change: KernelChange, are_routes_stale: bool) {
+    fn report(&self, change: KernelChange, stale: &[Family]) {
         self.with(|state| {
-            state.are_routes_stale |= are_routes_stale;
+            state.stale_families.extend(stale);
             state.are_links_stale |= change.links | change.addresses | change.own | change.overrun;
             state.change.merge(change);
         });
@@ -166,6 +168,31 @@ pub fn subscribe() -> io::Result<TokioSocket> {
     Ok(socket)
 }
 
+/// Keeps notifications about routes written through the netlink socket `own_port` from being queued:
+/// a table of learned routes would be read back whole, and push other notifications out.
+///
+/// # Errors
+/// If the kernel refuses the filter; the notifications are then skipped one by one.
+pub fn ignore_own_routes(socket: &TokioSocket, own_port: u32) -> io::Result<()> {
+    const LOAD_HALF: u16 = 0x28;
+    const LOAD_WORD: u16 = 0x20;
+    const JUMP_IF_EQUAL: u16 = 0x15;
+    const RETURN: u16 = 0x06;
+    // The filter loads in network order what netlink writes in the host's.
+    let kind = |kind: u16| u32::from(u16::from_be_bytes(kind.to_ne_bytes()));
+    let port = u32::from_be_bytes(own_port.to_ne_bytes());
+    let filter = [
+        SockFilter::new(LOAD_HALF, 0, 0, 4), // nlmsg_type
+        SockFilter::new(JUMP_IF_EQUAL, 1, 0, kind(RTM_NEWROUTE)),
+        SockFilter::new(JUMP_IF_EQUAL, 0, 2, kind(RTM_DELROUTE)),
+        SockFilter::new(LOAD_WORD, 0, 0, 12), // nlmsg_pid
+        SockFilter::new(JUMP_IF_EQUAL, 1, 0, port),
+        SockFilter::new(RETURN, 0, 0, u32::MAX),
+        SockFilter::new(RETURN, 0, 0, 0),
+    ];
+    SockRef::from(socket.socket_ref()).attach_filter(&filter)
+}
+
 /// Reads notifications until the task is aborted. `links`: those there were before.
 pub async fn run(socket: TokioSocket, board: Arc<Board>, links: Links) {
     let links = links
@@ -186,7 +213,7 @@ pub async fn run(socket: TokioSocket, board: Arc<Board>, links: Links) {
                         overrun: true,
                         ..KernelChange::default()
                     },
-                    true,
+                    &Family::ALL,
                 );
             }
             Err(error) => {
@@ -215,36 +242,34 @@ impl Monitor {
             .board
             .with(|state| state.own_ports.contains(&part.port));
         let mut change = KernelChange::default();
-        let mut are_routes_stale = false;
+        let mut stale: &[Family] = &[];
         match part.kind {
             RTM_NEWLINK | RTM_DELLINK => {
-                are_routes_stale = self.handle_link(part, is_own_doing, &mut change);
+                let are_routes_gone = self.handle_link(part, is_own_doing, &mut change);
+                stale = if are_routes_gone { &Family::ALL } else { &[] };
             }
             _ if is_own_doing => return,
             RTM_NEWADDR => change.addresses = true,
             RTM_DELADDR => {
                 change.addresses = true;
                 // Routes with this source address go silently.
-                are_routes_stale = true;
+                stale = family_of(part);
             }
-            RTM_NEWROUTE | RTM_DELROUTE => {
-                let Ok(header) = RouteHeader::parse(part.payload()) else {
-                    return;
-                };
-                if header.table != RouteHeader::RT_TABLE_MAIN {
-                    return;
-                }
-                are_routes_stale = true;
-                if is_own_protocol(header.protocol.into()) {
+            RTM_NEWROUTE | RTM_DELROUTE => match self.whose_route(part) {
+                Some(Whose::Ours) => {
                     change.own = true;
-                } else {
-                    change.routes = true;
+                    stale = family_of(part);
                 }
-            }
+                Some(Whose::Foreign) => {
+                    change.routes = true;
+                    stale = family_of(part);
+                }
+                None => {}
+            },
             RTM_NEWNEIGH | RTM_DELNEIGH => change.own = self.concerns_own_neighbour(part),
             _ => {}
         }
-        self.board.report(change, are_routes_stale);
+        self.board.report(change, stale);
     }
 
     /// Returns whether routes may have gone with the link: the kernel tells nobody.
@@ -281,6 +306,38 @@ impl Monitor {
         was_up && !is_up && !super::ownership::is_workload_device(&name)
     }
 
+    /// `None`: nobody cares. That is other tables, and what the kernel adds to each of our devices,
+    /// such as fe80::/64.
+    fn whose_route(&self, part: &Part<'_>) -> Option<Whose> {
+        let header = RouteHeader::parse(part.payload()).ok()?;
+        if header.table != RouteHeader::RT_TABLE_MAIN {
+            return None;
+        }
+        if is_own_protocol(header.protocol.into()) {
+            return Some(Whose::Ours);
+        }
+        if header.protocol != RouteProtocol::Kernel {
+            return Some(Whose::Foreign);
+        }
+        let message = decode(part).and_then(|message| match message {
+            RouteNetlinkMessage::NewRoute(message) | RouteNetlinkMessage::DelRoute(message) => {
+                Some(message)
+            }
+            _ => None,
+        })?;
+        let device = message
+            .attributes
+            .iter()
+            .find_map(|attribute| match attribute {
+                RouteAttribute::Oif(index) => self.links.get(index),
+                _ => None,
+            });
+        match device {
+            Some((name, _)) if is_own_device(name) => None,
+            Some(_) | None => Some(Whose::Foreign),
+        }
+    }
+
     /// Neighbours come and go on every host; only those on our devices matter.
     fn concerns_own_neighbour(&self, part: &Part<'_>) -> bool {
         let message: Option<NeighbourMessage> = decode(part).and_then(|message| match message {
@@ -291,6 +348,24 @@ impl Monitor {
         message
             .and_then(|message| self.links.get(&message.header.ifindex))
             .is_some_and(|(name, _)| is_own_device(name))
+    }
+}
+
+enum Whose {
+    Ours,
+    Foreign,
+}
+
+/// Address and route messages begin with their family.
+fn family_of(part: &Part<'_>) -> &'static [Family] {
+    match part
+        .payload()
+        .first()
+        .map(|family| AddressFamily::from(*family))
+    {
+        Some(AddressFamily::Inet) => &[Family::Ipv4],
+        Some(AddressFamily::Inet6) => &[Family::Ipv6],
+        _ => &[],
     }
 }
 

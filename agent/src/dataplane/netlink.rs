@@ -22,8 +22,9 @@ use tracing::debug;
 const BATCH: usize = 64;
 /// A dump that the kernel marks as inconsistent is read again this often.
 const DUMP_ATTEMPTS: u32 = 5;
-/// The kernel answers at once; silence for this long is a bug worth an error instead of a hang.
-const ANSWER_TIMEOUT_SECS: i64 = 10;
+/// The kernel answers at once, unless its one lock is held elsewhere, as while many namespaces are
+/// removed. After this an error is better than a hang.
+const ANSWER_TIMEOUT_SECS: i64 = 30;
 /// More than the kernel ever puts into one datagram of a dump (32 KiB).
 const RECEIVE_BUFFER: usize = 128 * 1024;
 const HEADER: usize = 16;

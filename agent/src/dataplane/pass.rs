@@ -5,10 +5,11 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
-use bgp::types::Prefix;
+use bgp::types::{Family, Prefix};
 use nix::errno::Errno;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::ApplyReport;
 use super::desired::{
@@ -24,6 +25,9 @@ use crate::names::{CARRIER_DEVICE, HOST_VETH_MAC, IPIP_DEVICE};
 
 /// The kernel now and then ignores a new MAC, so it is read back.
 const MAC_ATTEMPTS: u32 = 3;
+/// How long a link may take to start once it is up; usually less than a millisecond.
+const START_TIME: Duration = Duration::from_millis(200);
+const START_POLL: Duration = Duration::from_micros(500);
 
 impl Engine {
     /// Brings `desired` about, and repairs learned routes if something happened to them.
@@ -138,25 +142,20 @@ impl Engine {
     fn apply_tunnel(&mut self, wanted: Option<&Tunnel>, report: &mut ApplyReport) {
         let Some(wanted) = wanted else { return };
         let device = tunnel::device_of(wanted.driver);
+        // The list of remotes is not the device's business.
+        let identity = Tunnel {
+            remotes: Vec::new(),
+            ..wanted.clone()
+        };
         match tunnel::ensure(&mut self.netlink, &self.links, wanted) {
             Ok(done) => {
+                let was_in_place = self.in_place.tunnel.replace(identity.clone()) == Some(identity);
                 if done == tunnel::Done::default() {
                     return;
                 }
-                let was_in_place = self.in_place.tunnel.as_ref().is_some_and(|before| {
-                    // The list of remotes is not the device's business.
-                    Tunnel {
-                        remotes: Vec::new(),
-                        ..before.clone()
-                    } == Tunnel {
-                        remotes: Vec::new(),
-                        ..wanted.clone()
-                    }
-                });
                 if was_in_place {
                     report.repaired("tunnel", device);
                 }
-                self.in_place.tunnel = Some(wanted.clone());
                 info!(device, mtu = wanted.mtu, address = %wanted.address, "tunnel device configured");
                 if let Err(error) = self.observe_links() {
                     report.fail("links", error);
@@ -164,7 +163,6 @@ impl Engine {
             }
             Err(error) => report.fail(format!("tunnel {device}"), error),
         }
-        self.in_place.tunnel.get_or_insert_with(|| wanted.clone());
     }
 
     /// Returns what keeps each workload's link from working.
@@ -174,15 +172,25 @@ impl Engine {
         report: &mut ApplyReport,
     ) -> BTreeMap<String, String> {
         let mut errors = BTreeMap::new();
+        let mut started = Vec::new();
         for name in desired.workloads.keys() {
             let Some(link) = self.links.get(name).cloned() else {
                 errors.insert(name.clone(), format!("interface {name} does not exist"));
                 continue;
             };
-            if let Err(error) = self.apply_link(name, &link, report) {
-                report.fail(format!("link {name}"), &error);
-                errors.insert(name.clone(), error);
+            match self.apply_link(name, &link, report) {
+                Ok(()) if !link.is_up => started.push(name.clone()),
+                Ok(()) => {}
+                Err(error) => {
+                    report.fail(format!("link {name}"), &error);
+                    errors.insert(name.clone(), error);
+                }
             }
+        }
+        if !started.is_empty()
+            && let Err(error) = self.wait_until_running(&started)
+        {
+            report.fail("links", error);
         }
         errors
     }
@@ -207,7 +215,7 @@ impl Engine {
         if !self.in_place.checked.contains(&link.index) {
             for path in ensure_parameters(name)? {
                 repaired("sysctl");
-                tracing::debug!(iface = name, path, "parameter set");
+                debug!(iface = name, path, "parameter set");
             }
         }
         if !link.is_up {
@@ -218,12 +226,26 @@ impl Engine {
             link::change(&mut self.netlink, link.index, up)
                 .map_err(|error| format!("failed to set the link up: {error}"))?;
             repaired("link");
-            if let Some(link) = self.links.by_name.get_mut(name) {
-                link.is_up = true;
-            }
         }
         self.in_place.links.insert(link.index);
         self.in_place.checked.insert(link.index);
+        Ok(())
+    }
+
+    /// A link that was just set up drops packets until the kernel has started its queue, which it
+    /// does in the background. Whoever waits for the pass may then send at once.
+    fn wait_until_running(&mut self, names: &[String]) -> Result<(), NetlinkError> {
+        let deadline = Instant::now() + START_TIME;
+        while Instant::now() < deadline {
+            self.observe_links()?;
+            let is_waiting =
+                |name: &String| self.links.get(name).is_some_and(|link| !link.is_running);
+            if !names.iter().any(is_waiting) {
+                return Ok(());
+            }
+            std::thread::sleep(START_POLL);
+        }
+        debug!(?names, "links do not start, their other end may be down");
         Ok(())
     }
 
@@ -326,15 +348,16 @@ impl Engine {
     }
 
     fn apply_routes(&mut self, desired: &Desired, is_resync: bool) -> Result<(), NetlinkError> {
-        let everything = self.board.take_stale_routes() || is_resync;
-        let refreshed = match everything {
-            true => self.table.refresh(&mut self.netlink),
-            false => self.table.refresh_local(&mut self.netlink),
-        };
-        refreshed.inspect_err(|_| self.board.mark_routes_stale())?;
+        let mut stale = self.board.take_stale_families();
+        if is_resync {
+            stale.extend(Family::ALL);
+        }
+        self.refresh_table(&stale)?;
+        self.table.refresh_local(&mut self.netlink, &stale)?;
+        stale.append(&mut self.unchecked_families);
         let local = local_routes(desired);
         self.table
-            .apply_local(&mut self.netlink, &self.links, local, everything)
+            .apply_local(&mut self.netlink, &self.links, local, &stale)
     }
 
     fn remove_tunnels(&mut self, wanted: Option<&Tunnel>, report: &mut ApplyReport) {

@@ -14,46 +14,40 @@ use nix::errno::Errno;
 use super::diff::{KernelRoute, RouteKind};
 use super::netlink::{Netlink, NetlinkError, Request};
 
-/// Reads table main: all of it, or the routes of one protocol (the kernel then filters, which
-/// costs a fifth of reading everything).
+/// Reads one family of table main: all of it, or the routes of one protocol (the kernel then
+/// filters).
 ///
 /// # Errors
 /// As `Netlink::dump`.
 pub fn observe(
     netlink: &mut Netlink,
+    family: Family,
     protocol: Option<u8>,
 ) -> Result<Vec<KernelRoute>, NetlinkError> {
-    let mut routes = Vec::new();
-    for family in Family::ALL {
-        let mut request = RouteMessage::default();
-        request.header.address_family = address_family(family);
-        request.header.table = RouteHeader::RT_TABLE_MAIN;
-        request.header.protocol = protocol.unwrap_or_default().into();
-        let objects = match netlink.dump("routes", RouteNetlinkMessage::GetRoute(request)) {
-            Ok(objects) => objects,
-            // A namespace that never had a route has no table main; a kernel may have no IPv6.
-            Err(error)
-                if matches!(
-                    error.errno(),
-                    Some(Errno::ENOENT | Errno::EAFNOSUPPORT | Errno::EOPNOTSUPP)
-                ) =>
-            {
-                continue;
-            }
-            Err(error) => return Err(error),
-        };
-        routes.extend(
-            objects
-                .into_iter()
-                .filter_map(|object| match object {
-                    RouteNetlinkMessage::NewRoute(message) => decode(message),
-                    _ => None,
-                })
-                // Where the kernel is too old to filter, it sends everything.
-                .filter(|route| protocol.is_none_or(|protocol| route.protocol == protocol)),
-        );
-    }
-    Ok(routes)
+    let mut request = RouteMessage::default();
+    request.header.address_family = address_family(family);
+    request.header.table = RouteHeader::RT_TABLE_MAIN;
+    request.header.protocol = protocol.unwrap_or_default().into();
+    let objects = match netlink.dump("routes", RouteNetlinkMessage::GetRoute(request)) {
+        Ok(objects) => objects,
+        // A namespace that never had a route has no table main; a kernel may have no IPv6.
+        Err(error)
+            if matches!(
+                error.errno(),
+                Some(Errno::ENOENT | Errno::EAFNOSUPPORT | Errno::EOPNOTSUPP)
+            ) =>
+        {
+            Vec::new()
+        }
+        Err(error) => return Err(error),
+    };
+    let routes = objects.into_iter().filter_map(|object| match object {
+        RouteNetlinkMessage::NewRoute(message) => decode(message),
+        _ => None,
+    });
+    // Where the kernel is too old to filter, it sends everything.
+    let is_asked = |route: &KernelRoute| protocol.is_none_or(|protocol| route.protocol == protocol);
+    Ok(routes.filter(is_asked).collect())
 }
 
 /// Creates the route, refused with EEXIST if any route holds its key.

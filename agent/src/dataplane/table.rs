@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use bgp::types::Prefix;
+use bgp::types::{Family, Prefix};
 use nix::errno::Errno;
 use tracing::{debug, info};
 
@@ -30,7 +30,7 @@ pub struct Table {
     /// Learned routes found at start of which the speaker has not spoken. Kept until it converged.
     unclaimed: HashSet<Prefix>,
     /// Ours at our key, by protocol, as the kernel last said.
-    held_local: BTreeMap<Prefix, KernelRoute>,
+    held_local: HashMap<Prefix, KernelRoute>,
     held_learned: HashMap<Prefix, KernelRoute>,
     /// Ours by protocol, with another TOS or metric: always removed.
     strays: Vec<KernelRoute>,
@@ -50,7 +50,7 @@ impl Table {
     /// As `route::observe`.
     pub fn open(netlink: &mut Netlink) -> Result<Table, NetlinkError> {
         let mut table = Table::default();
-        table.refresh(netlink)?;
+        table.refresh(netlink, &Family::ALL.into())?;
         table.unclaimed = table.held_learned.keys().copied().collect();
         Ok(table)
     }
@@ -65,65 +65,83 @@ impl Table {
         self.foreign.values().flatten()
     }
 
-    /// Reads everything. On an error what was known stays.
+    /// Reads everything of these families. On an error what was known stays.
     ///
     /// # Errors
     /// As `route::observe`.
-    pub fn refresh(&mut self, netlink: &mut Netlink) -> Result<(), NetlinkError> {
-        let routes = route::observe(netlink, None)?;
-        let mut held_local = BTreeMap::new();
-        let mut held_learned = HashMap::with_capacity(self.held_learned.len());
-        self.strays.clear();
-        self.foreign.clear();
-        for route in routes {
-            if !route.is_ours() {
-                self.foreign.entry(route.prefix).or_default().push(route);
-            } else if !route.has_our_key() {
-                self.strays.push(route);
-            } else if route.protocol == PROTOCOL_LOCAL {
-                held_local.insert(route.prefix, route);
-            } else {
-                held_learned.insert(route.prefix, route);
+    pub fn refresh(
+        &mut self,
+        netlink: &mut Netlink,
+        families: &BTreeSet<Family>,
+    ) -> Result<(), NetlinkError> {
+        for family in families {
+            let routes = route::observe(netlink, *family, None)?;
+            let is_other = |prefix: &Prefix| prefix.family() != *family;
+            let held_before: Vec<KernelRoute> = {
+                let local = self.held_local.extract_if(|prefix, _| !is_other(prefix));
+                let learned = self.held_learned.extract_if(|prefix, _| !is_other(prefix));
+                local.chain(learned).map(|(_, route)| route).collect()
+            };
+            self.strays.retain(|stray| is_other(&stray.prefix));
+            self.foreign.retain(|prefix, _| is_other(prefix));
+            for route in routes {
+                if route.is_ours() {
+                    self.hold(route);
+                } else {
+                    self.foreign.entry(route.prefix).or_default().push(route);
+                }
+            }
+            self.note_drift(&held_before);
+        }
+        Ok(())
+    }
+
+    /// Reads only the local routes of the families not in `but`. On an error what was known stays.
+    ///
+    /// # Errors
+    /// As `route::observe`.
+    pub fn refresh_local(
+        &mut self,
+        netlink: &mut Netlink,
+        but: &BTreeSet<Family>,
+    ) -> Result<(), NetlinkError> {
+        for family in Family::ALL.iter().filter(|family| !but.contains(family)) {
+            let routes = route::observe(netlink, *family, Some(PROTOCOL_LOCAL))?;
+            let is_other = |prefix: &Prefix| prefix.family() != *family;
+            let held_before: Vec<KernelRoute> = self
+                .held_local
+                .extract_if(|prefix, _| !is_other(prefix))
+                .map(|(_, route)| route)
+                .collect();
+            self.strays
+                .retain(|stray| is_other(&stray.prefix) || stray.protocol != PROTOCOL_LOCAL);
+            routes.into_iter().for_each(|route| self.hold(route));
+            self.note_drift(&held_before);
+        }
+        Ok(())
+    }
+
+    /// Files a route of ours that the kernel has.
+    fn hold(&mut self, route: KernelRoute) {
+        if !route.has_our_key() {
+            self.strays.push(route);
+        } else if route.protocol == PROTOCOL_LOCAL {
+            self.held_local.insert(route.prefix, route);
+        } else {
+            self.held_learned.insert(route.prefix, route);
+        }
+    }
+
+    fn note_drift(&mut self, held_before: &[KernelRoute]) {
+        for before in held_before {
+            if self.held(&before.prefix) != Some(before) {
+                self.drifted.insert(before.prefix);
             }
         }
-        let before = self.held_local.iter().chain(&self.held_learned);
-        let drifted = before
-            .filter(|(prefix, before)| {
-                held_local.get(prefix).or_else(|| held_learned.get(prefix)) != Some(before)
-            })
-            .map(|(prefix, _)| *prefix);
-        self.drifted.extend(drifted);
-        self.held_local = held_local;
-        self.held_learned = held_learned;
-        Ok(())
     }
 
-    /// Reads only the local routes. On an error what was known stays.
-    ///
-    /// # Errors
-    /// As `route::observe`.
-    pub fn refresh_local(&mut self, netlink: &mut Netlink) -> Result<(), NetlinkError> {
-        let routes = route::observe(netlink, Some(PROTOCOL_LOCAL))?;
-        let (keyed, strays): (Vec<_>, Vec<_>) =
-            routes.into_iter().partition(KernelRoute::has_our_key);
-        self.strays.retain(|stray| stray.protocol != PROTOCOL_LOCAL);
-        self.strays.extend(strays);
-        let held: BTreeMap<_, _> = keyed
-            .into_iter()
-            .map(|route| (route.prefix, route))
-            .collect();
-        let drifted = self
-            .held_local
-            .iter()
-            .filter(|(prefix, before)| held.get(prefix) != Some(before))
-            .map(|(prefix, _)| *prefix);
-        self.drifted.extend(drifted);
-        self.held_local = held;
-        Ok(())
-    }
-
-    /// Brings the local routes about, repairs what drifted, retries what waited or failed. After a
-    /// `refresh`, `everything` compares the learned routes too.
+    /// Brings the local routes about, repairs what drifted, retries what waited or failed. Learned
+    /// routes that are in place are compared for the families that were `refreshed`.
     ///
     /// # Errors
     /// Only if the socket fails; a route that cannot be written is a state.
@@ -132,16 +150,16 @@ impl Table {
         netlink: &mut Netlink,
         links: &Links,
         local: BTreeMap<Prefix, Route>,
-        everything: bool,
+        refreshed: &BTreeSet<Family>,
     ) -> Result<(), NetlinkError> {
         let mut prefixes: BTreeSet<Prefix> = local.keys().copied().collect();
         prefixes.extend(self.local.keys());
         prefixes.extend(self.held_local.keys());
         prefixes.extend(self.states.keys());
         prefixes.extend(&self.drifted);
-        if everything {
-            prefixes.extend(self.learned.keys());
-            prefixes.extend(self.held_learned.keys());
+        if !refreshed.is_empty() {
+            let learned = self.learned.keys().chain(self.held_learned.keys());
+            prefixes.extend(learned.filter(|prefix| refreshed.contains(&prefix.family())));
         }
         self.local = local;
         self.remove_strays(netlink)?;
@@ -193,7 +211,7 @@ impl Table {
     /// # Errors
     /// The socket's, or the first refusal after trying all.
     pub fn remove_all(&mut self, netlink: &mut Netlink) -> Result<(), NetlinkError> {
-        self.refresh(netlink)?;
+        self.refresh(netlink, &Family::ALL.into())?;
         let held = self
             .held_local
             .values()
@@ -306,7 +324,8 @@ impl Table {
                 let reason = "another program keeps changing this route".to_owned();
                 self.states.insert(*prefix, RouteState::Failed { reason });
             }
-            self.refresh(netlink)?;
+            let families = surprises.iter().map(Prefix::family).collect();
+            self.refresh(netlink, &families)?;
             prefixes = surprises
                 .into_iter()
                 .chain(self.drifted.iter().copied())
@@ -395,11 +414,7 @@ impl Table {
         }
         self.held_local.remove(&prefix);
         self.held_learned.remove(&prefix);
-        if route.protocol == PROTOCOL_LOCAL {
-            self.held_local.insert(prefix, route);
-        } else {
-            self.held_learned.insert(prefix, route);
-        }
+        self.hold(route);
         self.note_in_place(prefix, links);
     }
 

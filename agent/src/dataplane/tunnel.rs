@@ -46,7 +46,7 @@ pub enum TunnelError {
         device: &'static str,
         source: NetlinkError,
     },
-    #[error("failed to set rp_filter of {device}: {source}")]
+    #[error("failed to set parameters of {device}: {source}")]
     Sysctl {
         device: &'static str,
         source: std::io::Error,
@@ -124,9 +124,8 @@ pub fn ensure(netlink: &mut Netlink, links: &Links, tunnel: &Tunnel) -> Result<D
         done.is_changed = true;
     }
     done.is_changed |= configure_link(netlink, link, tunnel).map_err(configure)?;
-    let path = format!("ipv4/conf/{device}/rp_filter");
     done.is_changed |=
-        sysctl::ensure(&path, LOOSE).map_err(|source| TunnelError::Sysctl { device, source })?;
+        configure_parameters(device).map_err(|source| TunnelError::Sysctl { device, source })?;
     Ok(done)
 }
 
@@ -227,4 +226,15 @@ fn configure_link(
         }
     }
     Ok(is_changed)
+}
+
+/// Returns whether anything had to be written.
+fn configure_parameters(device: &str) -> std::io::Result<bool> {
+    let is_changed = sysctl::ensure(&format!("ipv4/conf/{device}/rp_filter"), LOOSE)?;
+    // IPv6 cannot go through IPIP; enabled, it would only send its solicitations there.
+    match sysctl::ensure(&format!("ipv6/conf/{device}/disable_ipv6"), "1") {
+        Ok(is_also_changed) => Ok(is_changed | is_also_changed),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(is_changed),
+        Err(error) => Err(error),
+    }
 }

@@ -24,9 +24,11 @@ impl Reconciler {
             .map(|update| update.errors.clone())
             .unwrap_or_default();
         errors.extend(self.peering_errors.iter().cloned());
-        if let Some(snapshot) = self.snapshot()
-            && snapshot.node(&self.settings.node).is_none()
-        {
+        let snapshot = self.snapshot();
+        let has_node = snapshot
+            .as_ref()
+            .is_some_and(|snapshot| snapshot.node(&self.settings.node).is_some());
+        if snapshot.is_some() && !has_node {
             errors.push(StoreError {
                 file: String::new(),
                 object: format!("Node/{}", self.settings.node),
@@ -41,7 +43,7 @@ impl Reconciler {
             schema_version: SCHEMA_VERSION,
             node: self.settings.node.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            ready: self.is_synced && self.has_passed,
+            ready: self.is_synced && self.has_passed && has_node,
             store: StoreStatus {
                 synced: self.is_synced,
                 errors,

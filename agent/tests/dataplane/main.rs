@@ -3,6 +3,8 @@
 mod capture;
 mod carrier;
 mod drift;
+mod kernel_tunnel;
 mod netns;
 mod routes;
+mod site;
 mod workloads;

@@ -18,6 +18,7 @@ pub mod config;
 mod connection;
 mod core;
 mod listener;
+mod membership;
 mod outbox;
 mod peer;
 mod show;

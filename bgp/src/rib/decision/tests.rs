@@ -30,7 +30,7 @@ impl Path {
         self
     }
 
-    fn as_path(self, asns: &[u32]) -> Path {
+    fn through(self, asns: &[u32]) -> Path {
         self.with(|path| {
             path.attributes.as_path = AsPath::sequence(asns.iter().map(|asn| Asn(*asn)))
         })
@@ -72,14 +72,14 @@ fn best_path_ladder_order_independent() {
             "higher local-pref",
             path()
                 .with(|p| p.attributes.local_pref = Some(LocalPref(200)))
-                .as_path(&[1, 2, 3]),
+                .through(&[1, 2, 3]),
             path(),
             Step::LocalPref,
         ),
         (
             "shorter AS path",
-            path().as_path(&[1]),
-            path().as_path(&[1, 2]),
+            path().through(&[1]),
+            path().through(&[1, 2]),
             Step::AsPathLength,
         ),
         (
@@ -90,20 +90,20 @@ fn best_path_ladder_order_independent() {
         ),
         (
             "lower MED",
-            path().as_path(&[1]).med(5),
-            path().as_path(&[1]).med(6),
+            path().through(&[1]).med(5),
+            path().through(&[1]).med(6),
             Step::Med,
         ),
         (
             "missing MED is lowest",
-            path().as_path(&[1]),
-            path().as_path(&[1]).med(1),
+            path().through(&[1]),
+            path().through(&[1]).med(1),
             Step::Med,
         ),
         (
             "eBGP",
-            path().as_path(&[1]).with(|p| p.is_ebgp = true),
-            path().as_path(&[1]),
+            path().through(&[1]).with(|p| p.is_ebgp = true),
+            path().through(&[1]),
             Step::EbgpOverIbgp,
         ),
         (
@@ -158,9 +158,9 @@ fn best_path_ladder_order_independent() {
 #[test]
 fn med_counts_only_within_one_neighbour_as() {
     let paths = [
-        path().as_path(&[1]).med(9),
+        path().through(&[1]).med(9),
         path()
-            .as_path(&[2])
+            .through(&[2])
             .med(1)
             .with(|p| p.router_id = RouterId([10, 0, 0, 9].into())),
     ];
@@ -172,9 +172,9 @@ fn med_does_not_depend_on_the_order_of_arrival() {
     // The classic trio: pairwise comparison would give a different winner for each order.
     let id = |last: u8| RouterId([10, 0, 0, last].into());
     let trio = [
-        path().as_path(&[1]).med(10).with(|p| p.router_id = id(3)),
-        path().as_path(&[2]).med(0).with(|p| p.router_id = id(2)),
-        path().as_path(&[1]).med(5).with(|p| p.router_id = id(4)),
+        path().through(&[1]).med(10).with(|p| p.router_id = id(3)),
+        path().through(&[2]).med(0).with(|p| p.router_id = id(2)),
+        path().through(&[1]).med(5).with(|p| p.router_id = id(4)),
     ];
     for order in [
         [0, 1, 2],

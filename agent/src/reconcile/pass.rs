@@ -1,0 +1,289 @@
+//! One pass: resolve from what is known now, apply the difference, and what is owed after it.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bgp::types::Prefix;
+use tracing::{error, info, warn};
+
+use super::{Owed, RETRY, Reconciler};
+use crate::cni::verbs::NodeNetwork;
+use crate::config::TunnelDriverChoice;
+use crate::dataplane::ApplyReport;
+use crate::dataplane::desired::{Desired, LearnedChange, Tunnel};
+use crate::dataplane::host::HostView;
+use crate::dataplane::ownership::is_own_device;
+use crate::model::{Node, Snapshot};
+use crate::resolve::endpoints::resolve_endpoints;
+use crate::resolve::peering;
+use crate::resolve::routes::{NextHopResolver, blackholes};
+use crate::resolve::tunnel::{DriverSetting, TunnelPlan, TunnelSettings, resolve_tunnel};
+
+/// Everything that the kernel route of a learned prefix depends on, besides its next hop.
+pub(super) struct Basis {
+    snapshot: Arc<Snapshot>,
+    host: Arc<HostView>,
+    tunnel: Option<Tunnel>,
+    pub(super) workloads: BTreeSet<IpAddr>,
+}
+
+impl Basis {
+    /// `None` only if the snapshot has no such node, which no basis is made of.
+    pub(super) fn resolver(&self, node: &str) -> Option<NextHopResolver<'_>> {
+        let node = self.snapshot.node(node)?;
+        Some(NextHopResolver::new(
+            &self.snapshot,
+            node,
+            &self.host,
+            self.tunnel.as_ref(),
+        ))
+    }
+
+    /// Whether every prefix but those of workloads resolves as before. Our own devices come and go
+    /// with workloads and resolve nothing.
+    fn resolves_like(&self, other: &Basis) -> bool {
+        let links = |host: &HostView| -> Vec<_> {
+            let foreign = host.links.iter().filter(|(name, _)| !is_own_device(name));
+            foreign
+                .map(|(name, link)| (name.clone(), link.clone()))
+                .collect()
+        };
+        Arc::ptr_eq(&self.snapshot, &other.snapshot)
+            && self.tunnel == other.tunnel
+            && (Arc::ptr_eq(&self.host, &other.host)
+                || (self.host.routes == other.host.routes
+                    && self.host.addresses == other.host.addresses
+                    && links(&self.host) == links(&other.host)))
+    }
+}
+
+impl Reconciler {
+    /// Resolves everything from what is known now and applies the difference.
+    pub(super) async fn pass(&mut self, owed: Vec<Owed>) {
+        let outcome = self.try_pass().await;
+        for Owed { iface, reply } in owed {
+            let answer = match (&outcome, iface) {
+                (_, None) => Ok(()),
+                (Err(reason), Some(_)) => Err(reason.clone()),
+                (Ok(()), Some(iface)) => self.workload_outcome(&iface),
+            };
+            let _ = reply.send(answer);
+        }
+    }
+
+    fn workload_outcome(&self, iface: &str) -> Result<(), String> {
+        if let Some(state) = self.report.workload_states.get(iface) {
+            return state.clone();
+        }
+        let why = self
+            .endpoints
+            .failed
+            .iter()
+            .find(|item| item.object.contains(iface));
+        Err(why.map_or_else(
+            || format!("{iface} was not programmed"),
+            |item| item.error.clone(),
+        ))
+    }
+
+    /// # Errors
+    /// Why nothing was done.
+    async fn try_pass(&mut self) -> Result<(), String> {
+        let Some(snapshot) = self.snapshot() else {
+            return self.not_ready("the store has not been read yet");
+        };
+        let Some(node) = snapshot.node(&self.settings.node) else {
+            return self.not_ready(&format!("the store has no Node {}", self.settings.node));
+        };
+        if self.is_host_stale {
+            match self.dataplane.observe_host().await {
+                Ok(host) => {
+                    self.host = Arc::new(host);
+                    self.is_host_stale = false;
+                }
+                Err(error) => {
+                    let reason = format!("{:#}", anyhow::Error::from(error));
+                    error!(error = reason, "failed to read the kernel");
+                    self.schedule_retry();
+                    return Err(reason);
+                }
+            }
+        }
+        let host = self.host.clone();
+        let plan = resolve_tunnel(&snapshot, node, &host, &self.tunnel_settings(node));
+        self.endpoints = resolve_endpoints(&snapshot, node, self.attachments.values());
+        let desired = Desired {
+            workloads: self.endpoints.links.clone(),
+            routes: blackholes(node),
+            tunnel: plan.tunnel.clone(),
+        };
+        self.report = self.dataplane.apply(&desired).await;
+        let report = self.report.clone();
+        self.note(&report);
+        self.tell_node_state(&snapshot, node, &plan);
+        self.tunnel = Some(plan.clone());
+        let basis = Basis {
+            snapshot: snapshot.clone(),
+            host,
+            tunnel: plan.tunnel,
+            workloads: self.workload_addresses(),
+        };
+        self.resolve_learned_again(basis).await;
+        if !self
+            .peered_with
+            .as_ref()
+            .is_some_and(|known| Arc::ptr_eq(known, &snapshot))
+        {
+            let (config, errors) = peering::speaker_config(&snapshot, node);
+            self.peering_errors = errors;
+            self.routing.configure(config).await;
+            self.peered_with = Some(snapshot.clone());
+        }
+        if !self.has_passed {
+            info!(node = self.settings.node, "first pass done");
+        }
+        self.has_passed = true;
+        Ok(())
+    }
+
+    /// Learned routes can be many: only what the change concerns is decided anew.
+    async fn resolve_learned_again(&mut self, basis: Basis) {
+        let basis = Arc::new(basis);
+        let before = self.basis.replace(basis.clone());
+        let Some(resolver) = basis.resolver(&self.settings.node) else {
+            return;
+        };
+        let changes = match before {
+            Some(before) if before.resolves_like(&basis) => {
+                let moved = before.workloads.symmetric_difference(&basis.workloads);
+                let prefixes: Vec<Prefix> = moved.map(|address| Prefix::host(*address)).collect();
+                self.routing
+                    .resolve_again(&prefixes, &resolver, &basis.workloads)
+            }
+            _ => {
+                let prefixes = self.routing.learned_prefixes();
+                self.routing
+                    .resolve_again(&prefixes, &resolver, &basis.workloads)
+            }
+        };
+        self.apply_learned(changes).await;
+    }
+
+    fn not_ready(&mut self, reason: &str) -> Result<(), String> {
+        drop(self.node_state.send_replace(Err(reason.to_owned())));
+        Err(reason.to_owned())
+    }
+
+    pub(super) async fn apply_learned(&mut self, changes: Vec<LearnedChange>) {
+        if changes.is_empty() {
+            return;
+        }
+        let report = self.dataplane.apply_learned(changes).await;
+        self.note_more(&report);
+    }
+
+    /// Takes what a whole pass came to: failures for `status`, repairs, the next attempt.
+    fn note(&mut self, report: &ApplyReport) {
+        self.failed.clear();
+        self.attempts
+            .retain(|object, _| report.failed.iter().any(|(failed, _)| failed == object));
+        self.retry = self.retry.filter(|_| !report.failed.is_empty());
+        self.note_more(report);
+    }
+
+    /// Adds what an application of learned routes came to. What it did not fail may still be
+    /// failing: only a pass clears.
+    pub(super) fn note_more(&mut self, report: &ApplyReport) {
+        for (kind, count) in &report.repairs {
+            *self.repairs.entry(kind.clone()).or_default() += count;
+        }
+        for (object, reason) in &report.failed {
+            let attempts = self.attempts.entry(object.clone()).or_default();
+            *attempts += 1;
+            if *attempts == 1 {
+                warn!(object, error = reason, "not applied, will be retried");
+            }
+            self.failed.insert(object.clone(), reason.clone());
+        }
+        if !report.failed.is_empty() {
+            self.schedule_retry();
+        }
+    }
+
+    fn schedule_retry(&mut self) {
+        let wait = self
+            .retry
+            .map_or(RETRY.0, |(_, wait)| (wait * 2).min(RETRY.1));
+        self.retry = Some((Instant::now() + wait, wait));
+    }
+
+    fn tell_node_state(&self, snapshot: &Snapshot, node: &Node, plan: &TunnelPlan) {
+        let state = if node.pod_cidrs.is_empty() {
+            Err(format!("Node {} has no podCIDRs", node.name))
+        } else {
+            let nic_mtu = || {
+                let device = self.host.addresses.get(&IpAddr::V4(node.ipv4?))?;
+                self.host.links.get(device).map(|link| link.mtu)
+            };
+            let mtu = plan
+                .tunnel
+                .as_ref()
+                .map(|tunnel| tunnel.mtu)
+                .or_else(nic_mtu);
+            let declared = snapshot
+                .workloads()
+                .filter(|workload| workload.node == node.name);
+            Ok(NodeNetwork {
+                pod_cidrs: node.pod_cidrs.clone(),
+                mtu: mtu.unwrap_or(0),
+                reserved: declared
+                    .flat_map(|workload| workload.addresses.iter().copied())
+                    .collect(),
+            })
+        };
+        self.node_state.send_if_modified(|known| {
+            let differs = *known != state;
+            if differs {
+                *known = state;
+            }
+            differs
+        });
+    }
+
+    fn kernel_blocked(&self, node: &Node) -> Option<String> {
+        let device = self.host.foreign_ipip.get(&node.ipv4?)?;
+        Some(format!(
+            "the foreign device {device} has the same local address"
+        ))
+    }
+
+    fn tunnel_settings(&self, node: &Node) -> TunnelSettings {
+        TunnelSettings {
+            driver: match self.settings.tunnel_driver {
+                TunnelDriverChoice::Auto => DriverSetting::Auto,
+                TunnelDriverChoice::Kernel => DriverSetting::Kernel,
+                TunnelDriverChoice::Userspace => DriverSetting::Userspace,
+            },
+            mtu: self.settings.mtu,
+            nic: self.settings.nic.clone(),
+            kernel_blocked: self.kernel_blocked(node),
+        }
+    }
+
+    pub(super) fn snapshot(&self) -> Option<Arc<Snapshot>> {
+        self.store_update
+            .as_ref()
+            .filter(|update| update.synced)
+            .map(|update| update.snapshot.clone())
+    }
+
+    fn workload_addresses(&self) -> BTreeSet<IpAddr> {
+        self.endpoints
+            .links
+            .values()
+            .flat_map(|link| link.addresses.iter().copied())
+            .collect()
+    }
+}

@@ -1,0 +1,151 @@
+//! The kernel's ipip device, where the kernel has it, and its agreement with the carrier.
+
+use std::net::Ipv4Addr;
+
+use agent::dataplane::desired::{Desired, Tunnel, TunnelDriver};
+use agent::names::IPIP_DEVICE;
+
+use crate::netns::Namespace;
+use crate::routes::{host, open};
+use crate::site::{has_kernel_ipip, site};
+
+const LOCAL: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+
+fn host_with_ipip() -> Option<Namespace> {
+    let host = host()?;
+    has_kernel_ipip(&host).then_some(host)
+}
+
+fn desired(local: Ipv4Addr) -> Desired {
+    let tunnel = Tunnel {
+        driver: TunnelDriver::Kernel,
+        local,
+        address: Ipv4Addr::new(172, 17, 8, 1),
+        mtu: 1480,
+        remotes: vec![],
+    };
+    Desired {
+        tunnel: Some(tunnel),
+        ..Desired::default()
+    }
+}
+
+fn evidence(host: &Namespace) -> String {
+    host.ip(&format!("-d addr show {IPIP_DEVICE}"))
+}
+
+#[test]
+fn ipip_device_is_as_specified_and_stays_so() {
+    let Some(host) = host_with_ipip() else { return };
+    let first = host.block_on(async || open().await.apply(&desired(LOCAL)).await);
+    assert!(first.failed.is_empty(), "{first:?}");
+    let device = evidence(&host);
+    for part in [
+        "NOARP,UP",
+        "mtu 1480",
+        "172.17.8.1/32",
+        "remote any local 10.0.0.1",
+        "ttl 64",
+        "tos inherit",
+        "pmtudisc",
+    ] {
+        assert!(device.contains(part), "{part}: {device}");
+    }
+    assert_eq!(host.sysctl("ipv4/conf/caracal-ipip/rp_filter"), "2");
+    for (name, spoil) in [
+        ("mtu", "ip link set caracal-ipip mtu 1400"),
+        ("address", "ip addr del 172.17.8.1/32 dev caracal-ipip"),
+        (
+            "another address",
+            "ip addr add 172.17.8.9/32 dev caracal-ipip",
+        ),
+        ("down", "ip link set caracal-ipip down"),
+        (
+            "ttl",
+            "ip link set caracal-ipip type ipip local 10.0.0.1 ttl 7",
+        ),
+        ("gone", "ip link del caracal-ipip"),
+    ] {
+        host.block_on(async || {
+            let mut dataplane = open().await;
+            dataplane.apply(&desired(LOCAL)).await;
+            assert_eq!(
+                dataplane.writes().await,
+                0,
+                "{name}: a restart writes nothing"
+            );
+            let (is_ok, output) = host.run(spoil);
+            assert!(is_ok, "{name}: {output}");
+            let report = dataplane.apply(&desired(LOCAL)).await;
+            assert_eq!(report.repairs.get("tunnel"), Some(&1), "{name}: {report:?}");
+        });
+        assert_eq!(
+            without_index(&evidence(&host)),
+            without_index(&device),
+            "{name}"
+        );
+    }
+}
+
+/// The index changes when a device is made anew.
+fn without_index(text: &str) -> String {
+    text.split_once(':')
+        .map_or(text, |(_, rest)| rest)
+        .to_owned()
+}
+
+#[test]
+fn node_address_can_change() {
+    let Some(host) = host_with_ipip() else { return };
+    host.ip("addr add 10.0.0.7/24 dev eth0");
+    host.block_on(async || {
+        let mut dataplane = open().await;
+        dataplane.apply(&desired(LOCAL)).await;
+        let report = dataplane.apply(&desired(Ipv4Addr::new(10, 0, 0, 7))).await;
+        assert!(
+            report.failed.is_empty() && report.repairs.is_empty(),
+            "{report:?}"
+        );
+        assert!(
+            evidence(&host).contains("local 10.0.0.7"),
+            "{}",
+            evidence(&host)
+        );
+        dataplane.apply(&Desired::default()).await;
+    });
+    assert!(!host.run(&format!("ip link show {IPIP_DEVICE}")).0);
+}
+
+#[test]
+fn foreign_device_in_the_way_is_named() {
+    let Some(host) = host_with_ipip() else { return };
+    host.ip("link add theirs type ipip local 10.0.0.1");
+    host.block_on(async || {
+        let mut dataplane = open().await;
+        let view = dataplane.observe_host().await.expect("host is read");
+        assert_eq!(
+            view.foreign_ipip.get(&LOCAL).map(String::as_str),
+            Some("theirs")
+        );
+        let report = dataplane.apply(&desired(LOCAL)).await;
+        assert_eq!(report.failed.len(), 1, "{report:?}");
+        assert!(
+            report.failed[0]
+                .1
+                .starts_with("device theirs has the parameters"),
+            "{report:?}"
+        );
+    });
+    assert!(host.run("ip link show theirs").0);
+}
+
+#[test]
+fn kernel_and_carrier_understand_each_other() {
+    use TunnelDriver::{Kernel, Userspace};
+    for drivers in [[Kernel, Kernel], [Kernel, Userspace], [Userspace, Kernel]] {
+        let Some(site) = site(drivers) else { return };
+        site.wait_for_ping();
+        assert!(site.nodes[1].workload.can_ping("172.17.1.2"), "{drivers:?}");
+        assert!(site.nodes[0].host.can_ping("172.17.2.2"), "{drivers:?}");
+    }
+}

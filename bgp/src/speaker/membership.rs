@@ -1,0 +1,258 @@
+//! Who is a peer: configured ones, those of listen ranges, and how both follow the configuration.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::time::SystemTime;
+
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tracing::{debug, info, warn};
+
+use super::config::{PeerConfig, PeerKey, SpeakerConfig};
+use super::core::{Core, PeerSlot, rib_config};
+use super::listener::Listener;
+use super::peer::{CONTROL_QUEUE, Control, PeerTask};
+use super::socket::Transport;
+use crate::fsm::restart::{HelperConfig, HelperState};
+use crate::fsm::session::State;
+use crate::rib::PeerId;
+use crate::types::Prefix;
+use crate::wire::Notification;
+use crate::wire::notification::cease;
+use crate::wire::refresh::{RefreshKind, RouteRefresh};
+
+impl Core {
+    pub(super) fn configure(&mut self, config: SpeakerConfig) {
+        if self.stopping.is_some() {
+            return;
+        }
+        let was = std::mem::replace(&mut self.config, config.clone());
+        // Restart parameters are those of the start.
+        self.config.graceful_restart = was.graceful_restart.clone();
+        self.rib.reconfigure(rib_config(&config, self.has_consumer));
+        if was.listen != config.listen {
+            self.follow_listen(&config);
+        }
+        self.rib.set_originated(config.originated.clone());
+        self.follow_peers(&config);
+    }
+
+    pub(super) fn follow_listen(&mut self, config: &SpeakerConfig) {
+        let wanted: BTreeSet<SocketAddr> = config.listen.iter().copied().collect();
+        self.listeners.retain(|address, _| wanted.contains(address));
+        self.problems.retain(|address, _| wanted.contains(address));
+        for address in wanted {
+            let inputs = self.inputs.clone();
+            self.listeners
+                .entry(address)
+                .or_insert_with(|| Listener::spawn(address, inputs));
+        }
+    }
+
+    /// Starts, changes and ends peers until they are those of `config`.
+    pub(super) fn follow_peers(&mut self, config: &SpeakerConfig) {
+        if self.stopping.is_some() {
+            return;
+        }
+        for index in 0..self.peers.len() {
+            let Some(slot) = &self.peers[index] else {
+                continue;
+            };
+            if slot.is_leaving {
+                continue;
+            }
+            let wanted = if slot.is_dynamic
+                && !config
+                    .peers
+                    .keys()
+                    .any(|key| key.address == slot.key.address)
+            {
+                range_of(config, slot.key.address).map(|(_, template)| template)
+            } else {
+                config.peers.get(&slot.key)
+            };
+            match wanted {
+                Some(wanted) => {
+                    let wanted = wanted.clone();
+                    self.change_peer(index, wanted);
+                }
+                None => {
+                    self.deferral.handle_peer_gone(&slot.key.address);
+                    self.leave(index, Some(Notification::cease(cease::PEER_DECONFIGURED)));
+                }
+            }
+        }
+        for (key, peer) in &config.peers {
+            if self.find(|slot| slot.key == *key).is_none() {
+                self.add_peer(*key, peer.clone(), false);
+            }
+        }
+    }
+
+    pub(super) fn change_peer(&mut self, index: usize, wanted: PeerConfig) {
+        let Some(slot) = self.peers.get_mut(index).and_then(Option::as_mut) else {
+            return;
+        };
+        let was = std::mem::replace(&mut slot.config, wanted.clone());
+        let session = Box::new(self.session_config(&wanted));
+        let Some(slot) = self.peers.get_mut(index).and_then(Option::as_mut) else {
+            return;
+        };
+        slot.helper
+            .reconfigure(helper_config(&self.config, &wanted));
+        let transport = transport(slot.key, &wanted);
+        send_control(slot, Control::Reconfigure { session, transport });
+        let policy_changed = was.filters != wanted.filters
+            || was.import_default != wanted.import_default
+            || was.export_default != wanted.export_default
+            || was.next_hop_mode != wanted.next_hop_mode
+            || was.route_reflector_client != wanted.route_reflector_client
+            || was.allow_own_as != wanted.allow_own_as;
+        if policy_changed {
+            self.change_policy(index);
+        }
+    }
+
+    /// A new policy holds for what is said at once, and for what was heard after a refresh.
+    pub(super) fn change_policy(&mut self, index: usize) {
+        let id = PeerId(index as u32);
+        let Some(slot) = self.peers.get(index).and_then(Option::as_ref) else {
+            return;
+        };
+        let Some(session) = &slot.session else { return };
+        let families = session.negotiated.families.clone();
+        let setup = self.peer_setup(slot, &session.negotiated);
+        for family in families {
+            let refresh = RouteRefresh {
+                family,
+                kind: RefreshKind::Request,
+            };
+            send_control(slot, Control::RequestRefresh(refresh));
+        }
+        self.rib.set_policy(id, setup);
+    }
+
+    pub(super) fn handle_accepted(&mut self, stream: TcpStream, remote: SocketAddr) {
+        if self.stopping.is_some() {
+            return;
+        }
+        let address = remote.ip().to_canonical();
+        let existing = self.find(|slot| slot.key.address == address && !slot.is_leaving);
+        let index = match existing {
+            Some(index) => index,
+            None => {
+                let Some((_, template)) = range_of(&self.config, address) else {
+                    debug!(%remote, "connection from an unknown address refused");
+                    return;
+                };
+                let dynamic = self
+                    .peers
+                    .iter()
+                    .flatten()
+                    .filter(|slot| slot.is_dynamic)
+                    .count();
+                if dynamic >= self.config.max_dynamic_peers {
+                    warn!(%remote, limit = self.config.max_dynamic_peers, "too many peers over listen ranges");
+                    return;
+                }
+                let template = template.clone();
+                self.add_peer(PeerKey { address, port: 179 }, template, true)
+            }
+        };
+        if let Some(slot) = self.peers.get(index).and_then(Option::as_ref)
+            && slot.control.try_send(Control::Incoming(stream)).is_err()
+        {
+            debug!(%remote, "connection dropped: the peer's task is busy");
+        }
+    }
+
+    pub(super) fn add_peer(&mut self, key: PeerKey, config: PeerConfig, is_dynamic: bool) -> usize {
+        let index = match self.peers.iter().position(Option::is_none) {
+            Some(free) => free,
+            None => {
+                self.peers.push(None);
+                self.peers.len() - 1
+            }
+        };
+        let (control, control_queue) = mpsc::channel(CONTROL_QUEUE);
+        let mut session = self.session_config(&config);
+        session.passive |= is_dynamic;
+        if let Some(core) = self.inputs.upgrade() {
+            let task = PeerTask::new(
+                PeerId(index as u32),
+                key.to_string(),
+                session,
+                transport(key, &config),
+                core,
+                self.wakeup.clone(),
+                control_queue,
+            );
+            tokio::spawn(task.run());
+        }
+        info!(peer = %key, name = config.name, "peer added");
+        self.peers[index] = Some(PeerSlot {
+            key,
+            helper: HelperState::new(helper_config(&self.config, &config)),
+            config,
+            is_dynamic,
+            is_leaving: false,
+            control,
+            session: None,
+            state: State::Idle,
+            since: SystemTime::now(),
+            last_error: None,
+            flaps: 0,
+            attribute_errors: 0,
+        });
+        index
+    }
+
+    /// Tells a peer's task to end; `Finished` follows.
+    pub(super) fn leave(&mut self, index: usize, notification: Option<Notification>) {
+        let Some(slot) = self.peers.get_mut(index).and_then(Option::as_mut) else {
+            return;
+        };
+        if !slot.is_leaving {
+            slot.is_leaving = true;
+            send_control(slot, Control::Stop(notification));
+        }
+    }
+}
+
+pub(super) fn send_control(slot: &PeerSlot, control: Control) {
+    let sender = slot.control.clone();
+    if let Err(mpsc::error::TrySendError::Full(control)) = sender.try_send(control) {
+        // A busy task; order among what waits here does not matter, the last configuration is
+        // sent again by the next change.
+        tokio::spawn(async move {
+            let _ = sender.send(control).await;
+        });
+    }
+}
+
+fn range_of(config: &SpeakerConfig, address: IpAddr) -> Option<(Prefix, &PeerConfig)> {
+    config
+        .ranges
+        .iter()
+        .filter(|(prefix, _)| prefix.contains(address))
+        .max_by_key(|(prefix, _)| prefix.length())
+        .map(|(prefix, template)| (*prefix, template))
+}
+
+fn helper_config(speaker: &SpeakerConfig, peer: &PeerConfig) -> HelperConfig {
+    HelperConfig {
+        max_restart_time: speaker.graceful_restart.stale_time,
+        stale_time: speaker.graceful_restart.stale_time,
+        strict_consecutive_restart: peer.strict_consecutive_restart,
+        notification: false,
+    }
+}
+
+fn transport(key: PeerKey, config: &PeerConfig) -> Transport {
+    Transport {
+        remote: SocketAddr::new(key.address, key.port),
+        local: config.local_address,
+        ttl: config.ttl,
+        ttl_security_hops: config.ttl_security_hops,
+    }
+}
