@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use tokio::signal::unix::{SignalKind, signal};
@@ -19,6 +20,9 @@ use crate::dataplane::{self, Dataplane, DataplaneOptions, WorkloadSpec};
 use crate::datastore::FileStore;
 use crate::reconcile::{Handle, REQUEST_QUEUE, Reconciler};
 
+/// How long an agent that is being replaced may take to end.
+const PREDECESSOR_ENDS: Duration = Duration::from_secs(5);
+
 /// Runs the agent until SIGTERM or SIGINT. Kernel state stays.
 ///
 /// # Errors
@@ -32,7 +36,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
             .with_context(|| format!("failed to make {}", dir.display()))?;
     }
     // Before anything else: two agents on one run directory would undo each other's work.
-    let socket = PrivateSocket::bind(&settings.socket())?;
+    let socket = PrivateSocket::bind_when_free(&settings.socket(), PREDECESSOR_ENDS).await?;
     let dataplane = Dataplane::open(DataplaneOptions::new(settings.run_dir.clone()))
         .await
         .context("failed to read the kernel")?;
@@ -95,7 +99,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
             }
         }
     };
-    if tokio::time::timeout(std::time::Duration::from_secs(4), ended)
+    if tokio::time::timeout(Duration::from_secs(4), ended)
         .await
         .is_err()
     {

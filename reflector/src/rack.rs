@@ -23,6 +23,8 @@ use crate::observe::{FileState, Observer};
 const RESCAN: Duration = Duration::from_secs(10);
 /// An editor writes in steps.
 const DEBOUNCE: Duration = Duration::from_millis(50);
+/// How long a reflector that is being replaced may take to end.
+const PREDECESSOR_ENDS: Duration = Duration::from_secs(5);
 const STOP_DEADLINE: Duration = Duration::from_secs(3);
 
 /// Runs until SIGTERM or SIGINT.
@@ -34,7 +36,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         std::fs::create_dir_all(dir)
             .with_context(|| format!("failed to make {}", dir.display()))?;
     }
-    let socket = PrivateSocket::bind(&args.run_dir.join("reflector.sock"))?;
+    let path = args.run_dir.join("reflector.sock");
+    let socket = PrivateSocket::bind_when_free(&path, PREDECESSOR_ENDS).await?;
     let loaded = config::load(&args.config)?;
     report(&loaded);
     if !loaded.is_usable() {

@@ -83,6 +83,26 @@ impl PrivateSocket {
         }
     }
 
+    /// As [`PrivateSocket::bind`], but gives a process that is just ending some time to be gone: a
+    /// killed one is connected to by the kernel until the last of its descriptors is closed.
+    ///
+    /// # Errors
+    /// As for `bind`; `InUse` after `patience`.
+    pub async fn bind_when_free(
+        path: &Path,
+        patience: Duration,
+    ) -> Result<PrivateSocket, BindError> {
+        let deadline = Instant::now() + patience;
+        loop {
+            match PrivateSocket::bind(path) {
+                Err(BindError::InUse(_)) if Instant::now() < deadline => {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
     async fn accept_allowed(&self) -> UnixStream {
         loop {
             match self.listener.accept().await {
