@@ -18,7 +18,8 @@ use crate::cni::verbs::Verbs;
 use crate::config::{Settings, StoreLocation};
 use crate::dataplane::{self, Dataplane, DataplaneOptions, WorkloadSpec};
 use crate::datastore::FileStore;
-use crate::reconcile::{Handle, REQUEST_QUEUE, Reconciler};
+use crate::reconcile::Reconciler;
+use crate::requests::{Handle, REQUEST_QUEUE};
 
 /// How long an agent that is being replaced may take to end.
 const PREDECESSOR_ENDS: Duration = Duration::from_secs(5);

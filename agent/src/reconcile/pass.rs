@@ -9,13 +9,13 @@ use bgp::types::Prefix;
 use tracing::{error, info, warn};
 
 use super::{Owed, RETRY, Reconciler};
-use crate::cni::verbs::NodeNetwork;
 use crate::config::TunnelDriverChoice;
 use crate::dataplane::ApplyReport;
 use crate::dataplane::desired::{Desired, LearnedChange, Tunnel};
 use crate::dataplane::host::HostView;
 use crate::dataplane::ownership::is_own_device;
 use crate::model::{Node, Snapshot};
+use crate::requests::NodeNetwork;
 use crate::resolve::endpoints::resolve_endpoints;
 use crate::resolve::peering;
 use crate::resolve::routes::{NextHopResolver, blackholes};
