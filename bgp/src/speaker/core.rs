@@ -12,6 +12,7 @@ use tracing::{info, warn};
 use super::config::{PeerConfig, PeerKey, SpeakerConfig};
 use super::connection::RouteOperation;
 use super::listener::Listener;
+use super::md5;
 use super::membership::send_control;
 use super::outbox::Outbox;
 use super::peer::{Control, sleep_until};
@@ -40,7 +41,8 @@ pub enum CoreInput {
     },
     Listening {
         address: SocketAddr,
-        problem: Option<String>,
+        /// What does not work there; replaces what was said before.
+        problems: Vec<String>,
     },
     StateChanged {
         peer: PeerId,
@@ -118,7 +120,7 @@ pub struct Core {
     pub(super) wakeup: Arc<Notify>,
     events: mpsc::Sender<Event>,
     pub(super) listeners: BTreeMap<SocketAddr, Listener>,
-    pub(super) problems: BTreeMap<SocketAddr, String>,
+    pub(super) problems: BTreeMap<SocketAddr, Vec<String>>,
     pub(super) deferral: Deferral<IpAddr>,
     pub(super) is_settled: bool,
     has_told_settled: bool,
@@ -209,14 +211,12 @@ impl Core {
     async fn handle(&mut self, input: CoreInput) {
         match input {
             CoreInput::Accepted { stream, remote } => self.handle_accepted(stream, remote),
-            CoreInput::Listening { address, problem } => match problem {
-                Some(problem) => {
-                    self.problems.insert(address, problem);
+            CoreInput::Listening { address, problems } => {
+                // Else it is a late word of a listener that is gone.
+                if self.listeners.contains_key(&address) {
+                    self.problems.insert(address, problems);
                 }
-                None => {
-                    self.problems.remove(&address);
-                }
-            },
+            }
             CoreInput::StateChanged { peer, to } => {
                 if let Some(slot) = self.slot(peer) {
                     slot.state = to;
@@ -266,7 +266,9 @@ impl Core {
                 let _ = reply.send(self.show_routes(selection));
             }
             Command::Problems(reply) => {
-                let _ = reply.send(self.problems.values().cloned().collect());
+                let of_listeners = self.problems.values().flatten().cloned();
+                let problems = of_listeners.chain(md5::conflicts(&self.config));
+                let _ = reply.send(problems.collect());
             }
             Command::Stop(how, reply) => self.stop(how, reply),
         }

@@ -18,9 +18,11 @@ pub mod config;
 mod connection;
 mod core;
 mod listener;
+mod md5;
 mod membership;
 mod outbox;
 mod peer;
+pub mod secret;
 mod show;
 mod socket;
 pub mod status;
@@ -107,7 +109,8 @@ impl Speaker {
             .unwrap_or_default()
     }
 
-    /// What does not work at the moment, e.g. an address that cannot be listened on.
+    /// What does not work at the moment: addresses that cannot be listened on, TCP MD5 keys that
+    /// cannot be had.
     pub async fn problems(&self) -> Vec<String> {
         self.ask(Command::Problems).await.unwrap_or_default()
     }
