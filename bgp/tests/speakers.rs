@@ -11,7 +11,7 @@ use bgp::speaker::config::{
 use bgp::speaker::secret::Secret;
 use bgp::speaker::status::{PeerStatus, RouteStatus};
 use bgp::speaker::{Event, LearnedRoute, RouteSelection, Speaker, Stop};
-use bgp::types::{Asn, LocalPref, Prefix, RouterId};
+use bgp::types::{Asn, HoldTime, LocalPref, Prefix, RouterId};
 use tokio::sync::mpsc;
 
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -480,4 +480,51 @@ async fn more_passwords_than_one_socket_takes_are_reported() {
         problems.len() == 2 && problems[1].contains("net.core.optmem_max")
     };
     Running::wait_for("the keys that do not fit are reported", is_reported).await;
+}
+
+#[tokio::test]
+async fn a_reset_by_cease_keeps_the_routes_and_a_removed_peer_loses_them() {
+    let port = free_port();
+    let (mut left, mut right) = (speaker(101, 64512, port), speaker(102, 64512, port));
+    peer(&mut left, 102, 64512, port);
+    peer(&mut right, 101, 64512, port);
+    let (mut changed, mut removed) = (left.clone(), left.clone());
+    peer(&mut changed, 102, 64512, port).hold_time = HoldTime::new(30).expect("allowed");
+    removed.peers.clear();
+    let (mut left, mut right) = (Running::start(left), Running::start(right));
+    left.learns(&["10.102.0.0/16"]).await;
+    right.learns(&["10.101.0.0/16"]).await;
+    let changes = (left.changes, right.changes);
+    left.speaker.configure(changed).await;
+    let is_back = || async {
+        let peers = right.speaker.peers().await;
+        let routes = right.speaker.routes(RouteSelection::default()).await;
+        peers[0].hold_time_seconds == Some(30)
+            && peers[0].flaps == 1
+            && routes.iter().all(|route| !route.stale)
+    };
+    Running::wait_for("the session is back with the new hold time", is_back).await;
+    assert_eq!(
+        right.speaker.peers().await[0]
+            .last_error
+            .as_ref()
+            .map(|error| (error.code, error.subcode)),
+        Some((6, 6)),
+        "RFC 4486: other configuration change"
+    );
+    for running in [&mut left, &mut right] {
+        while let Ok(event) = running.events.try_recv() {
+            running.take(event);
+        }
+    }
+    assert_eq!((left.changes, right.changes), changes, "no route changed");
+    left.speaker.configure(removed).await;
+    right.learns(&[]).await;
+    let error = right.speaker.peers().await[0].last_error.clone();
+    let error = error.expect("told why");
+    assert_eq!(
+        (error.code, error.subcode, error.data_hex.as_str()),
+        (6, 9, "0603"),
+        "a hard reset around Cease, peer de-configured"
+    );
 }

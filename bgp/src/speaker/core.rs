@@ -281,13 +281,11 @@ impl Core {
             let Some(slot) = &self.peers[index] else {
                 continue;
             };
-            let has_restart = slot
-                .session
-                .as_ref()
-                .is_some_and(|session| session.negotiated.graceful_restart.is_some());
-            let notification = (how == Stop::ForGood || !has_restart)
-                .then(|| Notification::cease(cease::ADMINISTRATIVE_SHUTDOWN));
-            self.leave(index, notification);
+            let last_word = last_word(
+                how,
+                slot.session.as_ref().map(|session| &*session.negotiated),
+            );
+            self.leave(index, last_word);
         }
     }
 
@@ -482,6 +480,22 @@ impl Core {
     /// Whether forwarding state survives a loss of session: what F says.
     pub(super) fn preserves_forwarding(&self) -> bool {
         self.config.graceful_restart.forwarding_preserved || self.is_settled
+    }
+}
+
+/// What a peer is told when the speaker stops; `None`: nothing, so that it keeps our routes.
+fn last_word(how: Stop, session: Option<&Negotiated>) -> Option<Notification> {
+    let has_restart = session.is_some_and(|session| session.graceful_restart.is_some());
+    match how {
+        // RFC 8538 §3: with N the peer keeps our routes although it is told.
+        Stop::Restarting if session.is_some_and(Negotiated::has_graceful_notification) => {
+            Some(Notification::cease(cease::ADMINISTRATIVE_RESET))
+        }
+        // RFC 4724 §4: without N any NOTIFICATION would cost the routes.
+        Stop::Restarting if has_restart => None,
+        Stop::Restarting | Stop::ForGood => {
+            Some(Notification::cease(cease::ADMINISTRATIVE_SHUTDOWN))
+        }
     }
 }
 

@@ -249,7 +249,7 @@ fn helper_config(speaker: &SpeakerConfig, peer: &PeerConfig) -> HelperConfig {
         max_restart_time: speaker.graceful_restart.stale_time,
         stale_time: speaker.graceful_restart.stale_time,
         strict_consecutive_restart: peer.strict_consecutive_restart,
-        notification: false,
+        notification: true,
     }
 }
 

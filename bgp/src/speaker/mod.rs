@@ -68,9 +68,10 @@ pub struct RouteSelection {
 /// How sessions end when the speaker stops.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Stop {
-    /// Peers with graceful restart keep our routes: TCP is closed without a word.
+    /// Peers with graceful restart keep our routes: TCP is closed without a word, or with Cease,
+    /// administrative reset, where both sides have RFC 8538.
     Restarting,
-    /// For good: Cease, administrative shutdown.
+    /// For good: Cease, administrative shutdown; a hard reset where both sides have RFC 8538.
     ForGood,
 }
 
