@@ -528,3 +528,22 @@ async fn a_reset_by_cease_keeps_the_routes_and_a_removed_peer_loses_them() {
         "a hard reset around Cease, peer de-configured"
     );
 }
+
+#[tokio::test]
+async fn a_stop_for_good_says_so_and_the_routes_go() {
+    let port = free_port();
+    let (mut left, mut right) = (speaker(111, 64512, port), speaker(112, 64512, port));
+    peer(&mut left, 112, 64512, port);
+    peer(&mut right, 111, 64512, port);
+    let (left, mut right) = (Running::start(left), Running::start(right));
+    right.learns(&["10.111.0.0/16"]).await;
+    left.speaker.stop(Stop::ForGood).await;
+    right.learns(&[]).await;
+    let error = right.speaker.peers().await[0].last_error.clone();
+    assert_eq!(
+        error.map(|error| error.reason).as_deref(),
+        Some(
+            "Cease / Hard Reset (Cease / Administrative Shutdown: \"the speaker stops for good\")"
+        )
+    );
+}

@@ -32,6 +32,10 @@ const TURN: usize = 256;
 /// Learned routes per event.
 const LEARNED_PER_EVENT: usize = 4096;
 
+/// Words for the operators of our peers (RFC 9003).
+const RESTARTING: &str = "the speaker restarts";
+const FOR_GOOD: &str = "the speaker stops for good";
+
 /// Everything that can wake the core.
 #[derive(Debug)]
 pub enum CoreInput {
@@ -486,16 +490,16 @@ impl Core {
 /// What a peer is told when the speaker stops; `None`: nothing, so that it keeps our routes.
 fn last_word(how: Stop, session: Option<&Negotiated>) -> Option<Notification> {
     let has_restart = session.is_some_and(|session| session.graceful_restart.is_some());
+    let said = Notification::cease_with_message;
     match how {
         // RFC 8538 §3: with N the peer keeps our routes although it is told.
         Stop::Restarting if session.is_some_and(Negotiated::has_graceful_notification) => {
-            Some(Notification::cease(cease::ADMINISTRATIVE_RESET))
+            Some(said(cease::ADMINISTRATIVE_RESET, RESTARTING))
         }
         // RFC 4724 §4: without N any NOTIFICATION would cost the routes.
         Stop::Restarting if has_restart => None,
-        Stop::Restarting | Stop::ForGood => {
-            Some(Notification::cease(cease::ADMINISTRATIVE_SHUTDOWN))
-        }
+        Stop::Restarting => Some(said(cease::ADMINISTRATIVE_SHUTDOWN, RESTARTING)),
+        Stop::ForGood => Some(said(cease::ADMINISTRATIVE_SHUTDOWN, FOR_GOOD)),
     }
 }
 

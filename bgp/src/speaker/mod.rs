@@ -71,7 +71,8 @@ pub enum Stop {
     /// Peers with graceful restart keep our routes: TCP is closed without a word, or with Cease,
     /// administrative reset, where both sides have RFC 8538.
     Restarting,
-    /// For good: Cease, administrative shutdown; a hard reset where both sides have RFC 8538.
+    /// For good: Cease, administrative shutdown, with a word for the peer's operator (RFC 9003); a
+    /// hard reset where both sides have RFC 8538.
     ForGood,
 }
 
