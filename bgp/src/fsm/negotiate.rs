@@ -58,6 +58,15 @@ pub struct Negotiated {
     pub capabilities: Vec<Capability>,
 }
 
+impl Negotiated {
+    /// The peer sent N, so that with our own graceful restart covers NOTIFICATIONs too (RFC 8538 §2).
+    pub fn has_graceful_notification(&self) -> bool {
+        self.graceful_restart
+            .as_ref()
+            .is_some_and(|theirs| theirs.notification)
+    }
+}
+
 /// Whether a new configuration holds for the session that is up.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use]

@@ -136,8 +136,9 @@ impl Session {
                 connection,
                 notification,
             } => {
+                let why = notification.describe();
                 let reason = DownReason::NotificationReceived(notification);
-                self.fail(connection, reason, "received from the peer", at);
+                self.fail(connection, reason, &why, at);
             }
             Input::Malformed { connection, error } => self.fail_with(connection, error, at),
             Input::Cease { notification } => self.cease(notification, at),

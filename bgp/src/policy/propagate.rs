@@ -85,6 +85,18 @@ pub struct ImportContext<'a> {
 }
 
 impl ImportContext<'_> {
+    /// What import makes of a peer's attributes before anything looks at them.
+    pub fn transform(&self, attributes: &mut PathAttributes) {
+        // RFC 8326 §4.1: who is about to stop is used only where nobody else has the prefix. Also
+        // from iBGP, where nodes that drain say it themselves and reflectors pass it on.
+        if attributes
+            .communities
+            .contains(&Community::GRACEFUL_SHUTDOWN)
+        {
+            attributes.local_pref = Some(LocalPref(0));
+        }
+    }
+
     /// The checks that concern the attributes alone, once per set.
     ///
     /// # Errors

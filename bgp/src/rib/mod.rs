@@ -202,13 +202,14 @@ impl Rib {
     pub fn announce(
         &mut self,
         id: PeerId,
-        attributes: PathAttributes,
+        mut attributes: PathAttributes,
         prefixes: impl Iterator<Item = Prefix>,
     ) {
         let Some(peer) = self.peers.get(id.0 as usize).and_then(Option::as_ref) else {
             return;
         };
         let import = peer.setup.import.clone();
+        import.context(&self.config).transform(&mut attributes);
         let attributes = self.interner.intern(attributes);
         let attribute_verdict = import
             .context(&self.config)

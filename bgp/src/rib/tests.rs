@@ -9,6 +9,7 @@ use crate::policy::propagate::ExportPolicy;
 use crate::policy::{ExportDefault, ImportDefault};
 use crate::speaker::config::NextHopMode;
 use crate::types::{Asn, LocalPref};
+use crate::wire::community::Community;
 use crate::wire::frame;
 use crate::wire::update::{self, UpdateContext};
 
@@ -201,6 +202,22 @@ fn withdrawal_falls_back_to_the_next_best() {
     rib.turn(&mut heard);
     assert_eq!(next_hop(&heard, C), None);
     assert_eq!(rib.show(Selection::default()).len(), 0);
+}
+
+#[test]
+fn a_peer_that_drains_is_used_last() {
+    let (mut rib, mut heard) = with_clients();
+    let mut draining = PathAttributes::originated(address(A));
+    draining.communities.push(Community::GRACEFUL_SHUTDOWN);
+    for text in ["172.17.8.0/24", "172.17.9.0/24"] {
+        announce(&mut rib, A, text);
+        rib.announce(A, draining.clone(), [prefix(text)].into_iter());
+    }
+    announce(&mut rib, B, "172.17.8.0/24");
+    rib.turn(&mut heard);
+    let next_hop = |text: &str| heard.tables[&C][&prefix(text)].next_hop.address;
+    assert_eq!(next_hop("172.17.8.0/24"), address(B));
+    assert_eq!(next_hop("172.17.9.0/24"), address(A), "nobody else has it");
 }
 
 #[test]

@@ -12,6 +12,7 @@ use tracing::{info, warn};
 use super::config::{PeerConfig, PeerKey, SpeakerConfig};
 use super::connection::RouteOperation;
 use super::listener::Listener;
+use super::md5;
 use super::membership::send_control;
 use super::outbox::Outbox;
 use super::peer::{Control, sleep_until};
@@ -31,6 +32,10 @@ const TURN: usize = 256;
 /// Learned routes per event.
 const LEARNED_PER_EVENT: usize = 4096;
 
+/// Words for the operators of our peers (RFC 9003).
+const RESTARTING: &str = "the speaker restarts";
+const FOR_GOOD: &str = "the speaker stops for good";
+
 /// Everything that can wake the core.
 #[derive(Debug)]
 pub enum CoreInput {
@@ -40,7 +45,8 @@ pub enum CoreInput {
     },
     Listening {
         address: SocketAddr,
-        problem: Option<String>,
+        /// What does not work there; replaces what was said before.
+        problems: Vec<String>,
     },
     StateChanged {
         peer: PeerId,
@@ -118,7 +124,7 @@ pub struct Core {
     pub(super) wakeup: Arc<Notify>,
     events: mpsc::Sender<Event>,
     pub(super) listeners: BTreeMap<SocketAddr, Listener>,
-    pub(super) problems: BTreeMap<SocketAddr, String>,
+    pub(super) problems: BTreeMap<SocketAddr, Vec<String>>,
     pub(super) deferral: Deferral<IpAddr>,
     pub(super) is_settled: bool,
     has_told_settled: bool,
@@ -209,14 +215,12 @@ impl Core {
     async fn handle(&mut self, input: CoreInput) {
         match input {
             CoreInput::Accepted { stream, remote } => self.handle_accepted(stream, remote),
-            CoreInput::Listening { address, problem } => match problem {
-                Some(problem) => {
-                    self.problems.insert(address, problem);
+            CoreInput::Listening { address, problems } => {
+                // Else it is a late word of a listener that is gone.
+                if self.listeners.contains_key(&address) {
+                    self.problems.insert(address, problems);
                 }
-                None => {
-                    self.problems.remove(&address);
-                }
-            },
+            }
             CoreInput::StateChanged { peer, to } => {
                 if let Some(slot) = self.slot(peer) {
                     slot.state = to;
@@ -266,7 +270,9 @@ impl Core {
                 let _ = reply.send(self.show_routes(selection));
             }
             Command::Problems(reply) => {
-                let _ = reply.send(self.problems.values().cloned().collect());
+                let of_listeners = self.problems.values().flatten().cloned();
+                let problems = of_listeners.chain(md5::conflicts(&self.config));
+                let _ = reply.send(problems.collect());
             }
             Command::Stop(how, reply) => self.stop(how, reply),
         }
@@ -279,13 +285,11 @@ impl Core {
             let Some(slot) = &self.peers[index] else {
                 continue;
             };
-            let has_restart = slot
-                .session
-                .as_ref()
-                .is_some_and(|session| session.negotiated.graceful_restart.is_some());
-            let notification = (how == Stop::ForGood || !has_restart)
-                .then(|| Notification::cease(cease::ADMINISTRATIVE_SHUTDOWN));
-            self.leave(index, notification);
+            let last_word = last_word(
+                how,
+                slot.session.as_ref().map(|session| &*session.negotiated),
+            );
+            self.leave(index, last_word);
         }
     }
 
@@ -480,6 +484,22 @@ impl Core {
     /// Whether forwarding state survives a loss of session: what F says.
     pub(super) fn preserves_forwarding(&self) -> bool {
         self.config.graceful_restart.forwarding_preserved || self.is_settled
+    }
+}
+
+/// What a peer is told when the speaker stops; `None`: nothing, so that it keeps our routes.
+fn last_word(how: Stop, session: Option<&Negotiated>) -> Option<Notification> {
+    let has_restart = session.is_some_and(|session| session.graceful_restart.is_some());
+    let said = Notification::cease_with_message;
+    match how {
+        // RFC 8538 §3: with N the peer keeps our routes although it is told.
+        Stop::Restarting if session.is_some_and(Negotiated::has_graceful_notification) => {
+            Some(said(cease::ADMINISTRATIVE_RESET, RESTARTING))
+        }
+        // RFC 4724 §4: without N any NOTIFICATION would cost the routes.
+        Stop::Restarting if has_restart => None,
+        Stop::Restarting => Some(said(cease::ADMINISTRATIVE_SHUTDOWN, RESTARTING)),
+        Stop::ForGood => Some(said(cease::ADMINISTRATIVE_SHUTDOWN, FOR_GOOD)),
     }
 }
 

@@ -18,9 +18,11 @@ pub mod config;
 mod connection;
 mod core;
 mod listener;
+mod md5;
 mod membership;
 mod outbox;
 mod peer;
+pub mod secret;
 mod show;
 mod socket;
 pub mod status;
@@ -66,9 +68,11 @@ pub struct RouteSelection {
 /// How sessions end when the speaker stops.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Stop {
-    /// Peers with graceful restart keep our routes: TCP is closed without a word.
+    /// Peers with graceful restart keep our routes: TCP is closed without a word, or with Cease,
+    /// administrative reset, where both sides have RFC 8538.
     Restarting,
-    /// For good: Cease, administrative shutdown.
+    /// For good: Cease, administrative shutdown, with a word for the peer's operator (RFC 9003); a
+    /// hard reset where both sides have RFC 8538.
     ForGood,
 }
 
@@ -107,7 +111,8 @@ impl Speaker {
             .unwrap_or_default()
     }
 
-    /// What does not work at the moment, e.g. an address that cannot be listened on.
+    /// What does not work at the moment: addresses that cannot be listened on, TCP MD5 keys that
+    /// cannot be had.
     pub async fn problems(&self) -> Vec<String> {
         self.ask(Command::Problems).await.unwrap_or_default()
     }

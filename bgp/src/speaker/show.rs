@@ -22,7 +22,8 @@ impl Core {
         let restart = &self.config.graceful_restart;
         let graceful_restart = restart.enabled.then(|| GracefulRestart {
             restart_state: self.is_restarting(),
-            notification: false,
+            // RFC 8538 §2: NOTIFICATIONs are covered.
+            notification: true,
             restart_time_secs: u16::try_from(restart.restart_time.as_secs())
                 .unwrap_or(4095)
                 .min(4095),
