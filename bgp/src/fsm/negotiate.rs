@@ -52,6 +52,8 @@ pub struct Negotiated {
     pub families: Vec<Family>,
     pub four_octet_as: bool,
     pub route_refresh: bool,
+    /// Refreshes are demarcated, both ways (RFC 7313).
+    pub enhanced_route_refresh: bool,
     /// As the peer sent it; `None` if either side did not offer it.
     pub graceful_restart: Option<GracefulRestart>,
     /// All the peer sent, for display.
@@ -112,6 +114,7 @@ pub(super) fn our_open(config: &SessionConfig) -> Open {
         .map(Capability::from)
         .collect();
     capabilities.push(Capability::RouteRefresh);
+    capabilities.push(Capability::EnhancedRouteRefresh);
     capabilities.push(Capability::FourOctetAs(config.local_asn));
     capabilities.extend(
         config
@@ -175,6 +178,7 @@ pub(super) fn negotiate(
         families,
         four_octet_as: open.four_octet_as().is_some(),
         route_refresh: open.route_refresh(),
+        enhanced_route_refresh: open.enhanced_route_refresh(),
         graceful_restart: config
             .graceful_restart
             .as_ref()

@@ -179,7 +179,13 @@ impl Rib {
         }
     }
 
-    /// Removes what the peer did not announce again after its restart (RFC 4724 §4.2).
+    /// All the peer's routes of a family are in doubt until it announces them again (RFC 7313 §4).
+    pub fn mark_stale(&mut self, id: PeerId, family: Family) {
+        with_table!(self, family, table => table.mark_stale(id));
+    }
+
+    /// Removes what the peer did not announce again after its restart (RFC 4724 §4.2), or in its
+    /// refresh (RFC 7313 §4).
     pub fn flush_stale(&mut self, id: PeerId, family: Family) {
         self.remove_paths(id, family, |path| path.is_stale);
     }
@@ -191,9 +197,22 @@ impl Rib {
             // The group bit tells what this peer has; leaving loses it, so withdraw what the new
             // policy does not say any more before the table is sent again.
             let said = self.advertised(id);
+            // A refresh that is under way begins anew: the peer waits for its end.
+            let refreshes: Vec<Family> = self.peer(id).map_or(Vec::new(), |peer| {
+                let member = &peer.member;
+                member
+                    .refreshing
+                    .iter()
+                    .chain(&member.refresh_due)
+                    .copied()
+                    .collect()
+            });
             self.peer_up(id, setup);
             if let Some(peer) = self.peer_mut(id) {
                 peer.member.dirty.extend(said);
+                for family in refreshes {
+                    peer.member.ask_refresh(family);
+                }
             }
         }
     }

@@ -1,5 +1,6 @@
 //! What the RIB keeps of each peer.
 
+use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -20,6 +21,8 @@ pub struct PeerSetup {
     pub router_id: RouterId,
     pub ebgp: bool,
     pub client: bool,
+    /// Refreshes are sent between BoRR and EoRR (RFC 7313).
+    pub enhanced_route_refresh: bool,
     pub import: Arc<ImportPolicy>,
     pub group: GroupKey,
 }
@@ -71,20 +74,35 @@ pub struct Counts {
 /// What a peer as a receiver still has to be told.
 #[derive(Debug, Default)]
 pub struct Member {
-    /// Joined or asked for a refresh: prefixes of the table not sent yet.
+    /// Joined or is being refreshed: prefixes of the table not sent yet.
     pub table: Vec<Prefix>,
     /// Changed while there was no room: sent from the table, whatever it then says. Bounded by the
     /// number of prefixes.
     pub dirty: HashSet<Prefix>,
     /// Families whose End-of-RIB follows once `table` is empty.
     pub end_of_rib_due: Vec<Family>,
+    /// The family that is being sent again.
+    pub refreshing: Option<Family>,
+    /// Families to send again once the table is sent, in order, each once: a peer that asks more
+    /// often than it reads does not make this grow.
+    pub refresh_due: VecDeque<Family>,
     /// Did not have room when it was last written to.
     pub is_lagging: bool,
 }
 
 impl Member {
     pub fn is_waiting(&self) -> bool {
-        !self.table.is_empty() || !self.dirty.is_empty() || !self.end_of_rib_due.is_empty()
+        !self.table.is_empty()
+            || !self.dirty.is_empty()
+            || !self.end_of_rib_due.is_empty()
+            || self.refreshing.is_some()
+            || !self.refresh_due.is_empty()
+    }
+
+    pub fn ask_refresh(&mut self, family: Family) {
+        if !self.refresh_due.contains(&family) {
+            self.refresh_due.push_back(family);
+        }
     }
 }
 

@@ -10,7 +10,8 @@ use crate::policy::{ExportDefault, ImportDefault};
 use crate::speaker::config::NextHopMode;
 use crate::types::{Asn, LocalPref};
 use crate::wire::community::Community;
-use crate::wire::frame;
+use crate::wire::frame::{self, MessageKind};
+use crate::wire::refresh::{RefreshKind, RouteRefresh};
 use crate::wire::update::{self, UpdateContext};
 
 /// What each peer was told and not told to forget, decoded from the messages themselves.
@@ -21,6 +22,9 @@ struct Heard {
     withdrawals: BTreeMap<PeerId, Vec<Prefix>>,
     full: BTreeSet<PeerId>,
     messages: usize,
+    /// All messages but announcements and withdrawals, in order: `EoR`, `BoRR`, `EoRR`; and `routes`
+    /// where some of those came.
+    order: BTreeMap<PeerId, Vec<&'static str>>,
 }
 
 impl Sink for Heard {
@@ -35,11 +39,26 @@ impl Sink for Heard {
         let frame = frame::next_frame(&mut buffer, frame::MAX_LEN)
             .expect("valid")
             .expect("whole");
+        let order = self.order.entry(peer).or_default();
+        if frame.kind == MessageKind::RouteRefresh {
+            let refresh = RouteRefresh::decode(&frame.body).expect("valid");
+            order.push(match refresh.expect("ours").kind {
+                RefreshKind::Request => panic!("the RIB asks for nothing"),
+                RefreshKind::Begin => "BoRR",
+                RefreshKind::End => "EoRR",
+            });
+            return;
+        }
         let context = UpdateContext {
             four_octet_as: true,
             ebgp: false,
         };
         let update = update::decode_update(&frame.body, &context).expect("valid");
+        match update.end_of_rib {
+            Some(_) => order.push("EoR"),
+            None if order.last() != Some(&"routes") => order.push("routes"),
+            None => {}
+        }
         let table = self.tables.entry(peer).or_default();
         for prefix in update.withdrawn.iter().flat_map(|nlri| nlri.iter()) {
             table.remove(&prefix);
@@ -93,6 +112,7 @@ fn client(id: PeerId) -> PeerSetup {
         router_id: RouterId(router_id),
         ebgp: false,
         client: true,
+        enhanced_route_refresh: true,
         import: Arc::new(ImportPolicy {
             ebgp: false,
             local_asn: Asn(64512),
@@ -372,6 +392,76 @@ fn route_refresh_resends_everything_even_unchanged() {
     rib.turn(&mut heard);
     assert_eq!(heard.prefixes(B), ["172.17.8.0/24"]);
     assert_eq!(heard.prefixes(C), Vec::<String>::new());
+}
+
+#[test]
+fn refreshes_are_demarcated_after_end_of_rib_and_one_by_one() {
+    let (mut rib, mut heard) = with_clients();
+    announce(&mut rib, A, "172.17.8.0/24");
+    rib.turn(&mut heard);
+    heard.order.clear();
+    for _ in 0..1000 {
+        rib.refresh(B, Family::Ipv4);
+    }
+    rib.refresh(B, Family::Ipv6);
+    rib.turn(&mut heard);
+    assert_eq!(heard.order[&B], ["BoRR", "routes", "EoRR"]);
+    assert!(!heard.order.contains_key(&C));
+    // A late joiner that asks at once, and has no room for a while.
+    heard.order.clear();
+    rib.peer_down(B, &[]);
+    rib.peer_up(B, client(B));
+    rib.refresh(B, Family::Ipv4);
+    heard.full.insert(B);
+    rib.turn(&mut heard);
+    heard.full.clear();
+    rib.turn(&mut heard);
+    assert_eq!(heard.order[&B], ["routes", "EoR", "BoRR", "routes", "EoRR"]);
+    // A peer that does not know them.
+    heard.order.clear();
+    let mut plain = client(C);
+    plain.enhanced_route_refresh = false;
+    rib.peer_up(C, plain);
+    rib.refresh(C, Family::Ipv4);
+    rib.turn(&mut heard);
+    assert_eq!(heard.order[&C], ["routes", "EoR", "routes"]);
+}
+
+#[test]
+fn a_refresh_that_a_new_policy_interrupts_has_an_end() {
+    let (mut rib, mut heard) = with_clients();
+    announce(&mut rib, A, "172.17.8.0/24");
+    rib.turn(&mut heard);
+    heard.order.clear();
+    rib.refresh(B, Family::Ipv4);
+    heard.full.insert(B);
+    rib.turn(&mut heard);
+    rib.set_policy(B, client(B));
+    heard.full.clear();
+    rib.turn(&mut heard);
+    assert_eq!(
+        heard.order[&B].last(),
+        Some(&"EoRR"),
+        "{:?}",
+        heard.order[&B]
+    );
+    assert_eq!(heard.prefixes(B), ["172.17.8.0/24"]);
+}
+
+#[test]
+fn what_a_refresh_does_not_repeat_goes() {
+    let (mut rib, mut heard) = with_clients();
+    for text in ["172.17.8.0/24", "172.17.9.0/24"] {
+        announce(&mut rib, A, text);
+    }
+    announce(&mut rib, B, "172.17.10.0/24");
+    rib.mark_stale(A, Family::Ipv4);
+    rib.turn(&mut heard);
+    assert_eq!(heard.prefixes(C).len(), 3, "stale routes are used");
+    announce(&mut rib, A, "172.17.9.0/24");
+    rib.flush_stale(A, Family::Ipv4);
+    rib.turn(&mut heard);
+    assert_eq!(heard.prefixes(C), ["172.17.9.0/24", "172.17.10.0/24"]);
 }
 
 #[test]

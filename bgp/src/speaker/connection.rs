@@ -23,7 +23,7 @@ use crate::types::{Family, Prefix};
 use crate::wire::attribute::PathAttributes;
 use crate::wire::frame::{self, Frame, MAX_LEN, MessageKind};
 use crate::wire::open::Open;
-use crate::wire::refresh::RouteRefresh;
+use crate::wire::refresh::{RefreshKind, RouteRefresh};
 use crate::wire::update::{self, AttributeError, UpdateContext};
 use crate::wire::{Notification, ProtocolError};
 
@@ -53,6 +53,9 @@ pub enum RouteOperation {
     Withdraw(Vec<Prefix>),
     Announce(Box<PathAttributes>, Vec<Prefix>),
     EndOfRib(Family),
+    /// BoRR and EoRR (RFC 7313).
+    BeginRefresh(Family),
+    EndRefresh(Family),
     Errors(Vec<AttributeError>),
 }
 
@@ -218,6 +221,14 @@ impl Reader {
             }
             MessageKind::RouteRefresh => {
                 if let Some(refresh) = RouteRefresh::decode(&frame.body)? {
+                    let operation = match refresh.kind {
+                        RefreshKind::Request => None,
+                        RefreshKind::Begin => Some(RouteOperation::BeginRefresh(refresh.family)),
+                        RefreshKind::End => Some(RouteOperation::EndRefresh(refresh.family)),
+                    };
+                    if operation.is_some() && self.established().await.is_some() {
+                        routes.extend(operation);
+                    }
                     self.send(Inbound::Refresh(refresh)).await;
                 }
             }

@@ -58,6 +58,7 @@ impl Core {
             router_id: negotiated.remote_router_id,
             ebgp,
             client: config.route_reflector_client && !ebgp,
+            enhanced_route_refresh: negotiated.enhanced_route_refresh,
             import: Arc::new(ImportPolicy {
                 ebgp,
                 local_asn,
