@@ -12,6 +12,7 @@ use bgp::speaker::{RouteSelection, Speaker};
 use bgp::types::{Asn, Family, HoldTime, LocalPref, Prefix, RouterId};
 use bgp::wire::attribute::PathAttributes;
 use bgp::wire::capability::Capability;
+use bgp::wire::community::Community;
 use bgp::wire::frame::{self, Frame, MAX_EXTENDED_LEN, MAX_LEN, MessageKind};
 use bgp::wire::open::Open;
 use bgp::wire::refresh::{RefreshKind, RouteRefresh};
@@ -28,17 +29,21 @@ fn prefix(text: &str) -> Prefix {
     text.parse().expect(text)
 }
 
-/// A speaker that dials `address`, and originates 10.1.0.0/16.
-fn start(address: SocketAddr) -> Speaker {
+/// A speaker that dials `addresses`, its clients, and originates 10.1.0.0/16.
+fn start(addresses: &[SocketAddr]) -> Speaker {
     let own = Originated {
         next_hop: [192, 0, 2, 1].into(),
     };
     let mut peer = PeerConfig::new("scripted", PeerSource::Peer, Some(AS));
     peer.connect_retry_time = Duration::from_millis(200);
-    let key = PeerKey {
-        address: address.ip(),
-        port: address.port(),
-    };
+    peer.route_reflector_client = true;
+    let peers = addresses.iter().map(|address| {
+        let key = PeerKey {
+            address: address.ip(),
+            port: address.port(),
+        };
+        (key, peer.clone())
+    });
     let config = SpeakerConfig {
         asn: AS,
         router_id: RouterId(Ipv4Addr::new(192, 0, 2, 1)),
@@ -46,7 +51,7 @@ fn start(address: SocketAddr) -> Speaker {
         listen: Vec::new(),
         local_addresses: vec![[192, 0, 2, 1].into()],
         local_pref: LocalPref::DEFAULT,
-        peers: BTreeMap::from([(key, peer)]),
+        peers: peers.collect(),
         ranges: BTreeMap::new(),
         max_dynamic_peers: 0,
         originated: BTreeMap::from([(prefix("10.1.0.0/16"), own)]),
@@ -67,7 +72,12 @@ impl Script {
     /// 4-octet AS numbers.
     async fn establish(capabilities: &[Capability]) -> (Speaker, Script) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
-        let speaker = start(listener.local_addr().expect("bound"));
+        let speaker = start(&[listener.local_addr().expect("bound")]);
+        (speaker, Script::accept(&listener, 77, capabilities).await)
+    }
+
+    /// Peer `number` takes a session in.
+    async fn accept(listener: &TcpListener, number: u8, capabilities: &[Capability]) -> Script {
         let (stream, _) = listener.accept().await.expect("accept");
         let mut script = Script {
             stream,
@@ -79,7 +89,7 @@ impl Script {
         let open = Open {
             asn: AS,
             hold_time: HoldTime::DEFAULT,
-            router_id: RouterId(Ipv4Addr::new(192, 0, 2, 77)),
+            router_id: RouterId(Ipv4Addr::new(192, 0, 2, number)),
             capabilities: all,
         };
         script.send(&[open.encode(), frame::keepalive()]).await;
@@ -89,7 +99,7 @@ impl Script {
         if capabilities.contains(&Capability::ExtendedMessage) {
             script.max_len = MAX_EXTENDED_LEN;
         }
-        (speaker, script)
+        script
     }
 
     async fn send(&mut self, messages: &[Bytes]) {
@@ -247,4 +257,61 @@ async fn a_requested_refresh_is_demarcated_where_that_was_negotiated() {
         peer.send(&[refresh(RefreshKind::Request)]).await;
         assert_eq!(peer.hears(expected.len()).await, expected, "{name}");
     }
+}
+
+fn with_communities(count: u32) -> PathAttributes {
+    PathAttributes {
+        communities: (0..count).map(Community).collect(),
+        ..PathAttributes::originated(IpAddr::from(NEXT_HOP))
+    }
+}
+
+#[tokio::test]
+async fn extended_messages_go_between_those_that_have_them() {
+    let extended = [Capability::ExtendedMessage];
+    let capabilities: [&[Capability]; 3] = [&extended, &extended, &[]];
+    let mut listeners = Vec::new();
+    for _ in capabilities {
+        listeners.push(TcpListener::bind("127.0.0.1:0").await.expect("bind"));
+    }
+    let addresses: Vec<SocketAddr> = listeners
+        .iter()
+        .map(|listener| listener.local_addr().expect("bound"))
+        .collect();
+    let _speaker = start(&addresses);
+    let mut peers = Vec::new();
+    for (number, (listener, capabilities)) in (71..).zip(listeners.iter().zip(capabilities)) {
+        let mut peer = Script::accept(listener, number, capabilities).await;
+        assert_eq!(peer.hears(2).await, ["+10.1.0.0/16", "EoR"]);
+        peers.push(peer);
+    }
+    let [from, with, without] = &mut peers[..] else {
+        unreachable!("three were made");
+    };
+    from.send(&announce(&["10.2.0.0/16"], &with_communities(1), MAX_LEN))
+        .await;
+    assert_eq!(with.hears(1).await, ["+10.2.0.0/16"]);
+    assert_eq!(without.hears(1).await, ["+10.2.0.0/16"]);
+    let attributes = with_communities(16_000);
+    let large = announce(&["10.2.0.0/16"], &attributes, MAX_EXTENDED_LEN);
+    assert!(large[0].len() > 64_000);
+    from.send(&large).await;
+    assert_eq!(with.hears(1).await, ["+10.2.0.0/16"]);
+    assert_eq!(without.hears(1).await, ["-10.2.0.0/16"], "RFC 8654 §4");
+}
+
+#[tokio::test]
+async fn a_longer_message_of_a_peer_without_extended_messages_is_an_error() {
+    let (_speaker, mut peer) = Script::establish(&[]).await;
+    let large = announce(&["10.2.0.0/16"], &with_communities(2000), MAX_EXTENDED_LEN);
+    let length = u16::try_from(large[0].len()).expect("a message");
+    peer.send(&large).await;
+    let answer = loop {
+        let frame = peer.receive().await;
+        if frame.kind == MessageKind::Notification {
+            break frame.body;
+        }
+    };
+    let [high, low] = length.to_be_bytes();
+    assert_eq!(answer[..], [1, 2, high, low], "RFC 4271 §6.1");
 }

@@ -22,6 +22,8 @@ struct Heard {
     withdrawals: BTreeMap<PeerId, Vec<Prefix>>,
     full: BTreeSet<PeerId>,
     messages: usize,
+    /// Peers with extended messages.
+    extended: BTreeSet<PeerId>,
     /// All messages but announcements and withdrawals, in order: `EoR`, `BoRR`, `EoRR`; and `routes`
     /// where some of those came.
     order: BTreeMap<PeerId, Vec<&'static str>>,
@@ -36,7 +38,12 @@ impl Sink for Heard {
         assert!(!self.full.contains(&peer), "sent to {peer:?} without room");
         self.messages += 1;
         let mut buffer = BytesMut::from(&message[..]);
-        let frame = frame::next_frame(&mut buffer, frame::MAX_LEN)
+        let max_len = if self.extended.contains(&peer) {
+            frame::MAX_EXTENDED_LEN
+        } else {
+            frame::MAX_LEN
+        };
+        let frame = frame::next_frame(&mut buffer, max_len)
             .expect("valid")
             .expect("whole");
         let order = self.order.entry(peer).or_default();
@@ -446,6 +453,47 @@ fn a_refresh_that_a_new_policy_interrupts_has_an_end() {
         heard.order[&B]
     );
     assert_eq!(heard.prefixes(B), ["172.17.8.0/24"]);
+}
+
+#[test]
+fn a_route_that_outgrows_a_peer_is_withdrawn_from_it_alone() {
+    let (mut rib, mut heard) = with_clients();
+    let mut extended = client(C);
+    extended.group.max_message_len = frame::MAX_EXTENDED_LEN;
+    rib.peer_up(C, extended);
+    heard.extended.insert(C);
+    let with_communities = |count: u32| PathAttributes {
+        communities: (0..count).map(Community).collect(),
+        ..PathAttributes::originated(address(A))
+    };
+    let announce = |rib: &mut Rib, count| {
+        let prefixes = [prefix("172.17.8.0/24")].into_iter();
+        rib.announce(A, with_communities(count), prefixes);
+    };
+    for (name, count, b_hears, c_hears) in [
+        ("fits both", 10, true, true),
+        ("outgrew 4096 octets", 2000, false, true),
+        ("outgrew 65535 octets", 16_380, false, false),
+        ("shrank for one", 3000, false, true),
+        ("shrank for both", 11, true, true),
+    ] {
+        announce(&mut rib, count);
+        rib.turn(&mut heard);
+        let hears = |id| !heard.prefixes(id).is_empty();
+        assert_eq!((hears(B), hears(C)), (b_hears, c_hears), "{name}");
+    }
+    // Who joins late, or asks again, hears the same.
+    announce(&mut rib, 2000);
+    rib.turn(&mut heard);
+    for id in [B, C] {
+        rib.refresh(id, Family::Ipv4);
+    }
+    rib.turn(&mut heard);
+    assert_eq!(heard.prefixes(B), Vec::<String>::new());
+    assert_eq!(
+        heard.tables[&C][&prefix("172.17.8.0/24")].communities.len(),
+        2000
+    );
 }
 
 #[test]

@@ -23,6 +23,7 @@ fn negotiated() -> Negotiated {
         four_octet_as: true,
         route_refresh: true,
         enhanced_route_refresh: true,
+        extended_message: true,
         graceful_restart: None,
         capabilities: Vec::new(),
     }

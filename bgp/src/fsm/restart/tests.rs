@@ -48,6 +48,7 @@ fn negotiated(graceful_restart: Option<GracefulRestart>) -> Negotiated {
         four_octet_as: true,
         route_refresh: true,
         enhanced_route_refresh: true,
+        extended_message: true,
         graceful_restart,
         capabilities: Vec::new(),
     }
