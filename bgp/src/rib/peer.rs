@@ -8,6 +8,7 @@ use hashbrown::HashSet;
 use smallvec::SmallVec;
 
 use super::decision::{self, Candidate};
+use super::next_hop::{NextHops, Reach};
 use super::table::Path;
 use super::{PeerId, RibConfig};
 use crate::policy::propagate::{ExportPolicy, ImportContext, RouteSource};
@@ -158,28 +159,35 @@ impl Peer {
 }
 
 /// Index of the best eligible path.
-pub fn decide(peers: &[Option<Peer>], paths: &[Path]) -> Option<usize> {
+pub fn decide(peers: &[Option<Peer>], next_hops: &NextHops, paths: &[Path]) -> Option<usize> {
     let eligible: SmallVec<[usize; 4]> = (0..paths.len())
-        .filter(|index| !paths[*index].is_rejected)
+        .filter(|index| paths[*index].is_eligible())
         .collect();
     if let [only] = eligible[..] {
         return Some(only);
     }
     let candidates: SmallVec<[Candidate<'_>; 4]> = eligible
         .iter()
-        .map(|index| candidate(peers, &paths[*index]))
+        .map(|index| candidate(peers, next_hops, &paths[*index]))
         .collect();
     decision::decide(&candidates).map(|verdict| eligible[verdict.best])
 }
 
 /// A path as the decision sees it.
-pub fn candidate<'a>(peers: &[Option<Peer>], path: &'a Path) -> Candidate<'a> {
+pub fn candidate<'a>(
+    peers: &[Option<Peer>],
+    next_hops: &NextHops,
+    path: &'a Path,
+) -> Candidate<'a> {
     let peer = peers.get(path.source.0 as usize).and_then(Option::as_ref);
     Candidate {
         attributes: &path.attributes,
         is_local: path.source == PeerId::LOCAL,
         is_ebgp: peer.is_some_and(|peer| peer.setup.ebgp),
-        igp_cost: 0,
+        igp_cost: match next_hops.reach(path.attributes.next_hop.address) {
+            Reach::Cost(cost) if path.source != PeerId::LOCAL => cost,
+            Reach::Cost(_) | Reach::Unresolvable => 0,
+        },
         router_id: peer.map_or(RouterId([0, 0, 0, 0].into()), |peer| peer.setup.router_id),
         address: peer.map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.setup.address),
     }

@@ -512,6 +512,84 @@ fn what_a_refresh_does_not_repeat_goes() {
     assert_eq!(heard.prefixes(C), ["172.17.9.0/24", "172.17.10.0/24"]);
 }
 
+/// What C hears of 172.17.8.0/24, which A and B announce, with these costs of their next hops.
+fn next_hop_with(costs: &[(PeerId, Reach)], is_set_first: bool) -> Option<IpAddr> {
+    let (mut rib, mut heard) = with_clients();
+    let costs = costs.iter().map(|(id, reach)| (address(*id), *reach));
+    if is_set_first {
+        rib.set_next_hop_costs(costs.clone().collect());
+    }
+    announce(&mut rib, A, "172.17.8.0/24");
+    announce(&mut rib, B, "172.17.8.0/24");
+    rib.turn(&mut heard);
+    rib.set_next_hop_costs(costs.collect());
+    rib.turn(&mut heard);
+    let route = heard.tables.get(&C)?.get(&prefix("172.17.8.0/24"))?;
+    Some(route.next_hop.address)
+}
+
+#[test]
+fn next_hops_decide_by_cost_and_only_where_they_resolve() {
+    use Reach::{Cost, Unresolvable};
+    for (name, costs, expected) in [
+        ("nothing told", &[][..], Some(A)),
+        ("equal", &[(A, Cost(1)), (B, Cost(1))], Some(A)),
+        ("B is nearer", &[(A, Cost(1)), (B, Cost(0))], Some(B)),
+        ("not told of is nearest", &[(A, Cost(1))], Some(B)),
+        ("A does not resolve", &[(A, Unresolvable)], Some(B)),
+        (
+            "any cost beats none",
+            &[(A, Unresolvable), (B, Cost(9))],
+            Some(B),
+        ),
+        (
+            "none resolves",
+            &[(A, Unresolvable), (B, Unresolvable)],
+            None,
+        ),
+    ] {
+        for is_set_first in [false, true] {
+            assert_eq!(
+                next_hop_with(costs, is_set_first),
+                expected.map(address),
+                "{name}, known before the routes: {is_set_first}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_next_hop_that_resolves_again_brings_its_routes_back() {
+    let (mut rib, mut heard) = with_clients();
+    announce(&mut rib, A, "172.17.8.0/24");
+    rib.turn(&mut heard);
+    rib.learned(10);
+    assert_eq!(rib.next_hops(), [address(A)].into());
+    rib.set_next_hop_costs([(address(A), Reach::Unresolvable)].into());
+    rib.turn(&mut heard);
+    assert_eq!(heard.prefixes(C), Vec::<String>::new());
+    assert_eq!(rib.learned(10)[0].best, None);
+    assert_eq!(
+        rib.show(Selection::default())[0].rejection,
+        Some(Rejection::NextHopUnresolvable)
+    );
+    assert_eq!(rib.counts(A, Family::Ipv4).accepted, 1, "policy has no say");
+    rib.set_next_hop_costs(HashMap::new());
+    rib.turn(&mut heard);
+    assert_eq!(heard.prefixes(C), ["172.17.8.0/24"]);
+    assert_eq!(rib.show(Selection::default())[0].rejection, None);
+}
+
+#[test]
+fn own_routes_need_no_next_hop() {
+    let (mut rib, mut heard) = with_clients();
+    let next_hop = IpAddr::from([10, 0, 0, 1]);
+    rib.set_next_hop_costs([(next_hop, Reach::Unresolvable)].into());
+    rib.set_originated([(prefix("172.17.1.0/24"), Originated { next_hop })].into());
+    rib.turn(&mut heard);
+    assert_eq!(heard.prefixes(A), ["172.17.1.0/24"]);
+}
+
 #[test]
 fn a_new_export_policy_withdraws_what_it_does_not_say() {
     let (mut rib, mut heard) = with_clients();

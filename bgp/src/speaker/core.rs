@@ -17,7 +17,7 @@ use super::membership::send_control;
 use super::outbox::Outbox;
 use super::peer::{Control, sleep_until};
 use super::status::{PeerStatus, RouteStatus};
-use super::{Event, RouteSelection, Stop};
+use super::{Event, Reach, RouteSelection, Stop};
 use crate::fsm::refresh::RefreshState;
 use crate::fsm::restart::{Decision, Deferral, HelperState};
 use crate::fsm::session::{DownReason, LastError, Negotiated, State};
@@ -87,6 +87,8 @@ pub enum Command {
     Peers(oneshot::Sender<Vec<PeerStatus>>),
     Routes(RouteSelection, oneshot::Sender<Vec<RouteStatus>>),
     Problems(oneshot::Sender<Vec<String>>),
+    NextHopCosts(BTreeMap<IpAddr, Reach>),
+    NextHops(oneshot::Sender<BTreeSet<IpAddr>>),
     Stop(Stop, oneshot::Sender<()>),
 }
 
@@ -275,6 +277,12 @@ impl Core {
                 let of_listeners = self.problems.values().flatten().cloned();
                 let problems = of_listeners.chain(md5::conflicts(&self.config));
                 let _ = reply.send(problems.collect());
+            }
+            Command::NextHopCosts(costs) => {
+                self.rib.set_next_hop_costs(costs.into_iter().collect());
+            }
+            Command::NextHops(reply) => {
+                let _ = reply.send(self.rib.next_hops());
             }
             Command::Stop(how, reply) => self.stop(how, reply),
         }
