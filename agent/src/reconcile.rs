@@ -21,6 +21,7 @@ use crate::dataplane::host::HostView;
 use crate::dataplane::{ApplyReport, Changes, Dataplane, KernelChange};
 use crate::datastore::{FileStore, StoreUpdate};
 use crate::model::Snapshot;
+use crate::model::peer::Passwords;
 use crate::requests::{NodeState, Request};
 use crate::resolve::endpoints::Endpoints;
 use crate::resolve::tunnel::TunnelPlan;
@@ -74,7 +75,7 @@ pub struct Reconciler {
     endpoints: Endpoints,
     tunnel: Option<TunnelPlan>,
     /// The snapshot that the speaker was last configured from.
-    peered_with: Option<Arc<Snapshot>>,
+    peered_with: Option<(Arc<Snapshot>, Passwords)>,
     peering_errors: Vec<StoreError>,
     report: ApplyReport,
     /// What is not as wanted, and why: of the last pass, and of learned routes since.

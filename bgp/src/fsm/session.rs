@@ -387,8 +387,8 @@ impl Session {
         if !self.expect_established(id, MessageType::RouteRefresh, at) {
             return;
         }
-        // RFC 2918 §4: a family that was not announced is ignored. RFC 7313 §5: so are the
-        // demarcations, because we do not announce enhanced route refresh.
+        // RFC 2918 §4: a family that was not announced is ignored. The demarcations of RFC 7313
+        // belong between the routes and go with those.
         let is_negotiated = self
             .established()
             .is_some_and(|(_, negotiated)| negotiated.families.contains(&refresh.family));

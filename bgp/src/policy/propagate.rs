@@ -63,6 +63,8 @@ pub enum Rejection {
     NextHopSelf,
     #[error("next hop is not a unicast address")]
     NextHopInvalid,
+    #[error("no route leads to the next hop")]
+    NextHopUnresolvable,
     #[error("first AS in AS_PATH is not the peer's")]
     FirstAs,
     #[error("no route is accepted from this peer")]

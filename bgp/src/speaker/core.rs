@@ -17,7 +17,8 @@ use super::membership::send_control;
 use super::outbox::Outbox;
 use super::peer::{Control, sleep_until};
 use super::status::{PeerStatus, RouteStatus};
-use super::{Event, RouteSelection, Stop};
+use super::{Event, Reach, RouteSelection, Stop};
+use crate::fsm::refresh::RefreshState;
 use crate::fsm::restart::{Decision, Deferral, HelperState};
 use crate::fsm::session::{DownReason, LastError, Negotiated, State};
 use crate::rib::{PeerId, Rib, RibConfig, Sink};
@@ -86,6 +87,8 @@ pub enum Command {
     Peers(oneshot::Sender<Vec<PeerStatus>>),
     Routes(RouteSelection, oneshot::Sender<Vec<RouteStatus>>),
     Problems(oneshot::Sender<Vec<String>>),
+    NextHopCosts(BTreeMap<IpAddr, Reach>),
+    NextHops(oneshot::Sender<BTreeSet<IpAddr>>),
     Stop(Stop, oneshot::Sender<()>),
 }
 
@@ -113,6 +116,7 @@ pub struct PeerSlot {
 pub struct Established {
     pub negotiated: Box<Negotiated>,
     pub outbox: Arc<Outbox>,
+    pub refresh: RefreshState,
 }
 
 pub struct Core {
@@ -274,6 +278,12 @@ impl Core {
                 let problems = of_listeners.chain(md5::conflicts(&self.config));
                 let _ = reply.send(problems.collect());
             }
+            Command::NextHopCosts(costs) => {
+                self.rib.set_next_hop_costs(costs.into_iter().collect());
+            }
+            Command::NextHops(reply) => {
+                let _ = reply.send(self.rib.next_hops());
+            }
             Command::Stop(how, reply) => self.stop(how, reply),
         }
     }
@@ -301,9 +311,15 @@ impl Core {
         let address = slot.key.address;
         self.deferral.handle_established(&address, &negotiated);
         self.rib.peer_up(id, setup);
+        let stale_time = self.config.graceful_restart.stale_time;
         let Some(slot) = self.slot(id) else { return };
         let decisions = slot.helper.handle_established(&negotiated);
-        slot.session = Some(Established { negotiated, outbox });
+        let refresh = RefreshState::new(&negotiated, stale_time);
+        slot.session = Some(Established {
+            negotiated,
+            outbox,
+            refresh,
+        });
         self.carry_out(id, &decisions);
     }
 
@@ -339,9 +355,26 @@ impl Core {
                 RouteOperation::EndOfRib(family) => {
                     if let Some(slot) = self.slot(id) {
                         let decisions = slot.helper.handle_end_of_rib(family);
+                        if let Some(session) = &mut slot.session {
+                            session.refresh.handle_end_of_rib(family);
+                        }
                         let address = slot.key.address;
                         self.deferral.handle_end_of_rib(&address, family);
                         self.carry_out(id, &decisions);
+                    }
+                }
+                RouteOperation::BeginRefresh(family) => {
+                    let now = Instant::now();
+                    if self
+                        .refresh_of(id)
+                        .is_some_and(|r| r.handle_begin(family, now))
+                    {
+                        self.rib.mark_stale(id, family);
+                    }
+                }
+                RouteOperation::EndRefresh(family) => {
+                    if self.refresh_of(id).is_some_and(|r| r.handle_end(family)) {
+                        self.rib.flush_stale(id, family);
                     }
                 }
                 RouteOperation::Errors(errors) => {
@@ -401,6 +434,14 @@ impl Core {
             let Some(slot) = self.peers[index].as_mut() else {
                 continue;
             };
+            let unfinished = slot
+                .session
+                .as_mut()
+                .map(|session| session.refresh.handle_timeout(now));
+            for family in unfinished.into_iter().flatten() {
+                warn!(peer = %slot.key, %family, "stale routes flushed: the refresh was not ended in time");
+                self.rib.flush_stale(PeerId(index as u32), family);
+            }
             let decisions = slot.helper.handle_timeout(now);
             if !decisions.is_empty() {
                 info!(peer = %slot.key, "stale routes flushed: the peer did not come back in time");
@@ -416,7 +457,15 @@ impl Core {
             .iter()
             .flatten()
             .filter_map(|slot| slot.helper.next_timeout());
-        helpers.chain(self.deferral.next_timeout()).min()
+        let refreshes = self
+            .peers
+            .iter()
+            .flatten()
+            .filter_map(|slot| slot.session.as_ref()?.refresh.next_timeout());
+        helpers
+            .chain(refreshes)
+            .chain(self.deferral.next_timeout())
+            .min()
     }
 
     fn settle_if_over(&mut self) {
@@ -475,6 +524,10 @@ impl Core {
 
     fn slot(&mut self, id: PeerId) -> Option<&mut PeerSlot> {
         self.peers.get_mut(id.0 as usize).and_then(Option::as_mut)
+    }
+
+    fn refresh_of(&mut self, id: PeerId) -> Option<&mut RefreshState> {
+        Some(&mut self.slot(id)?.session.as_mut()?.refresh)
     }
 
     pub(super) fn is_restarting(&self) -> bool {

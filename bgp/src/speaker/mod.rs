@@ -27,6 +27,7 @@ mod show;
 mod socket;
 pub mod status;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use tokio::sync::{mpsc, oneshot};
@@ -35,6 +36,7 @@ use self::config::SpeakerConfig;
 use self::core::{Command, Core, CoreInput};
 use self::status::{PeerStatus, RouteStatus};
 pub use crate::rib::LearnedRoute;
+pub use crate::rib::next_hop::Reach;
 use crate::types::Prefix;
 
 /// Inputs of the core that may wait.
@@ -109,6 +111,17 @@ impl Speaker {
         self.ask(|reply| Command::Routes(selection, reply))
             .await
             .unwrap_or_default()
+    }
+
+    /// How next hops are reached from now on; those that are not in the map, at cost 0. Routes over
+    /// one that is not reached at all are not used.
+    pub async fn set_next_hop_costs(&self, costs: BTreeMap<IpAddr, Reach>) {
+        self.tell(Command::NextHopCosts(costs)).await;
+    }
+
+    /// The next hops of all routes, those of rejected ones and of our own included.
+    pub async fn next_hops(&self) -> BTreeSet<IpAddr> {
+        self.ask(Command::NextHops).await.unwrap_or_default()
     }
 
     /// What does not work at the moment: addresses that cannot be listened on, TCP MD5 keys that

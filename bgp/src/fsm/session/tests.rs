@@ -297,6 +297,8 @@ fn open_says_what_is_configured() {
         multiprotocol(Family::Ipv4),
         multiprotocol(Family::Ipv6),
         Capability::RouteRefresh,
+        Capability::EnhancedRouteRefresh,
+        Capability::ExtendedMessage,
         Capability::FourOctetAs(LOCAL_AS),
         Capability::GracefulRestart(graceful_restart()),
     ];
