@@ -2,6 +2,7 @@
 //! and what other implementations make of ours.
 
 mod header;
+mod meaning;
 mod message;
 mod notification;
 mod open;
@@ -11,3 +12,4 @@ mod roundtrip;
 mod update;
 mod update_encoding;
 mod update_errors;
+mod vectors;
