@@ -1,8 +1,12 @@
 //! The wire format as a peer sees it: octets laid out by hand after the RFCs, what we make of them,
 //! and what other implementations make of ours.
 
+mod fuzz;
 mod header;
+mod meaning;
+mod memory;
 mod message;
+mod netgauze;
 mod notification;
 mod open;
 mod oracle;
@@ -11,3 +15,4 @@ mod roundtrip;
 mod update;
 mod update_encoding;
 mod update_errors;
+mod vectors;

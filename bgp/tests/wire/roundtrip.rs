@@ -22,7 +22,7 @@ use proptest::test_runner::RngSeed;
 
 use crate::message::{EBGP, IBGP, TWO_OCTET, frame};
 
-fn config() -> ProptestConfig {
+pub fn config() -> ProptestConfig {
     ProptestConfig {
         cases: 100,
         failure_persistence: None,
@@ -31,21 +31,21 @@ fn config() -> ProptestConfig {
     }
 }
 
-fn any_asn() -> impl Strategy<Value = Asn> {
+pub fn any_asn() -> impl Strategy<Value = Asn> {
     prop_oneof![1..=65535u32, 65536..=u32::MAX].prop_map(Asn)
 }
 
-fn any_as_path() -> impl Strategy<Value = AsPath> {
+pub fn any_as_path() -> impl Strategy<Value = AsPath> {
     let kind = prop_oneof![Just(SegmentKind::Sequence), Just(SegmentKind::Set)];
     let segment = (kind, vec(any_asn(), 1..8)).prop_map(|(kind, asns)| Segment { kind, asns });
     vec(segment, 0..4).prop_map(|segments| AsPath { segments })
 }
 
-fn any_router_id() -> impl Strategy<Value = RouterId> {
+pub fn any_router_id() -> impl Strategy<Value = RouterId> {
     (1..=u32::MAX).prop_map(|id| RouterId(id.into()))
 }
 
-fn any_next_hop(family: Family) -> impl Strategy<Value = NextHop> {
+pub fn any_next_hop(family: Family) -> impl Strategy<Value = NextHop> {
     let v6 = (any::<Ipv6Addr>(), option::of(any::<u64>())).prop_map(|(address, local)| NextHop {
         address: IpAddr::V6(address),
         link_local: local.map(|bits| Ipv6Addr::from((0xFE80 << 112) | u128::from(bits))),
@@ -58,7 +58,7 @@ fn any_next_hop(family: Family) -> impl Strategy<Value = NextHop> {
 }
 
 prop_compose! {
-    fn any_attributes(family: Family)(
+    pub fn any_attributes(family: Family)(
         (origin, as_path, next_hop, med, local_pref) in (
             proptest::sample::select(&[Origin::Igp, Origin::Egp, Origin::Incomplete][..]),
             any_as_path(),
@@ -102,7 +102,7 @@ prop_compose! {
     }
 }
 
-fn any_prefix(family: Family) -> impl Strategy<Value = Prefix> {
+pub fn any_prefix(family: Family) -> impl Strategy<Value = Prefix> {
     let made = |address, length| Prefix::new(address, length).expect("length fits");
     match family {
         Family::Ipv4 => (any::<Ipv4Addr>(), 0..=32u8)
@@ -114,14 +114,14 @@ fn any_prefix(family: Family) -> impl Strategy<Value = Prefix> {
     }
 }
 
-fn any_routes() -> impl Strategy<Value = (Family, PathAttributes, Vec<Prefix>)> {
+pub fn any_routes() -> impl Strategy<Value = (Family, PathAttributes, Vec<Prefix>)> {
     proptest::sample::select(&Family::ALL[..]).prop_flat_map(|family| {
         let prefixes = vec(any_prefix(family), 1..1500);
         (Just(family), any_attributes(family), prefixes)
     })
 }
 
-fn any_capability() -> impl Strategy<Value = Capability> {
+pub fn any_capability() -> impl Strategy<Value = Capability> {
     let family = proptest::sample::select(&Family::ALL[..]);
     let restart = (
         any::<[bool; 2]>(),
