@@ -72,6 +72,8 @@ struct Running {
     events: mpsc::Receiver<Event>,
     kernel: BTreeMap<Prefix, IpAddr>,
     is_settled: bool,
+    /// As last told to be remembered.
+    dynamic: Vec<IpAddr>,
     /// Every change in order, for tests that nothing changed.
     changes: usize,
 }
@@ -84,6 +86,7 @@ impl Running {
             events,
             kernel: BTreeMap::new(),
             is_settled: false,
+            dynamic: Vec::new(),
             changes: 0,
         }
     }
@@ -100,7 +103,7 @@ impl Running {
                 }
             }
             Event::Settled => self.is_settled = true,
-            Event::DynamicPeers(_) => {}
+            Event::DynamicPeers(peers) => self.dynamic = peers,
         }
     }
 
@@ -204,6 +207,29 @@ async fn clients_of_a_listen_range_hear_each_other_through_the_reflector() {
     assert_eq!(route.originator_id.as_deref(), Some("127.0.0.23"));
     assert_eq!(route.cluster_list, ["127.0.0.21"]);
     assert_eq!(route.next_hop, IpAddr::from([192, 0, 2, 23]));
+}
+
+#[tokio::test]
+async fn a_connection_that_never_became_a_session_is_not_remembered() {
+    let port = free_port();
+    let mut reflector = Running::start(reflector(port));
+    let speaker = reflector.speaker.clone();
+    let knock = || async {
+        let stranger = tokio::net::TcpSocket::new_v4().expect("socket");
+        let source = SocketAddr::new(loopback(29), 0);
+        stranger.bind(source).expect("bound");
+        let _ = stranger.connect(SocketAddr::new(loopback(21), port)).await;
+        speaker.peers().await.len() == 1
+    };
+    Running::wait_for("the stranger is seen", knock).await;
+
+    let _client = Running::start(client(22, port));
+    reflector.learns(&["10.22.0.0/16"]).await;
+    while reflector.dynamic.is_empty() {
+        let event = tokio::time::timeout(DEADLINE, reflector.events.recv()).await;
+        reflector.take(event.expect("told in time").expect("speaker runs"));
+    }
+    assert_eq!(reflector.dynamic, [loopback(22)]);
 }
 
 #[tokio::test]

@@ -113,6 +113,15 @@ pub struct PeerSlot {
     pub attribute_errors: u64,
 }
 
+impl PeerSlot {
+    /// Whether there is a session, or routes of the last one. Of a peer of a range that is the
+    /// reason to exist: a bare connection proves nothing.
+    fn is_up_or_kept(&self) -> bool {
+        let mut families = Family::ALL.iter();
+        self.session.is_some() || families.any(|family| self.helper.is_stale(*family))
+    }
+}
+
 pub struct Established {
     pub negotiated: Box<Negotiated>,
     pub outbox: Arc<Outbox>,
@@ -419,10 +428,7 @@ impl Core {
     /// A peer of a range exists as long as it is connected or its routes are kept.
     fn drop_dynamic_without_routes(&mut self, id: PeerId) {
         let Some(slot) = self.slot(id) else { return };
-        let keeps_routes = Family::ALL
-            .iter()
-            .any(|family| slot.helper.is_stale(*family));
-        if slot.is_dynamic && slot.session.is_none() && !keeps_routes {
+        if slot.is_dynamic && !slot.is_up_or_kept() {
             self.leave(id.0 as usize, None);
         }
     }
@@ -495,7 +501,7 @@ impl Core {
             .peers
             .iter()
             .flatten()
-            .filter(|slot| slot.is_dynamic && !slot.is_leaving)
+            .filter(|slot| slot.is_dynamic && !slot.is_leaving && slot.is_up_or_kept())
             .map(|slot| slot.key.address)
             .collect();
         if !self.is_settled {
