@@ -310,6 +310,127 @@ async fn a_reflector_that_restarts_changes_nothing_at_its_clients() {
     }
 }
 
+/// Starts a reflector of its own AS that peers by eBGP with another one, both with one client.
+fn rack(reflector: u8, asn: u32, other: u8, other_asn: u32, port: u16) -> SpeakerConfig {
+    let mut config = speaker(reflector, asn, port);
+    config.originated.clear();
+    config.graceful_restart.forwarding_preserved = true;
+    peer(&mut config, other, other_asn, port).next_hop_mode = NextHopMode::Keep;
+    let client = peer(&mut config, reflector + 1, asn, port);
+    client.route_reflector_client = true;
+    client.next_hop_mode = NextHopMode::Keep;
+    config
+}
+
+fn client_of(reflector: u8, asn: u32, port: u16) -> SpeakerConfig {
+    let mut config = speaker(reflector + 1, asn, port);
+    peer(&mut config, reflector, asn, port);
+    config
+}
+
+fn restarted(mut config: SpeakerConfig) -> SpeakerConfig {
+    config.graceful_restart.restarting = true;
+    config.graceful_restart.forwarding_preserved = true;
+    config
+}
+
+#[tokio::test]
+async fn reflectors_that_restart_together_change_nothing_at_their_clients() {
+    let port = free_port();
+    let left = || rack(81, 64512, 84, 64513, port);
+    let right = || rack(84, 64513, 81, 64512, port);
+    let before = [Running::start(left()), Running::start(right())];
+    let mut clients = [
+        Running::start(client_of(81, 64512, port)),
+        Running::start(client_of(84, 64513, port)),
+    ];
+    clients[0].learns(&["10.85.0.0/16"]).await;
+    clients[1].learns(&["10.82.0.0/16"]).await;
+    for speaker in before {
+        speaker.speaker.stop(Stop::Restarting).await;
+    }
+    let changes = clients.each_ref().map(|client| client.changes);
+    let _after = [
+        Running::start(restarted(left())),
+        Running::start(restarted(right())),
+    ];
+    for client in &mut clients {
+        let fresh = || async {
+            let routes = client.speaker.routes(RouteSelection::default()).await;
+            routes.len() == 2 && routes.iter().all(|route| !route.stale)
+        };
+        Running::wait_for("every route was repeated", fresh).await;
+    }
+    for (client, before) in clients.iter_mut().zip(changes) {
+        while let Ok(event) = client.events.try_recv() {
+            client.take(event);
+        }
+        assert_eq!(client.changes, before, "no route changed");
+    }
+}
+
+#[tokio::test]
+async fn a_client_and_its_reflector_that_restart_together_lose_no_route() {
+    let port = free_port();
+    let left = || rack(86, 64512, 88, 64513, port);
+    let right = Running::start(rack(88, 64513, 86, 64512, port));
+    let mut far = Running::start(client_of(88, 64513, port));
+    let both = [
+        Running::start(left()),
+        Running::start(client_of(86, 64512, port)),
+    ];
+    far.learns(&["10.87.0.0/16"]).await;
+    for speaker in both {
+        speaker.speaker.stop(Stop::Restarting).await;
+    }
+    let changes = far.changes;
+    let _reflector = Running::start(restarted(left()));
+    let mut client = Running::start(restarted(client_of(86, 64512, port)));
+    // What it is told first is already the whole: nothing that it kept would be dropped.
+    client.learns(&["10.89.0.0/16"]).await;
+    let settled = async {
+        while !client.is_settled {
+            let event = client.events.recv().await.expect("speaker runs");
+            client.take(event);
+        }
+    };
+    tokio::time::timeout(DEADLINE, settled)
+        .await
+        .expect("settles");
+    assert_eq!(client.kernel.len(), 1);
+    let fresh = || async {
+        let routes = far.speaker.routes(RouteSelection::default()).await;
+        routes.len() == 2 && routes.iter().all(|route| !route.stale)
+    };
+    Running::wait_for("every route was repeated", fresh).await;
+    while let Ok(event) = far.events.try_recv() {
+        far.take(event);
+    }
+    assert_eq!(far.changes, changes, "the far rack saw no change");
+    drop(right);
+}
+
+#[tokio::test]
+async fn what_was_kept_over_a_restart_outlives_the_wait_for_an_absent_peer() {
+    let mut alone = speaker(91, 64512, free_port());
+    peer(&mut alone, 92, 64512, free_port());
+    let mut alone = restarted(alone);
+    alone.graceful_restart.selection_deferral = Duration::from_millis(50);
+    alone.graceful_restart.stale_time = Duration::from_millis(1500);
+    let started = std::time::Instant::now();
+    let mut alone = Running::start(alone);
+    let settled = async {
+        while !alone.is_settled {
+            let event = alone.events.recv().await.expect("speaker runs");
+            alone.take(event);
+        }
+    };
+    tokio::time::timeout(DEADLINE, settled)
+        .await
+        .expect("settles");
+    assert!(started.elapsed() >= Duration::from_millis(1500));
+}
+
 #[tokio::test]
 async fn ebgp_between_reflectors_keeps_the_next_hop() {
     let port = free_port();

@@ -110,6 +110,10 @@ impl fmt::Display for ObjectId {
 }
 
 /// A valid object.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "there are few objects, and each is moved once"
+)]
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Object {
     BgpConfiguration(BgpConfiguration),

@@ -261,14 +261,15 @@ impl<K: Ord> Deferral<K> {
         (!self.is_over()).then_some(self.deadline)
     }
 
-    /// A session came up. Without graceful restart no End-of-RIB will come; with the R bit set the
-    /// peer restarted too and waits for us (RFC 4724 §4.1). Of others the families that the
-    /// session carries are waited for. A peer that is not waited for is not added.
+    /// A session came up. Without graceful restart no End-of-RIB will come. Of others the families
+    /// that the session carries are waited for. A peer that is not waited for is not added.
+    ///
+    /// A peer that restarted too (R) is waited for as well, where RFC 4724 §4.1 says not to: what
+    /// it sends before it has heard others is not the whole. That both wait for each other for
+    /// ever is avoided by who is held back, see the speaker's core: what is said to a peer waits
+    /// only for those whose routes would be part of it.
     pub fn handle_established(&mut self, peer: &K, negotiated: &Negotiated) {
-        let is_sending = negotiated
-            .graceful_restart
-            .as_ref()
-            .is_some_and(|theirs| !theirs.restart_state);
+        let is_sending = negotiated.graceful_restart.is_some();
         let carried = &negotiated.families;
         self.narrow(peer, |family| is_sending && carried.contains(family));
     }

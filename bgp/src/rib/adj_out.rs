@@ -260,7 +260,7 @@ impl Rib {
 
     /// Sends a member what it misses, as long as it has room.
     pub fn resume(&mut self, id: PeerId, sink: &mut impl Sink) {
-        if self.is_deferring {
+        if self.is_held(id) {
             return;
         }
         while sink.has_room(id) {
@@ -521,6 +521,10 @@ impl Rib {
             let Some(peer) = self.peers.get_mut(id.0 as usize).and_then(Option::as_mut) else {
                 continue;
             };
+            if peer.member.is_held {
+                // Hears the whole table when it is released.
+                continue;
+            }
             if peer.member.is_lagging {
                 let dirty = &mut peer.member.dirty;
                 dirty.extend(turn.withdrawn.iter().flat_map(|(_, prefixes)| prefixes));

@@ -25,7 +25,7 @@ use hashbrown::{HashMap, HashSet};
 use self::adj_out::Groups;
 use self::attributes::Interner;
 use self::next_hop::{NextHops, Reach};
-use self::peer::{Peer, PeerSetup};
+use self::peer::{Member, Peer, PeerSetup};
 use self::table::{Key4, Key6, Path, Table};
 use crate::policy::Rejection;
 use crate::speaker::config::Originated;
@@ -79,7 +79,7 @@ pub struct Rib {
     next_hops: NextHops,
     /// Prefixes whose best route the consumer has not been told yet; bounded by the table.
     untold: HashSet<Prefix>,
-    /// Between a restart and its end nothing is said (RFC 4724 §4.1).
+    /// Between a restart and its end the consumer is told nothing (RFC 4724 §4.1).
     is_deferring: bool,
 }
 
@@ -183,9 +183,32 @@ impl Rib {
             Some(peer) => peer.restart(setup, slot),
             entry => *entry = Some(Peer::new(setup, slot)),
         }
-        if !self.is_deferring {
+        self.begin_catch_up(id);
+    }
+
+    /// Says nothing to a peer whose session just came up, until [`Rib::release`]: after a restart
+    /// of ours it must not take half a table for the whole.
+    pub fn hold(&mut self, id: PeerId) {
+        if let Some(peer) = self.peer_mut(id) {
+            peer.member = Member {
+                is_held: true,
+                ..Member::default()
+            };
+        }
+    }
+
+    /// Says the whole table to a peer that was held, with End-of-RIB after it.
+    pub fn release(&mut self, id: PeerId) {
+        if self.is_held(id) {
+            if let Some(peer) = self.peer_mut(id) {
+                peer.member.is_held = false;
+            }
             self.begin_catch_up(id);
         }
+    }
+
+    pub fn is_held(&self, id: PeerId) -> bool {
+        self.peer(id).is_some_and(|peer| peer.member.is_held)
     }
 
     /// A session ended. Routes of `kept` families become stale, all others go.
@@ -236,7 +259,11 @@ impl Rib {
                     .copied()
                     .collect()
             });
+            let is_held = self.is_held(id);
             self.peer_up(id, setup);
+            if is_held {
+                self.hold(id);
+            }
             if let Some(peer) = self.peer_mut(id) {
                 peer.member.dirty.extend(said);
                 for family in refreshes {
@@ -278,24 +305,15 @@ impl Rib {
         }
     }
 
-    /// Between a restart and its end nothing is said and nothing is told.
+    /// Between a restart and its end the consumer is told nothing: routes would come and go while
+    /// the peers come back one by one.
     pub fn set_deferring(&mut self, is_deferring: bool) {
-        let ends = self.is_deferring && !is_deferring;
         self.is_deferring = is_deferring;
-        if ends {
-            let ids: Vec<PeerId> = self.groups.members().collect();
-            for id in ids {
-                self.begin_catch_up(id);
-            }
-        }
     }
 
     /// Says what changed since the last turn: withdrawals first, then announcements, then what
     /// joining members still miss, as far as the sink has room.
     pub fn turn(&mut self, sink: &mut impl Sink) {
-        if self.is_deferring {
-            return;
-        }
         self.flush_changes(sink);
         let waiting: Vec<PeerId> = self
             .groups

@@ -89,6 +89,8 @@ pub struct Member {
     pub refresh_due: VecDeque<Family>,
     /// Did not have room when it was last written to.
     pub is_lagging: bool,
+    /// After a restart of ours: hears nothing until it is released (RFC 4724 §4.1).
+    pub is_held: bool,
 }
 
 impl Member {

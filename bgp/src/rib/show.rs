@@ -142,7 +142,7 @@ impl Rib {
                 || is_own_back
                 || is_next_hop
                 || !group.families.contains(&path.prefix.family())
-                || self.is_deferring
+                || peer.member.is_held
             {
                 continue;
             }

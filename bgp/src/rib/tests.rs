@@ -317,20 +317,34 @@ fn stale_routes_stay_until_flushed_and_refreshed_ones_survive() {
 }
 
 #[test]
-fn nothing_is_said_or_told_while_deferring() {
+fn nothing_is_told_while_deferring_and_nothing_is_said_to_those_held() {
     let mut rib = rib();
     rib.set_deferring(true);
     let mut heard = Heard::default();
-    rib.peer_up(A, client(A));
-    rib.peer_up(B, client(B));
+    for id in [A, B] {
+        rib.peer_up(id, client(id));
+        rib.hold(id);
+    }
     announce(&mut rib, A, "172.17.8.0/24");
     rib.turn(&mut heard);
     assert_eq!((heard.messages, rib.learned(10).len()), (0, 0));
-    rib.set_deferring(false);
+    rib.release(B);
     rib.turn(&mut heard);
     assert_eq!(heard.prefixes(B), ["172.17.8.0/24"]);
-    assert_eq!((heard.end_of_rib[&A], heard.end_of_rib[&B]), (1, 1));
-    assert_eq!(rib.learned(10).len(), 1);
+    assert_eq!(
+        (heard.end_of_rib.get(&A), heard.end_of_rib.get(&B)),
+        (None, Some(&1))
+    );
+    announce(&mut rib, A, "172.17.9.0/24");
+    rib.turn(&mut heard);
+    assert_eq!(
+        heard.prefixes(B).len(),
+        2,
+        "who is released hears of changes"
+    );
+    assert_eq!(rib.learned(10).len(), 0);
+    rib.set_deferring(false);
+    assert_eq!(rib.learned(10).len(), 2);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::core::CoreInput;
@@ -29,6 +29,9 @@ use crate::wire::{Notification, ProtocolError};
 
 /// What one read brings at most; bounds the batch that goes to the core.
 const READ_SIZE: usize = 64 * 1024;
+/// Batches of one connection that may wait for the core: one is worked off while the next is read.
+/// More would let a single busy peer fill the core's queue, and delay everyone else's routes.
+const IN_FLIGHT: usize = 2;
 /// How long a closing connection may take to write its last words.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
@@ -109,6 +112,7 @@ impl Connection {
             core,
             gate: gate_watch,
             has_update: has_update.clone(),
+            in_flight: Arc::new(Semaphore::new(IN_FLIGHT)),
             sent: 0,
             max_len: MAX_LEN,
         };
@@ -151,6 +155,8 @@ struct Reader {
     core: mpsc::Sender<CoreInput>,
     gate: watch::Receiver<Gate>,
     has_update: Arc<AtomicBool>,
+    /// One permit per batch that the core has not worked off.
+    in_flight: Arc<Semaphore>,
     /// Messages sent to the peer task.
     sent: u64,
     /// Of a message; grows with the peer's OPEN.
@@ -173,9 +179,14 @@ impl Reader {
             let mut routes = Vec::new();
             let outcome = self.take_frames(&mut buffer, &mut routes).await;
             if !routes.is_empty() {
+                // The semaphore is never closed.
+                let Ok(turn) = self.in_flight.clone().acquire_owned().await else {
+                    return Ok(());
+                };
                 let batch = CoreInput::Routes {
                     peer: self.peer,
                     operations: routes,
+                    turn,
                 };
                 if self.core.send(batch).await.is_err() {
                     return Ok(());

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use tokio::net::TcpStream;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc, oneshot};
 use tracing::{info, warn};
 
 use super::config::{PeerConfig, PeerKey, SpeakerConfig};
@@ -69,6 +69,8 @@ pub enum CoreInput {
     Routes {
         peer: PeerId,
         operations: Vec<RouteOperation>,
+        /// Given back when the operations are done: the connection may send the next batch.
+        turn: OwnedSemaphorePermit,
     },
     Refresh {
         peer: PeerId,
@@ -138,7 +140,11 @@ pub struct Core {
     events: mpsc::Sender<Event>,
     pub(super) listeners: BTreeMap<SocketAddr, Listener>,
     pub(super) problems: BTreeMap<SocketAddr, Vec<String>>,
+    /// Until it is over the owner is told nothing, and some peers are held.
     pub(super) deferral: Deferral<IpAddr>,
+    /// The same wait with a longer bound: as long as a peer is absent, routes that the owner kept
+    /// over the restart may be right although nobody has repeated them.
+    pub(super) adopted: Deferral<IpAddr>,
     pub(super) is_settled: bool,
     has_told_settled: bool,
     /// The dynamic peers as last told.
@@ -161,9 +167,12 @@ impl Core {
             .chain(restart.remembered_peers.iter().copied())
             .filter(|_| restart.enabled && restart.restarting)
             .collect();
-        let deadline = Instant::now() + restart.selection_deferral;
+        let now = Instant::now();
+        let deadline = now + restart.selection_deferral;
+        let adopted_until = now + restart.selection_deferral.max(restart.stale_time);
         Core {
             rib: Rib::new(rib_config(&config, has_consumer)),
+            adopted: Deferral::new(awaited.iter().copied(), &Family::ALL, adopted_until),
             deferral: Deferral::new(awaited, &Family::ALL, deadline),
             config,
             has_consumer,
@@ -189,13 +198,18 @@ impl Core {
         self.follow_peers(&config);
         loop {
             self.settle_if_over();
-            self.rib.turn(&mut Outboxes { peers: &self.peers });
+            self.release_held();
+            // While stopping, peers leave one by one; the others are not to hear that as withdrawals.
+            if self.stopping.is_none() {
+                self.rib.turn(&mut Outboxes { peers: &self.peers });
+            }
             self.tell_dynamic();
             if self.stopping.is_some() && self.peers.iter().all(Option::is_none) {
                 break;
             }
             let wake_at = self.next_timeout();
-            let has_event = self.rib.has_learned() || (self.is_settled && !self.has_told_settled);
+            let has_event =
+                self.rib.has_learned() || (self.is_convergence_over() && !self.has_told_settled);
             tokio::select! {
                 input = inputs.recv() => match input {
                     Some(input) => {
@@ -253,7 +267,14 @@ impl Core {
                 self.handle_established(peer, negotiated, outbox);
             }
             CoreInput::Down { peer, reason } => self.handle_down(peer, &reason),
-            CoreInput::Routes { peer, operations } => self.handle_routes(peer, operations),
+            CoreInput::Routes {
+                peer,
+                operations,
+                turn,
+            } => {
+                self.handle_routes(peer, operations);
+                drop(turn);
+            }
             CoreInput::Refresh { peer, refresh } => {
                 if refresh.kind == RefreshKind::Request {
                     self.rib.refresh(peer, refresh.family);
@@ -319,7 +340,11 @@ impl Core {
         let setup = self.peer_setup(slot, &negotiated);
         let address = slot.key.address;
         self.deferral.handle_established(&address, &negotiated);
+        self.adopted.handle_established(&address, &negotiated);
         self.rib.peer_up(id, setup);
+        if !self.is_settled {
+            self.rib.hold(id);
+        }
         let stale_time = self.config.graceful_restart.stale_time;
         let Some(slot) = self.slot(id) else { return };
         let decisions = slot.helper.handle_established(&negotiated);
@@ -369,6 +394,7 @@ impl Core {
                         }
                         let address = slot.key.address;
                         self.deferral.handle_end_of_rib(&address, family);
+                        self.adopted.handle_end_of_rib(&address, family);
                         self.carry_out(id, &decisions);
                     }
                 }
@@ -436,6 +462,7 @@ impl Core {
     fn handle_timeout(&mut self) {
         let now = Instant::now();
         self.deferral.handle_timeout(now);
+        self.adopted.handle_timeout(now);
         for index in 0..self.peers.len() {
             let Some(slot) = self.peers[index].as_mut() else {
                 continue;
@@ -471,6 +498,7 @@ impl Core {
         helpers
             .chain(refreshes)
             .chain(self.deferral.next_timeout())
+            .chain(self.adopted.next_timeout())
             .min()
     }
 

@@ -83,6 +83,7 @@ impl Core {
                 }
                 None => {
                     self.deferral.handle_peer_gone(&slot.key.address);
+                    self.adopted.handle_peer_gone(&slot.key.address);
                     self.leave(index, Some(Notification::cease(cease::PEER_DECONFIGURED)));
                 }
             }
@@ -235,7 +236,7 @@ pub(super) fn send_control(slot: &PeerSlot, control: Control) {
     }
 }
 
-fn range_of(config: &SpeakerConfig, address: IpAddr) -> Option<(Prefix, &PeerConfig)> {
+pub(super) fn range_of(config: &SpeakerConfig, address: IpAddr) -> Option<(Prefix, &PeerConfig)> {
     config
         .ranges
         .iter()

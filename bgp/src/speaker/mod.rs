@@ -22,6 +22,7 @@ mod md5;
 mod membership;
 mod outbox;
 mod peer;
+mod restart;
 pub mod secret;
 mod show;
 mod socket;

@@ -1,0 +1,89 @@
+//! After a restart of ours: who may be told the table already (RFC 4724 §4.1).
+//!
+//! A peer takes our End-of-RIB for the end of everything we know, and drops what we did not repeat.
+//! So it hears nothing before those peers whose routes we would pass on to it have sent theirs. A
+//! route reflector therefore waits for its other clients; a node, which passes nothing on between
+//! internal peers, waits for nobody, and so reflectors that restart together with their nodes, or
+//! with each other, do not wait in a circle. What circles are left end with the deadline.
+
+use std::net::IpAddr;
+
+use super::config::PeerConfig;
+use super::core::{Core, Established, PeerSlot};
+use super::membership::range_of;
+use crate::policy::ExportDefault;
+use crate::policy::propagate::RouteSource;
+use crate::policy::reflect;
+use crate::rib::PeerId;
+
+impl Core {
+    /// Whether what the owner kept over the restart has been repeated, or will not be.
+    pub(super) fn is_convergence_over(&self) -> bool {
+        self.is_settled && self.adopted.is_over()
+    }
+
+    /// Tells the table to every held peer that has nothing to wait for any more.
+    pub(super) fn release_held(&mut self) {
+        let ready: Vec<PeerId> = (0..)
+            .map(PeerId)
+            .zip(&self.peers)
+            .filter_map(|(id, slot)| Some((id, slot.as_ref()?)))
+            .filter(|(id, slot)| self.rib.is_held(*id) && self.may_release(slot))
+            .map(|(id, _)| id)
+            .collect();
+        for id in ready {
+            self.rib.release(id);
+        }
+    }
+
+    fn may_release(&self, to: &PeerSlot) -> bool {
+        let Some(session) = &to.session else {
+            return false;
+        };
+        self.is_settled
+            || !self
+                .deferral
+                .waiting_for()
+                .any(|from| *from != to.key.address && self.passes_on(*from, to, session))
+    }
+
+    /// Whether routes of the peer at `from` can be among what `to` is told.
+    fn passes_on(&self, from: IpAddr, to: &PeerSlot, session: &Established) -> bool {
+        let listed = self
+            .peers
+            .iter()
+            .flatten()
+            .find(|slot| slot.key.address == from);
+        let config = match listed {
+            Some(slot) => Some(&slot.config),
+            None => range_of(&self.config, from).map(|(_, template)| template),
+        };
+        let Some(config) = config else {
+            return false;
+        };
+        let says_more_than_own =
+            !to.config.filters.is_empty() || to.config.export_default == ExportDefault::Accept;
+        let is_to_ebgp = session.negotiated.remote_asn != self.local_asn(&to.config);
+        let is_to_client = to.config.route_reflector_client && !is_to_ebgp;
+        says_more_than_own && reflect::passes(self.source_of(config), is_to_ebgp, is_to_client)
+    }
+
+    fn source_of(&self, peer: &PeerConfig) -> RouteSource {
+        let is_ebgp = peer
+            .remote_asn
+            .is_some_and(|asn| asn != self.local_asn(peer));
+        if is_ebgp {
+            RouteSource::Ebgp
+        } else {
+            RouteSource::Ibgp {
+                client: peer.route_reflector_client,
+                // Of no account for whether a route passes.
+                router_id: self.config.router_id,
+            }
+        }
+    }
+
+    fn local_asn(&self, peer: &PeerConfig) -> crate::types::Asn {
+        peer.local_asn.unwrap_or(self.config.asn)
+    }
+}
