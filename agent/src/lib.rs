@@ -15,6 +15,7 @@ pub mod lab;
 pub mod model;
 pub mod names;
 pub mod reconcile;
+pub mod requests;
 pub mod resolve;
 pub mod routing;
 pub mod run;

@@ -16,76 +16,25 @@ use tracing::{debug, info, warn};
 
 use crate::api::schema::StoreError;
 use crate::cni::attachment::Attachment;
-use crate::cni::verbs::NodeState;
 use crate::config::Settings;
 use crate::dataplane::host::HostView;
 use crate::dataplane::{ApplyReport, Changes, Dataplane, KernelChange};
 use crate::datastore::{FileStore, StoreUpdate};
 use crate::model::Snapshot;
+use crate::model::peer::Passwords;
+use crate::requests::{NodeState, Request};
 use crate::resolve::endpoints::Endpoints;
 use crate::resolve::tunnel::TunnelPlan;
 use crate::routing::{Routing, StartState};
 
 use pass::Basis;
 
-/// Requests that may wait for the loop.
-pub const REQUEST_QUEUE: usize = 64;
 /// Requests worked off together: their workloads share one pass.
 const REQUESTS_PER_PASS: usize = 64;
 /// First wait before what failed is tried again, doubled up to the second number.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 /// A failure that is merely warned about once; SIGTERM must end the agent within 5 s.
 const STOP_DEADLINE: Duration = Duration::from_secs(3);
-
-/// What others ask of the loop.
-#[derive(Debug)]
-pub enum Request {
-    /// A workload's veth exists and its attachment is on disk. Answered when the host side is
-    /// programmed and packets flow, or with the reason why not.
-    Attach {
-        attachment: Attachment,
-        reply: oneshot::Sender<Result<(), String>>,
-    },
-    /// Answered when policy, route and neighbour are gone.
-    Detach {
-        container_id: String,
-        container_interface: String,
-        reply: oneshot::Sender<Result<(), String>>,
-    },
-    Status {
-        reply: oneshot::Sender<crate::api::schema::Status>,
-    },
-    Endpoints {
-        reply: oneshot::Sender<Vec<crate::api::schema::EndpointStatus>>,
-    },
-    /// Speaker's routes with the kernel's side filled in.
-    Routes {
-        query: crate::api::schema::RouteQuery,
-        reply: oneshot::Sender<Vec<bgp::speaker::status::RouteStatus>>,
-    },
-    Peers {
-        reply: oneshot::Sender<Vec<bgp::speaker::status::PeerStatus>>,
-    },
-}
-
-/// A cheap handle to the loop. Requests wait in a bounded queue; a full queue makes the caller wait.
-#[derive(Clone, Debug)]
-pub struct Handle {
-    requests: mpsc::Sender<Request>,
-}
-
-impl Handle {
-    pub fn new(requests: mpsc::Sender<Request>) -> Handle {
-        Handle { requests }
-    }
-
-    /// Sends a request and waits for its answer; `None` if the loop is gone (shutting down).
-    pub async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Option<T> {
-        let (reply, answer) = oneshot::channel();
-        self.requests.send(request(reply)).await.ok()?;
-        answer.await.ok()
-    }
-}
 
 /// Everything that can wake the loop.
 enum Input {
@@ -126,7 +75,7 @@ pub struct Reconciler {
     endpoints: Endpoints,
     tunnel: Option<TunnelPlan>,
     /// The snapshot that the speaker was last configured from.
-    peered_with: Option<Arc<Snapshot>>,
+    peered_with: Option<(Arc<Snapshot>, Passwords)>,
     peering_errors: Vec<StoreError>,
     report: ApplyReport,
     /// What is not as wanted, and why: of the last pass, and of learned routes since.

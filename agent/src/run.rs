@@ -17,8 +17,9 @@ use crate::cni::server;
 use crate::cni::verbs::Verbs;
 use crate::config::{Settings, StoreLocation};
 use crate::dataplane::{self, Dataplane, DataplaneOptions, WorkloadSpec};
-use crate::datastore::FileStore;
-use crate::reconcile::{Handle, REQUEST_QUEUE, Reconciler};
+use crate::datastore::{FileStore, passwords};
+use crate::reconcile::Reconciler;
+use crate::requests::{Handle, REQUEST_QUEUE};
 
 /// How long an agent that is being replaced may take to end.
 const PREDECESSOR_ENDS: Duration = Duration::from_secs(5);
@@ -136,7 +137,8 @@ async fn dry_run(
     for prefix in routes::blackholes(node).keys() {
         println!("route: blackhole {prefix}");
     }
-    let (config, errors) = peering::speaker_config(&update.snapshot, node);
+    let (config, errors) =
+        peering::speaker_config(&update.snapshot, &passwords::read(&update.snapshot), node);
     for error in errors {
         println!("{error}");
     }

@@ -8,9 +8,10 @@ use bgp::policy::{Action, Filter, ImportDefault, PrefixMatch, Rule};
 use bgp::speaker::config::{
     GracefulRestartConfig, NextHopMode, Originated, PeerConfig, PeerKey, PeerSource, SpeakerConfig,
 };
-use bgp::speaker::status::RouteStatus;
+use bgp::speaker::secret::Secret;
+use bgp::speaker::status::{PeerStatus, RouteStatus};
 use bgp::speaker::{Event, LearnedRoute, RouteSelection, Speaker, Stop};
-use bgp::types::{Asn, LocalPref, Prefix, RouterId};
+use bgp::types::{Asn, HoldTime, LocalPref, Prefix, RouterId};
 use tokio::sync::mpsc;
 
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -394,4 +395,155 @@ async fn unknown_source_refused() {
     };
     Running::wait_for("the stranger is turned away", stranger).await;
     assert_eq!(quiet.speaker.peers().await.len(), 1);
+}
+
+fn secret(text: &str) -> Option<Secret> {
+    Some(Secret::new(text).expect("length"))
+}
+
+#[tokio::test]
+async fn a_password_change_resets_only_its_peer() {
+    let port = free_port();
+    let mut hub = speaker(81, 64512, port);
+    peer(&mut hub, 82, 64512, port).password = secret("first");
+    peer(&mut hub, 83, 64512, port).password = secret("other");
+    let mut changed = hub.clone();
+    peer(&mut changed, 82, 64512, port).password = secret("second");
+    let mut hub = Running::start(hub);
+    let spokes = [(82, "first"), (83, "other")].map(|(last, password)| {
+        let mut config = speaker(last, 64512, port);
+        peer(&mut config, 81, 64512, port).password = secret(password);
+        Running::start(config)
+    });
+    hub.learns(&["10.82.0.0/16", "10.83.0.0/16"]).await;
+    let since = |peers: Vec<PeerStatus>| peers[1].since.clone();
+    let before = since(hub.speaker.peers().await);
+    hub.speaker.configure(changed).await;
+    let is_down = || async { hub.speaker.peers().await[0].flaps == 1 };
+    Running::wait_for("the old key is not used any more", is_down).await;
+    let mut follows = speaker(82, 64512, port);
+    peer(&mut follows, 81, 64512, port).password = secret("second");
+    spokes[0].speaker.configure(follows).await;
+    let is_up = || async { hub.speaker.peers().await[0].state == "established" };
+    Running::wait_for("both have the new key", is_up).await;
+    assert_eq!(since(hub.speaker.peers().await), before);
+    assert_eq!(hub.speaker.problems().await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_range_has_one_key_and_a_listed_peer_inside_its_own() {
+    let port = free_port();
+    let mut hub = reflector(port);
+    hub.ranges
+        .values_mut()
+        .for_each(|template| template.password = secret("range"));
+    let listed = peer(&mut hub, 23, 64512, port);
+    listed.password = secret("listed");
+    listed.passive = true;
+    listed.route_reflector_client = true;
+    peer(&mut hub, 25, 64512, port).passive = true;
+    let mut hub = Running::start(hub);
+    let _clients = [(22, "range"), (23, "listed"), (24, "neither")].map(|(last, password)| {
+        let mut config = client(last, port);
+        peer(&mut config, 21, 64512, port).password = secret(password);
+        Running::start(config)
+    });
+    hub.learns(&["10.22.0.0/16", "10.23.0.0/16"]).await;
+    let peers = hub.speaker.peers().await;
+    assert!(
+        peers.iter().all(|peer| peer.peer != loopback(24)),
+        "{peers:?}"
+    );
+    let problems = hub.speaker.problems().await;
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert!(problems[0].contains("127.0.0.25"), "{problems:?}");
+}
+
+#[tokio::test]
+async fn more_passwords_than_one_socket_takes_are_reported() {
+    let mut crowded = speaker(91, 64512, free_port());
+    let Ok(optmem_max) = std::fs::read_to_string("/proc/sys/net/core/optmem_max") else {
+        eprintln!("skipped: net.core.optmem_max is not readable here");
+        return;
+    };
+    let fits: u32 = optmem_max.trim().parse::<u32>().expect("a number") / 136;
+    for number in 0..=fits {
+        let address = IpAddr::from((0x0A00_0000 + number).to_be_bytes());
+        let mut config = PeerConfig::new("p", PeerSource::Peer, Some(Asn(64512)));
+        config.passive = true;
+        config.password = secret("x");
+        crowded.peers.insert(PeerKey { address, port: 179 }, config);
+    }
+    let crowded = Running::start(crowded);
+    let is_reported = || async {
+        let problems = crowded.speaker.problems().await;
+        problems.len() == 2 && problems[1].contains("net.core.optmem_max")
+    };
+    Running::wait_for("the keys that do not fit are reported", is_reported).await;
+}
+
+#[tokio::test]
+async fn a_reset_by_cease_keeps_the_routes_and_a_removed_peer_loses_them() {
+    let port = free_port();
+    let (mut left, mut right) = (speaker(101, 64512, port), speaker(102, 64512, port));
+    peer(&mut left, 102, 64512, port);
+    peer(&mut right, 101, 64512, port);
+    let (mut changed, mut removed) = (left.clone(), left.clone());
+    peer(&mut changed, 102, 64512, port).hold_time = HoldTime::new(30).expect("allowed");
+    removed.peers.clear();
+    let (mut left, mut right) = (Running::start(left), Running::start(right));
+    left.learns(&["10.102.0.0/16"]).await;
+    right.learns(&["10.101.0.0/16"]).await;
+    let changes = (left.changes, right.changes);
+    left.speaker.configure(changed).await;
+    let is_back = || async {
+        let peers = right.speaker.peers().await;
+        let routes = right.speaker.routes(RouteSelection::default()).await;
+        peers[0].hold_time_seconds == Some(30)
+            && peers[0].flaps == 1
+            && routes.iter().all(|route| !route.stale)
+    };
+    Running::wait_for("the session is back with the new hold time", is_back).await;
+    assert_eq!(
+        right.speaker.peers().await[0]
+            .last_error
+            .as_ref()
+            .map(|error| (error.code, error.subcode)),
+        Some((6, 6)),
+        "RFC 4486: other configuration change"
+    );
+    for running in [&mut left, &mut right] {
+        while let Ok(event) = running.events.try_recv() {
+            running.take(event);
+        }
+    }
+    assert_eq!((left.changes, right.changes), changes, "no route changed");
+    left.speaker.configure(removed).await;
+    right.learns(&[]).await;
+    let error = right.speaker.peers().await[0].last_error.clone();
+    let error = error.expect("told why");
+    assert_eq!(
+        (error.code, error.subcode, error.data_hex.as_str()),
+        (6, 9, "0603"),
+        "a hard reset around Cease, peer de-configured"
+    );
+}
+
+#[tokio::test]
+async fn a_stop_for_good_says_so_and_the_routes_go() {
+    let port = free_port();
+    let (mut left, mut right) = (speaker(111, 64512, port), speaker(112, 64512, port));
+    peer(&mut left, 112, 64512, port);
+    peer(&mut right, 111, 64512, port);
+    let (left, mut right) = (Running::start(left), Running::start(right));
+    right.learns(&["10.111.0.0/16"]).await;
+    left.speaker.stop(Stop::ForGood).await;
+    right.learns(&[]).await;
+    let error = right.speaker.peers().await[0].last_error.clone();
+    assert_eq!(
+        error.map(|error| error.reason).as_deref(),
+        Some(
+            "Cease / Hard Reset (Cease / Administrative Shutdown: \"the speaker stops for good\")"
+        )
+    );
 }

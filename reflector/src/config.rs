@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use agent::api::schema::StoreError;
-use agent::datastore;
+use agent::datastore::{self, passwords};
 use agent::resolve::peering;
 use anyhow::Context;
 use bgp::speaker::config::SpeakerConfig;
@@ -45,7 +45,7 @@ pub fn load(path: &Path) -> anyhow::Result<Loaded> {
         .with_context(|| format!("failed to read {}", path.display()))?;
     let documents = datastore::parse_stream(&name, &text);
     let (snapshot, mut errors) = datastore::load(&documents);
-    let (speaker, more) = peering::reflector_config(&snapshot);
+    let (speaker, more) = peering::reflector_config(&snapshot, &passwords::read(&snapshot));
     errors.extend(more);
     errors.sort();
     errors.dedup();

@@ -3,4 +3,5 @@
 mod foreign;
 mod restart;
 mod store;
+mod uninstall;
 mod workload;

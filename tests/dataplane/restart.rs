@@ -1,14 +1,16 @@
 //! Programs die and come back; packets do not notice.
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use agent::lab::ping::{Probe, Report, Target};
-use agent::lab::topology::Rack;
+use agent::lab::ping::{self, Probe, Report, Target};
+use agent::lab::topology::{self, Rack};
 use agent::lab::{Lab, Scenario};
 use anyhow::{Context, Result, ensure};
+use bgp::speaker::status::PeerStatus;
 use harness::monitor::RouteMonitor;
 use harness::needs_root;
-use harness::product::{kill, lab, program, wait_settled};
+use harness::product::{TIMEOUT, eventually, kill, lab, peers, program, wait_settled};
 
 const NODES: [&str; 4] = ["a1", "a2", "b1", "b2"];
 
@@ -72,6 +74,42 @@ fn wait_all_settled(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
+/// When `peer`'s session on `machine` came up.
+fn session_since(lab: &Lab, machine: &str, peer: Ipv4Addr) -> Result<String> {
+    let peers = peers(lab, machine)?;
+    let session = peers.into_iter().find(|status| status.peer == peer);
+    Ok(session.context("no such peer")?.since)
+}
+
+/// Kills the agent of a1 and starts another; returns when all is as before.
+fn restart_agent(lab: &mut Lab) -> Result<()> {
+    let a1 = topology::NODES[0].address;
+    let before = session_since(lab, "reflector-a", a1)?;
+    kill(&program(lab, "a1")?)?;
+    lab.start_agent("a1")?;
+    lab.wait_synced("a1")?;
+    wait_all_settled(lab)?;
+    ensure!(
+        session_since(lab, "reflector-a", a1)? != before,
+        "the session is the old one"
+    );
+    Ok(())
+}
+
+/// The same with the only reflector of rack a.
+fn restart_reflector(lab: &mut Lab) -> Result<()> {
+    let reflector = Rack::A.reflector();
+    let before = session_since(lab, "a1", reflector)?;
+    kill(&program(lab, "reflector-a")?)?;
+    lab.start_reflector(&Rack::A)?;
+    wait_all_settled(lab)?;
+    ensure!(
+        session_since(lab, "a1", reflector)? != before,
+        "the session is the old one"
+    );
+    Ok(())
+}
+
 #[test]
 fn agent_killed_and_restarted_loses_no_packet_and_changes_no_route() -> Result<()> {
     needs_root!();
@@ -79,12 +117,7 @@ fn agent_killed_and_restarted_loses_no_packet_and_changes_no_route() -> Result<(
     wait_all_settled(&lab)?;
     let monitors = monitors(&lab)?;
     let traffic = Traffic::start(&lab)?;
-
-    kill(&program(&lab, "a1")?)?;
-    lab.start_agent("a1")?;
-    lab.wait_synced("a1")?;
-    wait_all_settled(&lab)?;
-
+    restart_agent(&mut lab)?;
     expect_no_change(monitors)?;
     traffic.expect_no_loss()
 }
@@ -96,11 +129,23 @@ fn only_reflector_killed_and_restarted_loses_no_packet_and_changes_no_route() ->
     wait_all_settled(&lab)?;
     let monitors = monitors(&lab)?;
     let traffic = Traffic::start(&lab)?;
+    restart_reflector(&mut lab)?;
+    expect_no_change(monitors)?;
+    traffic.expect_no_loss()
+}
 
-    kill(&program(&lab, "reflector-a")?)?;
-    lab.start_reflector(&Rack::A)?;
+#[test]
+#[ignore = "long"]
+fn fifty_restarts_in_turn_lose_no_packet_and_change_no_route() -> Result<()> {
+    needs_root!();
+    let mut lab = lab(Scenario::Racks)?;
     wait_all_settled(&lab)?;
-
+    let monitors = monitors(&lab)?;
+    let traffic = Traffic::start(&lab)?;
+    for _ in 0..25 {
+        restart_agent(&mut lab)?;
+        restart_reflector(&mut lab)?;
+    }
     expect_no_change(monitors)?;
     traffic.expect_no_loss()
 }
@@ -116,6 +161,19 @@ fn agent_told_to_stop_ends_in_order_and_keeps_forwarding() -> Result<()> {
     let agent = program(&lab, "a1")?;
     agent.signal(nix::sys::signal::Signal::SIGTERM);
     agent.wait_gone(Duration::from_secs(5))?;
+    eventually("the reflector to miss a1", TIMEOUT, || {
+        let peers = peers(&lab, "reflector-a")?;
+        let is_up = |peer: &&PeerStatus| {
+            peer.peer == topology::NODES[0].address && peer.state == "established"
+        };
+        Ok(peers.iter().find(is_up).map(|peer| format!("{peer:?}")))
+    })?;
+    // Half a second more of a network whose agent is gone.
+    let b1 = Target {
+        address: topology::NODES[2].address,
+        identifier: 9,
+    };
+    ping::burst(lab.namespace("a2")?, &[b1], 50)?;
 
     expect_no_change(monitors)?;
     traffic.expect_no_loss()

@@ -17,6 +17,9 @@ const MODULES: &str = "/usr/lib/uml/modules";
 /// A directory in memory for the guest's own memory; a file on a disk is many times slower.
 const MEMORY: &str = "/dev/shm";
 
+/// What the lab and the tunnel drivers need of the guest's modules.
+pub const TUNNEL_MODULES: [&str; 4] = ["veth", "bridge", "tun", "ipip"];
+
 /// Boots a guest, runs `command` in it with the modules loaded, and halts.
 ///
 /// # Errors

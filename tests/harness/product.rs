@@ -108,7 +108,7 @@ pub fn kill(process: &Process) -> std::result::Result<(), LabError> {
 /// graceful restart has to do is done.
 pub fn wait_settled(lab: &Lab, machine: &str) -> Result<()> {
     let what = format!("sessions and fresh routes on {machine}");
-    eventually(&what, TIMEOUT, || {
+    let settled = eventually(&what, TIMEOUT, || {
         let peers = peers(lab, machine)?;
         let down = peers.iter().find(|peer| peer.state != "established");
         if peers.is_empty() || down.is_some() {
@@ -117,5 +117,6 @@ pub fn wait_settled(lab: &Lab, machine: &str) -> Result<()> {
         let routes = routes(lab, machine, &[])?;
         let stale = routes.iter().find(|route| route.stale);
         Ok(stale.map(|route| format!("{} is stale", route.prefix)))
-    })
+    });
+    settled.with_context(|| lab.all_last_lines())
 }

@@ -156,6 +156,13 @@ fn lab_stays_up_until_taken_down() -> Result<()> {
     ensure!(up.status.success(), "{}{}", up.stdout, up.stderr);
     let said = run(&["exec", "--lab", id, "a1", "ip", "-br", "addr"])?;
     ensure!(said.status.code() == Some(0), "{}", said.stderr);
+    let peers = run(&["exec", "--lab", id, "b2", "caracal", "peers"])?;
+    ensure!(
+        peers.stdout.contains("192.168.100.100"),
+        "{}{}",
+        peers.stdout,
+        peers.stderr
+    );
     let failed = run(&["exec", "--lab", id, "a1", "sh", "-c", "exit 7"])?;
     ensure!(failed.status.code() == Some(7), "{}", failed.status);
     let show = run(&["show", "--lab", id])?;

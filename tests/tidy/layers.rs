@@ -59,6 +59,9 @@ const OWNERS: &[(&str, &[&str])] = &[
             "agent/src/dataplane/",
             "agent/src/carrier/",
             "agent/src/lab/",
+            // Reads, never writes, how many keys one socket takes (net.core.optmem_max).
+            "bgp/src/speaker/socket.rs",
+            "bgp/tests/",
             "agent/tests/",
             "tests/",
         ],

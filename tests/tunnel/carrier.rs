@@ -45,6 +45,8 @@ fn killed_carrier_is_back_within_a_second() -> Result<()> {
     let lab = lab_with_carriers()?;
     let interval = Duration::from_millis(5);
     let probe = Probe::start(lab.namespace("a1-1")?, remote(&lab, 1)?, interval)?;
+    // Some answers before, so that the gap is seen.
+    ping::burst(lab.namespace("a1-1")?, &[remote(&lab, 2)?], 5)?;
     let first = carrier(&lab, "a1")?;
     let killed = Instant::now();
     kill(&first)?;

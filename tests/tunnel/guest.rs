@@ -13,9 +13,8 @@ const LIMIT: Duration = Duration::from_secs(240);
 fn kernel_ipip_and_carrier_carry_packets_to_each_other() -> Result<()> {
     needs_root!();
     let caracal = programs()?.join("caracal").display().to_string();
-    let modules = ["veth", "bridge", "tun", "ipip"];
     let command = [caracal.as_str(), "lab", "--driver", "b1=userspace"];
-    let finished = guest::run(&modules, &command, LIMIT)?;
+    let finished = guest::run(&guest::TUNNEL_MODULES, &command, LIMIT)?;
     println!("{}", finished.stdout);
     let output = succeeded(finished)?;
     // b2 chose the kernel's driver by itself, b1 was told otherwise.

@@ -17,7 +17,7 @@ use serde::Serialize;
 
 use super::listener::{Bounded, Descriptors, PrivateSocket};
 use super::schema::{EndpointStatus, ErrorBody, Items, RouteQuery, Status};
-use crate::reconcile::{Handle, Request};
+use crate::requests::{Handle, Request};
 
 /// Whoever was asked is going down.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]

@@ -7,7 +7,7 @@ use tokio::time::timeout;
 use super::attachment::Attachment;
 use super::protocol::{CniError, ErrorCode};
 use crate::ipam::allocator::Owner;
-use crate::reconcile::{Handle, Request};
+use crate::requests::{Handle, Request};
 
 /// How long an answer may take. The plugin and the runtime wait longer.
 const DEADLINE: Duration = Duration::from_secs(30);

@@ -17,7 +17,6 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 
-use bgp::types::Prefix;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
@@ -33,20 +32,7 @@ use super::result::CniResult;
 use crate::ipam::allocator::{Assignment, NoAddress, Owner};
 use crate::ipam::store::{Ipam, IpamError};
 use crate::names;
-use crate::reconcile::Handle;
-
-/// What this node gives its workloads.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct NodeNetwork {
-    pub pod_cidrs: Vec<Prefix>,
-    /// Of the workloads' interfaces.
-    pub mtu: u32,
-    /// Addresses inside the podCIDRs that are in use without CNI.
-    pub reserved: BTreeSet<IpAddr>,
-}
-
-/// The reason if workloads cannot be attached yet.
-pub type NodeState = Result<NodeNetwork, String>;
+use crate::requests::{Handle, NodeNetwork, NodeState};
 
 /// The state directory could not be read at start.
 #[derive(Debug, thiserror::Error)]

@@ -7,6 +7,7 @@
 pub mod accepted;
 pub mod document;
 pub mod file;
+pub mod passwords;
 pub mod watch;
 pub mod yaml;
 

@@ -4,8 +4,10 @@
 //! its own. They run in the foreground, so the lab knows their process ids.
 
 use std::fs;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use nix::unistd::{User, chown};
 
@@ -17,6 +19,7 @@ use super::texts;
 use super::topology::Scenario;
 
 const DAEMONS: &str = "/usr/lib/frr";
+const ZEBRA_STARTS: Duration = Duration::from_secs(10);
 
 /// Makes FRR's directories under `directory` and has them mounted.
 pub fn prepare(directory: &Path, scenario: Scenario, mounts: &mut Mounts) -> Result<()> {
@@ -70,8 +73,21 @@ pub fn start(namespace: &Namespace, lab: &str, directory: &Path) -> Result<Vec<P
             &mut command,
             &log,
         )?);
+        if daemon == "zebra" {
+            wait_for_zebra(directory)?;
+        }
     }
     Ok(started)
+}
+
+/// A bgpd that does not reach zebra at once tries again only after ten seconds.
+fn wait_for_zebra(directory: &Path) -> Result<()> {
+    let socket = directory.join("frr-run/zserv.api");
+    process::wait_until("zebra to listen", ZEBRA_STARTS, || {
+        Ok(UnixStream::connect(&socket)
+            .is_err()
+            .then(|| format!("nothing answers on {}", socket.display())))
+    })
 }
 
 /// `vtysh -c COMMAND`, unedited.

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::error::Result;
@@ -42,14 +43,14 @@ pub struct Outcome {
 
 /// Sends `count` echoes to each target, 10 ms apart, and waits for the answers.
 pub fn burst(namespace: &Namespace, targets: &[Target], count: u16) -> Result<Vec<Outcome>> {
-    let socket = open(namespace)?;
+    let socket = IcmpSocket::open(namespace)?;
     let mut outcomes = vec![Outcome::default(); targets.len()];
     let mut pending: BTreeMap<(u16, u16), (usize, Instant)> = BTreeMap::new();
     for sequence in 0..count {
         for (at, target) in targets.iter().enumerate() {
             outcomes[at].sent += 1;
             let now = Instant::now();
-            match send(&socket, target, sequence) {
+            match socket.send(target, sequence) {
                 Ok(()) => {
                     pending.insert((target.identifier, sequence), (at, now));
                 }
@@ -64,7 +65,7 @@ pub fn burst(namespace: &Namespace, targets: &[Target], count: u16) -> Result<Ve
         };
         let until = Instant::now() + wait;
         while !(is_last && pending.is_empty()) {
-            let Some(answer) = receive(&socket, until) else {
+            let Some(answer) = socket.receive(until) else {
                 break;
             };
             let known = pending.remove(&(answer.identifier, answer.sequence));
@@ -109,7 +110,7 @@ pub struct Report {
 impl Probe {
     /// Starts sending at once, one request every `interval`.
     pub fn start(namespace: &Namespace, target: Target, interval: Duration) -> Result<Probe> {
-        let socket = open(namespace)?;
+        let socket = IcmpSocket::open(namespace)?;
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let thread = thread::spawn(move || stream(&socket, &target, interval, &stopped));
@@ -133,7 +134,7 @@ impl Drop for Probe {
     }
 }
 
-fn stream(socket: &Socket, target: &Target, interval: Duration, stop: &AtomicBool) -> Report {
+fn stream(socket: &IcmpSocket, target: &Target, interval: Duration, stop: &AtomicBool) -> Report {
     let start = Instant::now();
     let mut report = Report::default();
     // By full sequence number; the 16 bits on the wire are made full again by the newest sent.
@@ -153,12 +154,12 @@ fn stream(socket: &Socket, target: &Target, interval: Duration, stop: &AtomicBoo
                 unanswered.insert(next, start.elapsed());
                 report.sent += 1;
                 // A request that cannot be sent (no route for a moment) is a lost one.
-                let _ = send(socket, target, (next & 0xffff) as u16);
+                let _ = socket.send(target, (next & 0xffff) as u16);
                 next += 1;
                 now + interval
             }
         };
-        while let Some(answer) = receive(socket, until) {
+        while let Some(answer) = socket.receive(until) {
             if answer.identifier != target.identifier {
                 continue;
             }
@@ -188,45 +189,54 @@ struct Answer {
     at: Instant,
 }
 
-fn open(namespace: &Namespace) -> Result<Socket> {
-    namespace.enter(|| {
-        let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::ICMPV4))?;
-        socket.set_recv_buffer_size(1 << 20)?;
-        Ok(socket)
-    })
+/// A raw ICMP socket that can be waited for with a precise deadline. The kernel rounds a socket's own
+/// receive timeout up to its tick, which may be 10 ms.
+struct IcmpSocket {
+    socket: Socket,
+    readiness: Epoll,
 }
 
-fn send(socket: &Socket, target: &Target, sequence: u16) -> io::Result<()> {
-    let request = packet::echo_request(target.identifier, sequence);
-    let to = SocketAddrV4::new(target.address, 0);
-    socket.send_to(&request, &to.into()).map(|_| ())
-}
+impl IcmpSocket {
+    fn open(namespace: &Namespace) -> Result<IcmpSocket> {
+        namespace.enter(|| {
+            let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::ICMPV4))?;
+            socket.set_recv_buffer_size(1 << 20)?;
+            socket.set_nonblocking(true)?;
+            let readiness = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+            readiness.add(&socket, EpollEvent::new(EpollFlags::EPOLLIN, 0))?;
+            Ok(IcmpSocket { socket, readiness })
+        })
+    }
 
-/// The next echo reply; `None` at `until`.
-fn receive(socket: &Socket, until: Instant) -> Option<Answer> {
-    loop {
-        let left = until.checked_duration_since(Instant::now())?;
-        if left.is_zero() {
-            return None;
-        }
-        // A timeout of zero would mean none at all.
-        let timeout = left.max(Duration::from_micros(100));
-        socket.set_read_timeout(Some(timeout)).ok()?;
-        let mut buffer = [0_u8; 512];
-        let mut reader = socket;
-        let Ok(length) = reader.read(&mut buffer) else {
-            continue;
-        };
-        let at = Instant::now();
-        let Some((_, echo)) = buffer.get(..length).and_then(packet::parse) else {
-            continue;
-        };
-        if !echo.is_request {
-            return Some(Answer {
-                identifier: echo.identifier,
-                sequence: echo.sequence,
-                at,
-            });
+    fn send(&self, target: &Target, sequence: u16) -> io::Result<()> {
+        let request = packet::echo_request(target.identifier, sequence);
+        let to = SocketAddrV4::new(target.address, 0);
+        self.socket.send_to(&request, &to.into()).map(|_| ())
+    }
+
+    /// The next echo reply; `None` at `until`.
+    fn receive(&self, until: Instant) -> Option<Answer> {
+        loop {
+            let mut buffer = [0_u8; 512];
+            let mut reader = &self.socket;
+            if let Ok(length) = reader.read(&mut buffer) {
+                let at = Instant::now();
+                match buffer.get(..length).and_then(packet::parse) {
+                    Some((_, echo)) if !echo.is_request => {
+                        return Some(Answer {
+                            identifier: echo.identifier,
+                            sequence: echo.sequence,
+                            at,
+                        });
+                    }
+                    _ => continue,
+                }
+            }
+            let left = until.checked_duration_since(Instant::now())?;
+            // Up to the next millisecond, so that the last look is after the deadline.
+            let timeout = u16::try_from(left.as_millis() + 1).unwrap_or(u16::MAX);
+            // Interrupted by a signal is as good as a timeout: the loop looks again.
+            let _ = self.readiness.wait(&mut [EpollEvent::empty()], timeout);
         }
     }
 }

@@ -11,9 +11,8 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
@@ -76,17 +75,19 @@ impl Process {
         let deadline = Instant::now() + timeout;
         loop {
             let waited = waitpid(Pid::from_raw(self.pid), Some(WaitPidFlag::WNOHANG));
-            match waited {
-                Ok(_) | Err(Errno::ECHILD) if !self.is_running() => return Ok(()),
-                _ if Instant::now() >= deadline => {
-                    return Err(LabError::NotReached {
-                        what: format!("the end of {} (process {})", self.name, self.pid),
-                        waited: timeout,
-                        evidence: "it still runs".to_owned(),
-                    });
-                }
-                _ => thread::sleep(Duration::from_millis(2)),
+            // A child is gone when it can be waited for; before, some of its threads may still run.
+            let is_gone = waited != Ok(WaitStatus::StillAlive) && !self.is_running();
+            if is_gone {
+                return Ok(());
             }
+            if Instant::now() >= deadline {
+                return Err(LabError::NotReached {
+                    what: format!("the end of {} (process {})", self.name, self.pid),
+                    waited: timeout,
+                    evidence: "it still runs".to_owned(),
+                });
+            }
+            thread::sleep(Duration::from_millis(2));
         }
     }
 }
@@ -98,10 +99,16 @@ fn start_time(pid: i32) -> Option<u64> {
     let (_, rest) = stat.rsplit_once(')')?;
     let mut fields = rest.split_ascii_whitespace();
     let state = fields.next()?;
-    if state == "Z" || state == "X" {
+    if (state == "Z" || state == "X") && threads(pid) <= 1 {
         return None;
     }
     fields.nth(18)?.parse().ok()
+}
+
+/// A killed process is a zombie as soon as its first thread has ended; its sockets are open until
+/// the last one has.
+fn threads(pid: i32) -> usize {
+    fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count)
 }
 
 /// Every process that lives in one of these network namespaces (kernel names).

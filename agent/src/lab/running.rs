@@ -20,14 +20,12 @@ use super::process::{self, Process};
 use super::record::{self, Record, Workload};
 use super::texts;
 use super::topology::{self, LAB_ROUTER, NODES, Options, ROUTER, Rack, Scenario};
+use crate::names::{PROTOCOL_LEARNED, PROTOCOL_LOCAL};
 
 /// How long sessions, routes and FRR may take to come about. Seconds are usual; guest kernels and
 /// loaded machines need more.
 const CONVERGENCE_TIMEOUT: Duration = Duration::from_secs(60);
 const SWITCH: &str = "switch";
-
-/// Lines of `rt_protos.d`, so that `ip route` says names.
-const ROUTE_PROTOCOLS: &str = "202\tcaracal\n203\tcaracal-bgp\n";
 
 /// A lab. Dropping it takes it down, unless `keep` was called.
 pub struct Lab {
@@ -136,7 +134,8 @@ impl Lab {
         self.directory().join(machine).join("log")
     }
 
-    fn program(&self, name: &str) -> PathBuf {
+    /// Where a program of the product is.
+    pub fn program(&self, name: &str) -> PathBuf {
         self.programs.join(name)
     }
 
@@ -154,7 +153,8 @@ impl Lab {
                 }
             }
         }
-        write(&names.join("caracal.conf"), ROUTE_PROTOCOLS)
+        let text = format!("{PROTOCOL_LOCAL}\tcaracal\n{PROTOCOL_LEARNED}\tcaracal-bgp\n");
+        write(&names.join("caracal.conf"), &text)
     }
 
     /// Makes a namespace of this lab.

@@ -284,6 +284,7 @@ pub fn cni_configuration(socket: &Path) -> String {
 mod tests {
     use super::*;
     use crate::datastore::document::{Document, load, parse_stream};
+    use crate::model::peer::Passwords;
     use crate::resolve::peering::{reflector_config, speaker_config};
 
     #[test]
@@ -338,7 +339,7 @@ mod tests {
                 let resource = snapshot
                     .node(node.name)
                     .expect("every node is in the store");
-                let (_, errors) = speaker_config(&snapshot, resource);
+                let (_, errors) = speaker_config(&snapshot, &Passwords::new(), resource);
                 assert_eq!(errors, [], "{scenario}, {}", node.name);
             }
         }
@@ -351,7 +352,7 @@ mod tests {
                 let documents = parse_stream("reflector.yaml", &reflector(scenario, rack));
                 let (snapshot, errors) = load(&documents);
                 assert_eq!(errors, [], "{scenario}, {}", rack.name);
-                let (_, errors) = reflector_config(&snapshot);
+                let (_, errors) = reflector_config(&snapshot, &Passwords::new());
                 assert_eq!(errors, [], "{scenario}, {}", rack.name);
             }
         }

@@ -3,10 +3,13 @@
 //! Everything but whom it is for and with whom is optional: what is not said comes from the
 //! generated session with the same peer, or from the defaults of the program that reads it.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bgp::speaker::config::NextHopMode;
+use bgp::speaker::secret::Secret;
 use bgp::types::{Asn, Family, HoldTime, Prefix};
 use serde_json::Value;
 
@@ -23,8 +26,8 @@ pub struct BgpPeer {
     pub target: PeerTarget,
     pub asn: Option<Asn>,
     pub local_asn: Option<Asn>,
-    /// A password is asked for. None is supported yet, so there must be no session.
-    pub has_password: bool,
+    /// TCP MD5 (RFC 2385). Without it there must be no session.
+    pub password: Option<Password>,
     pub source_address: Option<SourceAddress>,
     pub next_hop_mode: Option<NextHopMode>,
     /// The nodes that `peerSelector` means get the session too (Calico's `Auto`).
@@ -49,6 +52,18 @@ pub struct BgpPeer {
     pub allow_own_as: Option<u8>,
     pub strict_consecutive_restart: Option<bool>,
 }
+
+/// Where the password of a session is.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Password {
+    /// The file's only line; an absolute path on the machine of the speaker.
+    File(PathBuf),
+    /// Somewhere we do not read: the session stays closed.
+    Unsupported,
+}
+
+/// What the files hold; or why there is no password, in words for the owner of the BGPPeer.
+pub type Passwords = BTreeMap<PathBuf, Result<Secret, String>>;
 
 /// Whose session it is.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -87,14 +102,7 @@ pub(super) fn read(metadata: Metadata, spec: &mut Fields<'_, '_>) -> Option<BgpP
             "with peerSelector each node's own AS number counts; remove it",
         );
     }
-    let has_password = spec.has("password");
-    spec.ignored(&["password"]);
-    if has_password {
-        spec.report(
-            "password",
-            "not supported yet: the session is not configured; remove the password",
-        );
-    }
+    let password = read_password(spec);
     let passive = spec.optional("passive", values::boolean);
     let peer = BgpPeer {
         name: metadata.name,
@@ -103,7 +111,7 @@ pub(super) fn read(metadata: Metadata, spec: &mut Fields<'_, '_>) -> Option<BgpP
         target: target.clone().unwrap_or(PeerTarget::Prefixes(Vec::new())),
         asn,
         local_asn: spec.optional("localASNumber", values::asn),
-        has_password,
+        password,
         source_address: spec.optional("sourceAddress", source_address),
         next_hop_mode: read_next_hop_mode(spec),
         reverse: read_reverse(spec),
@@ -154,6 +162,37 @@ fn read_speakers(spec: &mut Fields<'_, '_>) -> Option<Speakers> {
         (Some(node), None) => Some(Speakers::Node(node)),
         (None, Some(selector)) => Some(Speakers::Selected(selector)),
         (None, None) => Some(Speakers::All),
+    }
+}
+
+fn read_password(spec: &mut Fields<'_, '_>) -> Option<Password> {
+    if !spec.has("password") {
+        spec.ignored(&["password"]);
+        return None;
+    }
+    let Some(mut password) = spec.mapping("password") else {
+        // Not a mapping, which was said.
+        return Some(Password::Unsupported);
+    };
+    let is_file = password.has("file");
+    let path = password.optional("file", absolute_path);
+    password.ignored(&["secretKeyRef"]);
+    password.finish();
+    if !is_file {
+        spec.report(
+            "password",
+            "not supported in this form: the session is not configured; write {file: PATH}",
+        );
+    }
+    Some(path.map_or(Password::Unsupported, Password::File))
+}
+
+fn absolute_path(value: &Value) -> Result<PathBuf, String> {
+    let path = PathBuf::from(values::text(value)?);
+    if path.is_absolute() {
+        Ok(path)
+    } else {
+        Err(values::expected("an absolute path", value))
     }
 }
 

@@ -9,13 +9,14 @@ use bgp::types::Prefix;
 use tracing::{error, info, warn};
 
 use super::{Owed, RETRY, Reconciler};
-use crate::cni::verbs::NodeNetwork;
 use crate::config::TunnelDriverChoice;
 use crate::dataplane::ApplyReport;
 use crate::dataplane::desired::{Desired, LearnedChange, Tunnel};
 use crate::dataplane::host::HostView;
 use crate::dataplane::ownership::is_own_device;
+use crate::datastore::passwords;
 use crate::model::{Node, Snapshot};
+use crate::requests::NodeNetwork;
 use crate::resolve::endpoints::resolve_endpoints;
 use crate::resolve::peering;
 use crate::resolve::routes::{NextHopResolver, blackholes};
@@ -131,15 +132,17 @@ impl Reconciler {
             workloads: self.workload_addresses(),
         };
         self.resolve_learned_again(basis).await;
+        // Files change without the store.
+        let passwords = passwords::read(&snapshot);
         if !self
             .peered_with
             .as_ref()
-            .is_some_and(|known| Arc::ptr_eq(known, &snapshot))
+            .is_some_and(|(known, with)| Arc::ptr_eq(known, &snapshot) && *with == passwords)
         {
-            let (config, errors) = peering::speaker_config(&snapshot, node);
+            let (config, errors) = peering::speaker_config(&snapshot, &passwords, node);
             self.peering_errors = errors;
             self.routing.configure(config).await;
-            self.peered_with = Some(snapshot.clone());
+            self.peered_with = Some((snapshot.clone(), passwords));
         }
         if !self.has_passed {
             info!(node = self.settings.node, "first pass done");

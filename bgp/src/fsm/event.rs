@@ -57,7 +57,8 @@ pub enum Input {
     KeepaliveReceived { connection: ConnectionId },
     /// Event 27. The body goes from the connection to the RIB; the session only restarts its hold timer.
     UpdateReceived { connection: ConnectionId },
-    /// A ROUTE-REFRESH; an FSM error before Established.
+    /// A ROUTE-REFRESH; an FSM error before Established. BoRR and EoRR go from the connection to the
+    /// RIB, in order with the routes; here they restart the hold timer.
     RefreshReceived {
         connection: ConnectionId,
         refresh: RouteRefresh,

@@ -35,6 +35,7 @@ mod connection;
 mod event;
 mod negotiate;
 mod notifications;
+pub mod refresh;
 pub mod restart;
 pub mod session;
 pub mod timer;

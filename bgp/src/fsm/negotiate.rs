@@ -52,10 +52,23 @@ pub struct Negotiated {
     pub families: Vec<Family>,
     pub four_octet_as: bool,
     pub route_refresh: bool,
+    /// Refreshes are demarcated, both ways (RFC 7313).
+    pub enhanced_route_refresh: bool,
+    /// Messages other than OPEN and KEEPALIVE may have 65535 octets, both ways (RFC 8654).
+    pub extended_message: bool,
     /// As the peer sent it; `None` if either side did not offer it.
     pub graceful_restart: Option<GracefulRestart>,
     /// All the peer sent, for display.
     pub capabilities: Vec<Capability>,
+}
+
+impl Negotiated {
+    /// The peer sent N, so that with our own graceful restart covers NOTIFICATIONs too (RFC 8538 §2).
+    pub fn has_graceful_notification(&self) -> bool {
+        self.graceful_restart
+            .as_ref()
+            .is_some_and(|theirs| theirs.notification)
+    }
 }
 
 /// Whether a new configuration holds for the session that is up.
@@ -103,6 +116,8 @@ pub(super) fn our_open(config: &SessionConfig) -> Open {
         .map(Capability::from)
         .collect();
     capabilities.push(Capability::RouteRefresh);
+    capabilities.push(Capability::EnhancedRouteRefresh);
+    capabilities.push(Capability::ExtendedMessage);
     capabilities.push(Capability::FourOctetAs(config.local_asn));
     capabilities.extend(
         config
@@ -166,6 +181,8 @@ pub(super) fn negotiate(
         families,
         four_octet_as: open.four_octet_as().is_some(),
         route_refresh: open.route_refresh(),
+        enhanced_route_refresh: open.enhanced_route_refresh(),
+        extended_message: open.extended_message(),
         graceful_restart: config
             .graceful_restart
             .as_ref()

@@ -136,8 +136,9 @@ impl Session {
                 connection,
                 notification,
             } => {
+                let why = notification.describe();
                 let reason = DownReason::NotificationReceived(notification);
-                self.fail(connection, reason, "received from the peer", at);
+                self.fail(connection, reason, &why, at);
             }
             Input::Malformed { connection, error } => self.fail_with(connection, error, at),
             Input::Cease { notification } => self.cease(notification, at),
@@ -386,8 +387,8 @@ impl Session {
         if !self.expect_established(id, MessageType::RouteRefresh, at) {
             return;
         }
-        // RFC 2918 §4: a family that was not announced is ignored. RFC 7313 §5: so are the
-        // demarcations, because we do not announce enhanced route refresh.
+        // RFC 2918 §4: a family that was not announced is ignored. The demarcations of RFC 7313
+        // belong between the routes and go with those.
         let is_negotiated = self
             .established()
             .is_some_and(|(_, negotiated)| negotiated.families.contains(&refresh.family));

@@ -63,6 +63,8 @@ pub enum Rejection {
     NextHopSelf,
     #[error("next hop is not a unicast address")]
     NextHopInvalid,
+    #[error("no route leads to the next hop")]
+    NextHopUnresolvable,
     #[error("first AS in AS_PATH is not the peer's")]
     FirstAs,
     #[error("no route is accepted from this peer")]
@@ -85,6 +87,18 @@ pub struct ImportContext<'a> {
 }
 
 impl ImportContext<'_> {
+    /// What import makes of a peer's attributes before anything looks at them.
+    pub fn transform(&self, attributes: &mut PathAttributes) {
+        // RFC 8326 §4.1: who is about to stop is used only where nobody else has the prefix. Also
+        // from iBGP, where nodes that drain say it themselves and reflectors pass it on.
+        if attributes
+            .communities
+            .contains(&Community::GRACEFUL_SHUTDOWN)
+        {
+            attributes.local_pref = Some(LocalPref(0));
+        }
+    }
+
     /// The checks that concern the attributes alone, once per set.
     ///
     /// # Errors

@@ -14,6 +14,7 @@ use super::{PeerId, Rib, Sink};
 use crate::policy::propagate::RouteSource;
 use crate::types::{Family, Prefix};
 use crate::wire::attribute::PathAttributes;
+use crate::wire::refresh::{RefreshKind, RouteRefresh};
 use crate::wire::update::{self, EncodeContext};
 
 /// Bits in a destination's mask. Groups beyond share the last bit, which then says nothing: they are
@@ -216,15 +217,38 @@ impl Rib {
         }
     }
 
-    /// A ROUTE-REFRESH: the family is sent again, even if nothing changed (RFC 2918 §3).
+    /// A ROUTE-REFRESH: the family is sent again, even if nothing changed (RFC 2918 §3). It begins
+    /// when the peer has heard what it was to hear before, End-of-RIB included (RFC 7313 §4).
     pub fn refresh(&mut self, id: PeerId, family: Family) {
-        let table = self.exportable(family);
         if let Some(peer) = self
             .peer_mut(id)
-            .filter(|peer| peer.setup.group.families.contains(&family))
+            .filter(|peer| peer.slot.is_some() && peer.setup.group.families.contains(&family))
         {
-            peer.member.table.extend(table);
+            peer.member.ask_refresh(family);
         }
+    }
+
+    /// Ends the refresh that is sent out, and begins the next. `false` if there is none.
+    fn next_refresh(&mut self, id: PeerId, sink: &mut impl Sink) -> bool {
+        let Some(peer) = self.peer_mut(id) else {
+            return false;
+        };
+        let ended = peer.member.refreshing.take();
+        let begun = peer.member.refresh_due.pop_front();
+        peer.member.refreshing = begun;
+        if peer.setup.enhanced_route_refresh {
+            let demarcations = [(ended, RefreshKind::End), (begun, RefreshKind::Begin)];
+            for (family, kind) in demarcations {
+                if let Some(family) = family {
+                    sink.send(id, &RouteRefresh { family, kind }.encode());
+                }
+            }
+        }
+        let table = begun.map(|family| self.exportable(family));
+        if let (Some(table), Some(peer)) = (table, self.peer_mut(id)) {
+            peer.member.table = table;
+        }
+        begun.is_some()
     }
 
     fn exportable(&self, family: Family) -> Vec<Prefix> {
@@ -265,6 +289,9 @@ impl Rib {
             if due.is_empty() {
                 for family in std::mem::take(&mut peer.member.end_of_rib_due) {
                     sink.send(id, &update::encode_end_of_rib(family));
+                }
+                if self.next_refresh(id, sink) {
+                    continue;
                 }
                 return;
             }

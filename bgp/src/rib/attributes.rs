@@ -20,6 +20,14 @@ impl Interner {
             .clone()
     }
 
+    /// The sets that routes use.
+    pub fn in_use(&self) -> impl Iterator<Item = &PathAttributes> {
+        self.sets
+            .iter()
+            .filter(|set| Arc::strong_count(set) > 1)
+            .map(|set| &**set)
+    }
+
     /// Drops sets that no route uses, each time their number has doubled: the cost is spread over
     /// the routes that made it grow.
     pub fn purge_if_grown(&mut self) {

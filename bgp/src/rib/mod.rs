@@ -11,11 +11,12 @@
 pub mod adj_out;
 pub mod attributes;
 pub mod decision;
+pub mod next_hop;
 pub mod peer;
 pub mod show;
 pub mod table;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -23,8 +24,9 @@ use hashbrown::{HashMap, HashSet};
 
 use self::adj_out::Groups;
 use self::attributes::Interner;
+use self::next_hop::{NextHops, Reach};
 use self::peer::{Peer, PeerSetup};
-use self::table::{Key4, Key6, Table};
+use self::table::{Key4, Key6, Path, Table};
 use crate::policy::Rejection;
 use crate::speaker::config::Originated;
 use crate::types::{ClusterId, Family, Prefix, RouterId};
@@ -74,6 +76,7 @@ pub struct Rib {
     rejections: HashMap<(PeerId, Prefix), Rejection>,
     groups: Groups,
     originated: BTreeMap<Prefix, Originated>,
+    next_hops: NextHops,
     /// Prefixes whose best route the consumer has not been told yet; bounded by the table.
     untold: HashSet<Prefix>,
     /// Between a restart and its end nothing is said (RFC 4724 §4.1).
@@ -108,6 +111,7 @@ impl Rib {
             rejections: HashMap::new(),
             groups: Groups::default(),
             originated: BTreeMap::new(),
+            next_hops: NextHops::default(),
             untold: HashSet::new(),
             is_deferring: false,
         }
@@ -139,6 +143,31 @@ impl Rib {
             }
         }
         self.originated = originated;
+    }
+
+    /// How next hops are reached from now on; those that are not in the map, at cost 0. Walks the
+    /// table if any is reached otherwise than before.
+    pub fn set_next_hop_costs(&mut self, costs: HashMap<IpAddr, Reach>) {
+        let changed = self.next_hops.replace(costs);
+        if changed.is_empty() {
+            return;
+        }
+        let (peers, next_hops) = (&self.peers, &self.next_hops);
+        for family in Family::ALL {
+            with_table!(self, family, table => table.resolve_again(
+                |path| changed.contains(&path.attributes.next_hop.address),
+                |path| is_unresolvable(next_hops, path.source, &path.attributes),
+                |paths| peer::decide(peers, next_hops, paths),
+            ));
+        }
+    }
+
+    /// The next hops of all routes, rejected ones and those of our own included.
+    pub fn next_hops(&self) -> BTreeSet<IpAddr> {
+        self.interner
+            .in_use()
+            .map(|attributes| attributes.next_hop.address)
+            .collect()
     }
 
     /// A session came up: the peer hears everything, then End-of-RIB. Paths kept from an earlier
@@ -179,7 +208,13 @@ impl Rib {
         }
     }
 
-    /// Removes what the peer did not announce again after its restart (RFC 4724 §4.2).
+    /// All the peer's routes of a family are in doubt until it announces them again (RFC 7313 §4).
+    pub fn mark_stale(&mut self, id: PeerId, family: Family) {
+        with_table!(self, family, table => table.mark_stale(id));
+    }
+
+    /// Removes what the peer did not announce again after its restart (RFC 4724 §4.2), or in its
+    /// refresh (RFC 7313 §4).
     pub fn flush_stale(&mut self, id: PeerId, family: Family) {
         self.remove_paths(id, family, |path| path.is_stale);
     }
@@ -191,9 +226,22 @@ impl Rib {
             // The group bit tells what this peer has; leaving loses it, so withdraw what the new
             // policy does not say any more before the table is sent again.
             let said = self.advertised(id);
+            // A refresh that is under way begins anew: the peer waits for its end.
+            let refreshes: Vec<Family> = self.peer(id).map_or(Vec::new(), |peer| {
+                let member = &peer.member;
+                member
+                    .refreshing
+                    .iter()
+                    .chain(&member.refresh_due)
+                    .copied()
+                    .collect()
+            });
             self.peer_up(id, setup);
             if let Some(peer) = self.peer_mut(id) {
                 peer.member.dirty.extend(said);
+                for family in refreshes {
+                    peer.member.ask_refresh(family);
+                }
             }
         }
     }
@@ -202,13 +250,14 @@ impl Rib {
     pub fn announce(
         &mut self,
         id: PeerId,
-        attributes: PathAttributes,
+        mut attributes: PathAttributes,
         prefixes: impl Iterator<Item = Prefix>,
     ) {
         let Some(peer) = self.peers.get(id.0 as usize).and_then(Option::as_ref) else {
             return;
         };
         let import = peer.setup.import.clone();
+        import.context(&self.config).transform(&mut attributes);
         let attributes = self.interner.intern(attributes);
         let attribute_verdict = import
             .context(&self.config)
@@ -305,9 +354,16 @@ impl Rib {
         attributes: &Arc<PathAttributes>,
         verdict: Option<Rejection>,
     ) {
-        let peers = &self.peers;
+        let path = Path {
+            attributes: attributes.clone(),
+            source: id,
+            is_rejected: verdict.is_some(),
+            is_unresolvable: is_unresolvable(&self.next_hops, id, attributes),
+            is_stale: false,
+        };
+        let (peers, next_hops) = (&self.peers, &self.next_hops);
         let inserted = with_table!(self, prefix.family(), table => {
-            table.insert(prefix, id, attributes, verdict.is_some(), |paths| peer::decide(peers, paths))
+            table.insert(prefix, path, |paths| peer::decide(peers, next_hops, paths))
         });
         if let Some(peer) = self.peer_mut(id) {
             peer.count(prefix.family(), inserted.previous, Some(verdict.is_none()));
@@ -324,15 +380,15 @@ impl Rib {
     }
 
     fn withdraw_path(&mut self, id: PeerId, prefix: &Prefix) {
-        let peers = &self.peers;
+        let (peers, next_hops) = (&self.peers, &self.next_hops);
         let previous = with_table!(self, prefix.family(), table => {
-            table.remove(prefix, id, |paths| peer::decide(peers, paths))
+            table.remove(prefix, id, |paths| peer::decide(peers, next_hops, paths))
         });
         self.forget_path(id, prefix, previous);
     }
 
     /// Removes a peer's paths of a family that `matches`.
-    fn remove_paths(&mut self, id: PeerId, family: Family, matches: impl Fn(&table::Path) -> bool) {
+    fn remove_paths(&mut self, id: PeerId, family: Family, matches: impl Fn(&Path) -> bool) {
         let prefixes = with_table!(self, family, table => table.prefixes_of(id, matches));
         for prefix in prefixes {
             self.withdraw_path(id, &prefix);
@@ -347,6 +403,11 @@ impl Rib {
             self.rejections.remove(&(id, *prefix));
         }
     }
+}
+
+/// Routes of our own go wherever the kernel sends them.
+fn is_unresolvable(next_hops: &NextHops, source: PeerId, attributes: &PathAttributes) -> bool {
+    source != PeerId::LOCAL && next_hops.reach(attributes.next_hop.address) == Reach::Unresolvable
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! What the RIB keeps of each peer.
 
+use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -7,6 +8,7 @@ use hashbrown::HashSet;
 use smallvec::SmallVec;
 
 use super::decision::{self, Candidate};
+use super::next_hop::{NextHops, Reach};
 use super::table::Path;
 use super::{PeerId, RibConfig};
 use crate::policy::propagate::{ExportPolicy, ImportContext, RouteSource};
@@ -20,6 +22,8 @@ pub struct PeerSetup {
     pub router_id: RouterId,
     pub ebgp: bool,
     pub client: bool,
+    /// Refreshes are sent between BoRR and EoRR (RFC 7313).
+    pub enhanced_route_refresh: bool,
     pub import: Arc<ImportPolicy>,
     pub group: GroupKey,
 }
@@ -71,20 +75,35 @@ pub struct Counts {
 /// What a peer as a receiver still has to be told.
 #[derive(Debug, Default)]
 pub struct Member {
-    /// Joined or asked for a refresh: prefixes of the table not sent yet.
+    /// Joined or is being refreshed: prefixes of the table not sent yet.
     pub table: Vec<Prefix>,
     /// Changed while there was no room: sent from the table, whatever it then says. Bounded by the
     /// number of prefixes.
     pub dirty: HashSet<Prefix>,
     /// Families whose End-of-RIB follows once `table` is empty.
     pub end_of_rib_due: Vec<Family>,
+    /// The family that is being sent again.
+    pub refreshing: Option<Family>,
+    /// Families to send again once the table is sent, in order, each once: a peer that asks more
+    /// often than it reads does not make this grow.
+    pub refresh_due: VecDeque<Family>,
     /// Did not have room when it was last written to.
     pub is_lagging: bool,
 }
 
 impl Member {
     pub fn is_waiting(&self) -> bool {
-        !self.table.is_empty() || !self.dirty.is_empty() || !self.end_of_rib_due.is_empty()
+        !self.table.is_empty()
+            || !self.dirty.is_empty()
+            || !self.end_of_rib_due.is_empty()
+            || self.refreshing.is_some()
+            || !self.refresh_due.is_empty()
+    }
+
+    pub fn ask_refresh(&mut self, family: Family) {
+        if !self.refresh_due.contains(&family) {
+            self.refresh_due.push_back(family);
+        }
     }
 }
 
@@ -140,28 +159,35 @@ impl Peer {
 }
 
 /// Index of the best eligible path.
-pub fn decide(peers: &[Option<Peer>], paths: &[Path]) -> Option<usize> {
+pub fn decide(peers: &[Option<Peer>], next_hops: &NextHops, paths: &[Path]) -> Option<usize> {
     let eligible: SmallVec<[usize; 4]> = (0..paths.len())
-        .filter(|index| !paths[*index].is_rejected)
+        .filter(|index| paths[*index].is_eligible())
         .collect();
     if let [only] = eligible[..] {
         return Some(only);
     }
     let candidates: SmallVec<[Candidate<'_>; 4]> = eligible
         .iter()
-        .map(|index| candidate(peers, &paths[*index]))
+        .map(|index| candidate(peers, next_hops, &paths[*index]))
         .collect();
     decision::decide(&candidates).map(|verdict| eligible[verdict.best])
 }
 
 /// A path as the decision sees it.
-pub fn candidate<'a>(peers: &[Option<Peer>], path: &'a Path) -> Candidate<'a> {
+pub fn candidate<'a>(
+    peers: &[Option<Peer>],
+    next_hops: &NextHops,
+    path: &'a Path,
+) -> Candidate<'a> {
     let peer = peers.get(path.source.0 as usize).and_then(Option::as_ref);
     Candidate {
         attributes: &path.attributes,
         is_local: path.source == PeerId::LOCAL,
         is_ebgp: peer.is_some_and(|peer| peer.setup.ebgp),
-        igp_cost: 0,
+        igp_cost: match next_hops.reach(path.attributes.next_hop.address) {
+            Reach::Cost(cost) if path.source != PeerId::LOCAL => cost,
+            Reach::Cost(_) | Reach::Unresolvable => 0,
+        },
         router_id: peer.map_or(RouterId([0, 0, 0, 0].into()), |peer| peer.setup.router_id),
         address: peer.map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.setup.address),
     }

@@ -85,11 +85,11 @@ impl Rib {
         let eligible: SmallVec<[&Path; 4]> = destination
             .paths
             .iter()
-            .filter(|path| !path.is_rejected)
+            .filter(|path| path.is_eligible())
             .collect();
         let candidates: SmallVec<[Candidate<'_>; 4]> = eligible
             .iter()
-            .map(|path| candidate(&self.peers, path))
+            .map(|path| candidate(&self.peers, &self.next_hops, path))
             .collect();
         let verdict = decision::decide(&candidates);
         let step_of = |path: &Path| {
@@ -106,13 +106,16 @@ impl Rib {
                 prefix,
                 peer: self.peer(path.source).map(|peer| peer.setup.address),
                 attributes: path.attributes.clone(),
-                is_best: index == 0 && !path.is_rejected,
+                is_best: index == 0 && path.is_eligible(),
                 is_stale: path.is_stale,
                 rejection: self
                     .rejections
                     .get(&(path.source, prefix))
                     .filter(|_| path.is_rejected)
-                    .cloned(),
+                    .cloned()
+                    .or(path
+                        .is_unresolvable
+                        .then_some(Rejection::NextHopUnresolvable)),
                 deciding_step: step_of(path),
             });
         }

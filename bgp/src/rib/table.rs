@@ -71,8 +71,17 @@ pub struct Path {
     pub source: PeerId,
     /// Not eligible; the reason is in the RIB's rejections.
     pub is_rejected: bool,
-    /// Kept over a restart of the peer and not announced again yet.
+    /// Not eligible either: its next hop does not resolve.
+    pub is_unresolvable: bool,
+    /// Kept over a restart of the peer, or in doubt since its refresh began, and not announced
+    /// again yet.
     pub is_stale: bool,
+}
+
+impl Path {
+    pub fn is_eligible(&self) -> bool {
+        !self.is_rejected && !self.is_unresolvable
+    }
 }
 
 pub type Paths = SmallVec<[Path; 1]>;
@@ -89,7 +98,7 @@ pub struct Destination {
 
 impl Destination {
     pub fn best(&self) -> Option<&Path> {
-        self.paths.first().filter(|path| !path.is_rejected)
+        self.paths.first().filter(|path| path.is_eligible())
     }
 }
 
@@ -127,13 +136,11 @@ impl<K: Key> Table<K> {
         self.destinations.get(&K::from_prefix(prefix)?)?.best()
     }
 
-    /// Adds or replaces the path of `source`. `decide` gives the index of the best eligible path.
+    /// Adds or replaces the path of `path.source`. `decide` gives the index of the best eligible path.
     pub fn insert(
         &mut self,
         prefix: &Prefix,
-        source: PeerId,
-        attributes: &Arc<PathAttributes>,
-        is_rejected: bool,
+        path: Path,
         decide: impl Fn(&[Path]) -> Option<usize>,
     ) -> Inserted {
         let Some(key) = K::from_prefix(prefix) else {
@@ -141,16 +148,10 @@ impl<K: Key> Table<K> {
         };
         let destination = self.destinations.entry(key).or_default();
         let before = BestBefore::of(destination);
-        let path = Path {
-            attributes: attributes.clone(),
-            source,
-            is_rejected,
-            is_stale: false,
-        };
         let previous = match destination
             .paths
             .iter_mut()
-            .find(|path| path.source == source)
+            .find(|existing| existing.source == path.source)
         {
             Some(existing) => {
                 let previous = !existing.is_rejected;
@@ -200,6 +201,25 @@ impl<K: Key> Table<K> {
         }
     }
 
+    /// Asks `is_unresolvable` again about all paths of destinations that have one which `is_concerned`.
+    pub fn resolve_again(
+        &mut self,
+        is_concerned: impl Fn(&Path) -> bool,
+        is_unresolvable: impl Fn(&Path) -> bool,
+        decide: impl Fn(&[Path]) -> Option<usize>,
+    ) {
+        for (key, destination) in &mut self.destinations {
+            if !destination.paths.iter().any(&is_concerned) {
+                continue;
+            }
+            let before = BestBefore::of(destination);
+            for path in &mut destination.paths {
+                path.is_unresolvable = is_unresolvable(path);
+            }
+            Self::settle(&mut self.changes, *key, destination, before, &decide);
+        }
+    }
+
     pub fn prefixes_of(&self, source: PeerId, matches: impl Fn(&Path) -> bool) -> Vec<Prefix> {
         self.destinations
             .iter()
@@ -226,7 +246,7 @@ impl<K: Key> Table<K> {
             destination.paths.swap(0, best);
         } else if !has_one_path && let Some(first) = destination.paths.first() {
             debug_assert!(
-                first.is_rejected,
+                !first.is_eligible(),
                 "no best path although the first is eligible"
             );
         }

@@ -9,7 +9,9 @@ use crate::policy::propagate::ExportPolicy;
 use crate::policy::{ExportDefault, ImportDefault};
 use crate::speaker::config::NextHopMode;
 use crate::types::{Asn, LocalPref};
-use crate::wire::frame;
+use crate::wire::community::Community;
+use crate::wire::frame::{self, MessageKind};
+use crate::wire::refresh::{RefreshKind, RouteRefresh};
 use crate::wire::update::{self, UpdateContext};
 
 /// What each peer was told and not told to forget, decoded from the messages themselves.
@@ -20,6 +22,11 @@ struct Heard {
     withdrawals: BTreeMap<PeerId, Vec<Prefix>>,
     full: BTreeSet<PeerId>,
     messages: usize,
+    /// Peers with extended messages.
+    extended: BTreeSet<PeerId>,
+    /// All messages but announcements and withdrawals, in order: `EoR`, `BoRR`, `EoRR`; and `routes`
+    /// where some of those came.
+    order: BTreeMap<PeerId, Vec<&'static str>>,
 }
 
 impl Sink for Heard {
@@ -31,14 +38,34 @@ impl Sink for Heard {
         assert!(!self.full.contains(&peer), "sent to {peer:?} without room");
         self.messages += 1;
         let mut buffer = BytesMut::from(&message[..]);
-        let frame = frame::next_frame(&mut buffer, frame::MAX_LEN)
+        let max_len = if self.extended.contains(&peer) {
+            frame::MAX_EXTENDED_LEN
+        } else {
+            frame::MAX_LEN
+        };
+        let frame = frame::next_frame(&mut buffer, max_len)
             .expect("valid")
             .expect("whole");
+        let order = self.order.entry(peer).or_default();
+        if frame.kind == MessageKind::RouteRefresh {
+            let refresh = RouteRefresh::decode(&frame.body).expect("valid");
+            order.push(match refresh.expect("ours").kind {
+                RefreshKind::Request => panic!("the RIB asks for nothing"),
+                RefreshKind::Begin => "BoRR",
+                RefreshKind::End => "EoRR",
+            });
+            return;
+        }
         let context = UpdateContext {
             four_octet_as: true,
             ebgp: false,
         };
         let update = update::decode_update(&frame.body, &context).expect("valid");
+        match update.end_of_rib {
+            Some(_) => order.push("EoR"),
+            None if order.last() != Some(&"routes") => order.push("routes"),
+            None => {}
+        }
         let table = self.tables.entry(peer).or_default();
         for prefix in update.withdrawn.iter().flat_map(|nlri| nlri.iter()) {
             table.remove(&prefix);
@@ -92,6 +119,7 @@ fn client(id: PeerId) -> PeerSetup {
         router_id: RouterId(router_id),
         ebgp: false,
         client: true,
+        enhanced_route_refresh: true,
         import: Arc::new(ImportPolicy {
             ebgp: false,
             local_asn: Asn(64512),
@@ -201,6 +229,22 @@ fn withdrawal_falls_back_to_the_next_best() {
     rib.turn(&mut heard);
     assert_eq!(next_hop(&heard, C), None);
     assert_eq!(rib.show(Selection::default()).len(), 0);
+}
+
+#[test]
+fn a_peer_that_drains_is_used_last() {
+    let (mut rib, mut heard) = with_clients();
+    let mut draining = PathAttributes::originated(address(A));
+    draining.communities.push(Community::GRACEFUL_SHUTDOWN);
+    for text in ["172.17.8.0/24", "172.17.9.0/24"] {
+        announce(&mut rib, A, text);
+        rib.announce(A, draining.clone(), [prefix(text)].into_iter());
+    }
+    announce(&mut rib, B, "172.17.8.0/24");
+    rib.turn(&mut heard);
+    let next_hop = |text: &str| heard.tables[&C][&prefix(text)].next_hop.address;
+    assert_eq!(next_hop("172.17.8.0/24"), address(B));
+    assert_eq!(next_hop("172.17.9.0/24"), address(A), "nobody else has it");
 }
 
 #[test]
@@ -355,6 +399,195 @@ fn route_refresh_resends_everything_even_unchanged() {
     rib.turn(&mut heard);
     assert_eq!(heard.prefixes(B), ["172.17.8.0/24"]);
     assert_eq!(heard.prefixes(C), Vec::<String>::new());
+}
+
+#[test]
+fn refreshes_are_demarcated_after_end_of_rib_and_one_by_one() {
+    let (mut rib, mut heard) = with_clients();
+    announce(&mut rib, A, "172.17.8.0/24");
+    rib.turn(&mut heard);
+    heard.order.clear();
+    for _ in 0..1000 {
+        rib.refresh(B, Family::Ipv4);
+    }
+    rib.refresh(B, Family::Ipv6);
+    rib.turn(&mut heard);
+    assert_eq!(heard.order[&B], ["BoRR", "routes", "EoRR"]);
+    assert!(!heard.order.contains_key(&C));
+    // A late joiner that asks at once, and has no room for a while.
+    heard.order.clear();
+    rib.peer_down(B, &[]);
+    rib.peer_up(B, client(B));
+    rib.refresh(B, Family::Ipv4);
+    heard.full.insert(B);
+    rib.turn(&mut heard);
+    heard.full.clear();
+    rib.turn(&mut heard);
+    assert_eq!(heard.order[&B], ["routes", "EoR", "BoRR", "routes", "EoRR"]);
+    // A peer that does not know them.
+    heard.order.clear();
+    let mut plain = client(C);
+    plain.enhanced_route_refresh = false;
+    rib.peer_up(C, plain);
+    rib.refresh(C, Family::Ipv4);
+    rib.turn(&mut heard);
+    assert_eq!(heard.order[&C], ["routes", "EoR", "routes"]);
+}
+
+#[test]
+fn a_refresh_that_a_new_policy_interrupts_has_an_end() {
+    let (mut rib, mut heard) = with_clients();
+    announce(&mut rib, A, "172.17.8.0/24");
+    rib.turn(&mut heard);
+    heard.order.clear();
+    rib.refresh(B, Family::Ipv4);
+    heard.full.insert(B);
+    rib.turn(&mut heard);
+    rib.set_policy(B, client(B));
+    heard.full.clear();
+    rib.turn(&mut heard);
+    assert_eq!(
+        heard.order[&B].last(),
+        Some(&"EoRR"),
+        "{:?}",
+        heard.order[&B]
+    );
+    assert_eq!(heard.prefixes(B), ["172.17.8.0/24"]);
+}
+
+#[test]
+fn a_route_that_outgrows_a_peer_is_withdrawn_from_it_alone() {
+    let (mut rib, mut heard) = with_clients();
+    let mut extended = client(C);
+    extended.group.max_message_len = frame::MAX_EXTENDED_LEN;
+    rib.peer_up(C, extended);
+    heard.extended.insert(C);
+    let with_communities = |count: u32| PathAttributes {
+        communities: (0..count).map(Community).collect(),
+        ..PathAttributes::originated(address(A))
+    };
+    let announce = |rib: &mut Rib, count| {
+        let prefixes = [prefix("172.17.8.0/24")].into_iter();
+        rib.announce(A, with_communities(count), prefixes);
+    };
+    for (name, count, b_hears, c_hears) in [
+        ("fits both", 10, true, true),
+        ("outgrew 4096 octets", 2000, false, true),
+        ("outgrew 65535 octets", 16_380, false, false),
+        ("shrank for one", 3000, false, true),
+        ("shrank for both", 11, true, true),
+    ] {
+        announce(&mut rib, count);
+        rib.turn(&mut heard);
+        let hears = |id| !heard.prefixes(id).is_empty();
+        assert_eq!((hears(B), hears(C)), (b_hears, c_hears), "{name}");
+    }
+    // Who joins late, or asks again, hears the same.
+    announce(&mut rib, 2000);
+    rib.turn(&mut heard);
+    for id in [B, C] {
+        rib.refresh(id, Family::Ipv4);
+    }
+    rib.turn(&mut heard);
+    assert_eq!(heard.prefixes(B), Vec::<String>::new());
+    assert_eq!(
+        heard.tables[&C][&prefix("172.17.8.0/24")].communities.len(),
+        2000
+    );
+}
+
+#[test]
+fn what_a_refresh_does_not_repeat_goes() {
+    let (mut rib, mut heard) = with_clients();
+    for text in ["172.17.8.0/24", "172.17.9.0/24"] {
+        announce(&mut rib, A, text);
+    }
+    announce(&mut rib, B, "172.17.10.0/24");
+    rib.mark_stale(A, Family::Ipv4);
+    rib.turn(&mut heard);
+    assert_eq!(heard.prefixes(C).len(), 3, "stale routes are used");
+    announce(&mut rib, A, "172.17.9.0/24");
+    rib.flush_stale(A, Family::Ipv4);
+    rib.turn(&mut heard);
+    assert_eq!(heard.prefixes(C), ["172.17.9.0/24", "172.17.10.0/24"]);
+}
+
+/// What C hears of 172.17.8.0/24, which A and B announce, with these costs of their next hops.
+fn next_hop_with(costs: &[(PeerId, Reach)], is_set_first: bool) -> Option<IpAddr> {
+    let (mut rib, mut heard) = with_clients();
+    let costs = costs.iter().map(|(id, reach)| (address(*id), *reach));
+    if is_set_first {
+        rib.set_next_hop_costs(costs.clone().collect());
+    }
+    announce(&mut rib, A, "172.17.8.0/24");
+    announce(&mut rib, B, "172.17.8.0/24");
+    rib.turn(&mut heard);
+    rib.set_next_hop_costs(costs.collect());
+    rib.turn(&mut heard);
+    let route = heard.tables.get(&C)?.get(&prefix("172.17.8.0/24"))?;
+    Some(route.next_hop.address)
+}
+
+#[test]
+fn next_hops_decide_by_cost_and_only_where_they_resolve() {
+    use Reach::{Cost, Unresolvable};
+    for (name, costs, expected) in [
+        ("nothing told", &[][..], Some(A)),
+        ("equal", &[(A, Cost(1)), (B, Cost(1))], Some(A)),
+        ("B is nearer", &[(A, Cost(1)), (B, Cost(0))], Some(B)),
+        ("not told of is nearest", &[(A, Cost(1))], Some(B)),
+        ("A does not resolve", &[(A, Unresolvable)], Some(B)),
+        (
+            "any cost beats none",
+            &[(A, Unresolvable), (B, Cost(9))],
+            Some(B),
+        ),
+        (
+            "none resolves",
+            &[(A, Unresolvable), (B, Unresolvable)],
+            None,
+        ),
+    ] {
+        for is_set_first in [false, true] {
+            assert_eq!(
+                next_hop_with(costs, is_set_first),
+                expected.map(address),
+                "{name}, known before the routes: {is_set_first}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_next_hop_that_resolves_again_brings_its_routes_back() {
+    let (mut rib, mut heard) = with_clients();
+    announce(&mut rib, A, "172.17.8.0/24");
+    rib.turn(&mut heard);
+    rib.learned(10);
+    assert_eq!(rib.next_hops(), [address(A)].into());
+    rib.set_next_hop_costs([(address(A), Reach::Unresolvable)].into());
+    rib.turn(&mut heard);
+    assert_eq!(heard.prefixes(C), Vec::<String>::new());
+    assert_eq!(rib.learned(10)[0].best, None);
+    assert_eq!(
+        rib.show(Selection::default())[0].rejection,
+        Some(Rejection::NextHopUnresolvable)
+    );
+    assert_eq!(rib.counts(A, Family::Ipv4).accepted, 1, "policy has no say");
+    rib.set_next_hop_costs(HashMap::new());
+    rib.turn(&mut heard);
+    assert_eq!(heard.prefixes(C), ["172.17.8.0/24"]);
+    assert_eq!(rib.show(Selection::default())[0].rejection, None);
+}
+
+#[test]
+fn own_routes_need_no_next_hop() {
+    let (mut rib, mut heard) = with_clients();
+    let next_hop = IpAddr::from([10, 0, 0, 1]);
+    rib.set_next_hop_costs([(next_hop, Reach::Unresolvable)].into());
+    rib.set_originated([(prefix("172.17.1.0/24"), Originated { next_hop })].into());
+    rib.turn(&mut heard);
+    assert_eq!(heard.prefixes(A), ["172.17.1.0/24"]);
 }
 
 #[test]

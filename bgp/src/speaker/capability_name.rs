@@ -15,8 +15,13 @@ pub fn describe(capability: &Capability) -> String {
         Capability::ExtendedMessage => "extended-message".to_owned(),
         Capability::Role(role) => format!("role {role}"),
         Capability::GracefulRestart(restart) => {
-            let flags = if restart.restart_state {
+            let restarting = if restart.restart_state {
                 " restarting"
+            } else {
+                ""
+            };
+            let notification = if restart.notification {
+                " notification"
             } else {
                 ""
             };
@@ -26,7 +31,7 @@ pub fn describe(capability: &Capability) -> String {
                 .map(|(family, forwards)| format!(" {family}{}", if *forwards { "+f" } else { "" }))
                 .collect();
             format!(
-                "graceful-restart {}s{flags}{}",
+                "graceful-restart {}s{restarting}{notification}{}",
                 restart.restart_time_secs,
                 families.concat()
             )

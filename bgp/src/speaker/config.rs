@@ -6,6 +6,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use super::secret::Secret;
 use crate::policy::{ExportDefault, Filter, ImportDefault};
 use crate::types::{Asn, ClusterId, Family, HoldTime, LocalPref, Prefix, RouterId};
 
@@ -110,6 +111,8 @@ pub struct PeerConfig {
     pub ttl: u8,
     /// GTSM (RFC 5082): most hops away the peer may be; `None` is off.
     pub ttl_security_hops: Option<u8>,
+    /// TCP MD5 (RFC 2385), both ways: without it there is no connection at all.
+    pub password: Option<Secret>,
     pub filters: Vec<Filter>,
     pub import_default: ImportDefault,
     pub export_default: ExportDefault,
@@ -141,6 +144,7 @@ impl PeerConfig {
             send_hold_time: Some(Duration::from_secs(480)),
             ttl: 255,
             ttl_security_hops: None,
+            password: None,
             filters: Vec::new(),
             import_default: ImportDefault::Accept,
             export_default: ExportDefault::Accept,

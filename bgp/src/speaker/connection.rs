@@ -21,9 +21,9 @@ use crate::fsm::session::ConnectionId;
 use crate::rib::PeerId;
 use crate::types::{Family, Prefix};
 use crate::wire::attribute::PathAttributes;
-use crate::wire::frame::{self, Frame, MAX_LEN, MessageKind};
+use crate::wire::frame::{self, Frame, MAX_EXTENDED_LEN, MAX_LEN, MessageKind};
 use crate::wire::open::Open;
-use crate::wire::refresh::RouteRefresh;
+use crate::wire::refresh::{RefreshKind, RouteRefresh};
 use crate::wire::update::{self, AttributeError, UpdateContext};
 use crate::wire::{Notification, ProtocolError};
 
@@ -53,6 +53,9 @@ pub enum RouteOperation {
     Withdraw(Vec<Prefix>),
     Announce(Box<PathAttributes>, Vec<Prefix>),
     EndOfRib(Family),
+    /// BoRR and EoRR (RFC 7313).
+    BeginRefresh(Family),
+    EndRefresh(Family),
     Errors(Vec<AttributeError>),
 }
 
@@ -107,6 +110,7 @@ impl Connection {
             gate: gate_watch,
             has_update: has_update.clone(),
             sent: 0,
+            max_len: MAX_LEN,
         };
         tokio::spawn(write_all(
             write,
@@ -149,6 +153,8 @@ struct Reader {
     has_update: Arc<AtomicBool>,
     /// Messages sent to the peer task.
     sent: u64,
+    /// Of a message; grows with the peer's OPEN.
+    max_len: usize,
 }
 
 impl Reader {
@@ -189,7 +195,7 @@ impl Reader {
         buffer: &mut BytesMut,
         routes: &mut Vec<RouteOperation>,
     ) -> Result<(), ProtocolError> {
-        while let Some(frame) = frame::next_frame(buffer, MAX_LEN)? {
+        while let Some(frame) = frame::next_frame(buffer, self.max_len)? {
             self.take_frame(frame, routes).await?;
         }
         Ok(())
@@ -210,7 +216,15 @@ impl Reader {
                 }
                 None => self.send(Inbound::Update).await,
             },
-            MessageKind::Open => self.send(Inbound::Open(Open::decode(&frame.body)?)).await,
+            MessageKind::Open => {
+                let open = Open::decode(&frame.body)?;
+                // RFC 8654 §4: our own OPEN always offers it. Known here and not from the peer
+                // task, because the next message may be behind this one in the buffer.
+                if open.extended_message() {
+                    self.max_len = MAX_EXTENDED_LEN;
+                }
+                self.send(Inbound::Open(open)).await;
+            }
             MessageKind::Keepalive => self.send(Inbound::Keepalive).await,
             MessageKind::Notification => {
                 self.send(Inbound::Notification(Notification::decode(&frame.body)?))
@@ -218,6 +232,14 @@ impl Reader {
             }
             MessageKind::RouteRefresh => {
                 if let Some(refresh) = RouteRefresh::decode(&frame.body)? {
+                    let operation = match refresh.kind {
+                        RefreshKind::Request => None,
+                        RefreshKind::Begin => Some(RouteOperation::BeginRefresh(refresh.family)),
+                        RefreshKind::End => Some(RouteOperation::EndRefresh(refresh.family)),
+                    };
+                    if operation.is_some() && self.established().await.is_some() {
+                        routes.extend(operation);
+                    }
                     self.send(Inbound::Refresh(refresh)).await;
                 }
             }

@@ -12,11 +12,13 @@ use tracing::{info, warn};
 use super::config::{PeerConfig, PeerKey, SpeakerConfig};
 use super::connection::RouteOperation;
 use super::listener::Listener;
+use super::md5;
 use super::membership::send_control;
 use super::outbox::Outbox;
 use super::peer::{Control, sleep_until};
 use super::status::{PeerStatus, RouteStatus};
-use super::{Event, RouteSelection, Stop};
+use super::{Event, Reach, RouteSelection, Stop};
+use crate::fsm::refresh::RefreshState;
 use crate::fsm::restart::{Decision, Deferral, HelperState};
 use crate::fsm::session::{DownReason, LastError, Negotiated, State};
 use crate::rib::{PeerId, Rib, RibConfig, Sink};
@@ -31,6 +33,10 @@ const TURN: usize = 256;
 /// Learned routes per event.
 const LEARNED_PER_EVENT: usize = 4096;
 
+/// Words for the operators of our peers (RFC 9003).
+const RESTARTING: &str = "the speaker restarts";
+const FOR_GOOD: &str = "the speaker stops for good";
+
 /// Everything that can wake the core.
 #[derive(Debug)]
 pub enum CoreInput {
@@ -40,7 +46,8 @@ pub enum CoreInput {
     },
     Listening {
         address: SocketAddr,
-        problem: Option<String>,
+        /// What does not work there; replaces what was said before.
+        problems: Vec<String>,
     },
     StateChanged {
         peer: PeerId,
@@ -80,6 +87,8 @@ pub enum Command {
     Peers(oneshot::Sender<Vec<PeerStatus>>),
     Routes(RouteSelection, oneshot::Sender<Vec<RouteStatus>>),
     Problems(oneshot::Sender<Vec<String>>),
+    NextHopCosts(BTreeMap<IpAddr, Reach>),
+    NextHops(oneshot::Sender<BTreeSet<IpAddr>>),
     Stop(Stop, oneshot::Sender<()>),
 }
 
@@ -107,6 +116,7 @@ pub struct PeerSlot {
 pub struct Established {
     pub negotiated: Box<Negotiated>,
     pub outbox: Arc<Outbox>,
+    pub refresh: RefreshState,
 }
 
 pub struct Core {
@@ -118,7 +128,7 @@ pub struct Core {
     pub(super) wakeup: Arc<Notify>,
     events: mpsc::Sender<Event>,
     pub(super) listeners: BTreeMap<SocketAddr, Listener>,
-    pub(super) problems: BTreeMap<SocketAddr, String>,
+    pub(super) problems: BTreeMap<SocketAddr, Vec<String>>,
     pub(super) deferral: Deferral<IpAddr>,
     pub(super) is_settled: bool,
     has_told_settled: bool,
@@ -209,14 +219,12 @@ impl Core {
     async fn handle(&mut self, input: CoreInput) {
         match input {
             CoreInput::Accepted { stream, remote } => self.handle_accepted(stream, remote),
-            CoreInput::Listening { address, problem } => match problem {
-                Some(problem) => {
-                    self.problems.insert(address, problem);
+            CoreInput::Listening { address, problems } => {
+                // Else it is a late word of a listener that is gone.
+                if self.listeners.contains_key(&address) {
+                    self.problems.insert(address, problems);
                 }
-                None => {
-                    self.problems.remove(&address);
-                }
-            },
+            }
             CoreInput::StateChanged { peer, to } => {
                 if let Some(slot) = self.slot(peer) {
                     slot.state = to;
@@ -266,7 +274,15 @@ impl Core {
                 let _ = reply.send(self.show_routes(selection));
             }
             Command::Problems(reply) => {
-                let _ = reply.send(self.problems.values().cloned().collect());
+                let of_listeners = self.problems.values().flatten().cloned();
+                let problems = of_listeners.chain(md5::conflicts(&self.config));
+                let _ = reply.send(problems.collect());
+            }
+            Command::NextHopCosts(costs) => {
+                self.rib.set_next_hop_costs(costs.into_iter().collect());
+            }
+            Command::NextHops(reply) => {
+                let _ = reply.send(self.rib.next_hops());
             }
             Command::Stop(how, reply) => self.stop(how, reply),
         }
@@ -279,13 +295,11 @@ impl Core {
             let Some(slot) = &self.peers[index] else {
                 continue;
             };
-            let has_restart = slot
-                .session
-                .as_ref()
-                .is_some_and(|session| session.negotiated.graceful_restart.is_some());
-            let notification = (how == Stop::ForGood || !has_restart)
-                .then(|| Notification::cease(cease::ADMINISTRATIVE_SHUTDOWN));
-            self.leave(index, notification);
+            let last_word = last_word(
+                how,
+                slot.session.as_ref().map(|session| &*session.negotiated),
+            );
+            self.leave(index, last_word);
         }
     }
 
@@ -297,9 +311,15 @@ impl Core {
         let address = slot.key.address;
         self.deferral.handle_established(&address, &negotiated);
         self.rib.peer_up(id, setup);
+        let stale_time = self.config.graceful_restart.stale_time;
         let Some(slot) = self.slot(id) else { return };
         let decisions = slot.helper.handle_established(&negotiated);
-        slot.session = Some(Established { negotiated, outbox });
+        let refresh = RefreshState::new(&negotiated, stale_time);
+        slot.session = Some(Established {
+            negotiated,
+            outbox,
+            refresh,
+        });
         self.carry_out(id, &decisions);
     }
 
@@ -335,9 +355,26 @@ impl Core {
                 RouteOperation::EndOfRib(family) => {
                     if let Some(slot) = self.slot(id) {
                         let decisions = slot.helper.handle_end_of_rib(family);
+                        if let Some(session) = &mut slot.session {
+                            session.refresh.handle_end_of_rib(family);
+                        }
                         let address = slot.key.address;
                         self.deferral.handle_end_of_rib(&address, family);
                         self.carry_out(id, &decisions);
+                    }
+                }
+                RouteOperation::BeginRefresh(family) => {
+                    let now = Instant::now();
+                    if self
+                        .refresh_of(id)
+                        .is_some_and(|r| r.handle_begin(family, now))
+                    {
+                        self.rib.mark_stale(id, family);
+                    }
+                }
+                RouteOperation::EndRefresh(family) => {
+                    if self.refresh_of(id).is_some_and(|r| r.handle_end(family)) {
+                        self.rib.flush_stale(id, family);
                     }
                 }
                 RouteOperation::Errors(errors) => {
@@ -397,6 +434,14 @@ impl Core {
             let Some(slot) = self.peers[index].as_mut() else {
                 continue;
             };
+            let unfinished = slot
+                .session
+                .as_mut()
+                .map(|session| session.refresh.handle_timeout(now));
+            for family in unfinished.into_iter().flatten() {
+                warn!(peer = %slot.key, %family, "stale routes flushed: the refresh was not ended in time");
+                self.rib.flush_stale(PeerId(index as u32), family);
+            }
             let decisions = slot.helper.handle_timeout(now);
             if !decisions.is_empty() {
                 info!(peer = %slot.key, "stale routes flushed: the peer did not come back in time");
@@ -412,7 +457,15 @@ impl Core {
             .iter()
             .flatten()
             .filter_map(|slot| slot.helper.next_timeout());
-        helpers.chain(self.deferral.next_timeout()).min()
+        let refreshes = self
+            .peers
+            .iter()
+            .flatten()
+            .filter_map(|slot| slot.session.as_ref()?.refresh.next_timeout());
+        helpers
+            .chain(refreshes)
+            .chain(self.deferral.next_timeout())
+            .min()
     }
 
     fn settle_if_over(&mut self) {
@@ -473,6 +526,10 @@ impl Core {
         self.peers.get_mut(id.0 as usize).and_then(Option::as_mut)
     }
 
+    fn refresh_of(&mut self, id: PeerId) -> Option<&mut RefreshState> {
+        Some(&mut self.slot(id)?.session.as_mut()?.refresh)
+    }
+
     pub(super) fn is_restarting(&self) -> bool {
         self.config.graceful_restart.restarting && !self.is_settled
     }
@@ -480,6 +537,22 @@ impl Core {
     /// Whether forwarding state survives a loss of session: what F says.
     pub(super) fn preserves_forwarding(&self) -> bool {
         self.config.graceful_restart.forwarding_preserved || self.is_settled
+    }
+}
+
+/// What a peer is told when the speaker stops; `None`: nothing, so that it keeps our routes.
+fn last_word(how: Stop, session: Option<&Negotiated>) -> Option<Notification> {
+    let has_restart = session.is_some_and(|session| session.graceful_restart.is_some());
+    let said = Notification::cease_with_message;
+    match how {
+        // RFC 8538 §3: with N the peer keeps our routes although it is told.
+        Stop::Restarting if session.is_some_and(Negotiated::has_graceful_notification) => {
+            Some(said(cease::ADMINISTRATIVE_RESET, RESTARTING))
+        }
+        // RFC 4724 §4: without N any NOTIFICATION would cost the routes.
+        Stop::Restarting if has_restart => None,
+        Stop::Restarting => Some(said(cease::ADMINISTRATIVE_SHUTDOWN, RESTARTING)),
+        Stop::ForGood => Some(said(cease::ADMINISTRATIVE_SHUTDOWN, FOR_GOOD)),
     }
 }
 

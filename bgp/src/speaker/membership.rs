@@ -1,6 +1,7 @@
 //! Who is a peer: configured ones, those of listen ranges, and how both follow the configuration.
 
 use std::collections::BTreeSet;
+use std::collections::btree_map::Entry;
 use std::net::{IpAddr, SocketAddr};
 use std::time::SystemTime;
 
@@ -11,6 +12,7 @@ use tracing::{debug, info, warn};
 use super::config::{PeerConfig, PeerKey, SpeakerConfig};
 use super::core::{Core, PeerSlot, rib_config};
 use super::listener::Listener;
+use super::md5;
 use super::peer::{CONTROL_QUEUE, Control, PeerTask};
 use super::socket::Transport;
 use crate::fsm::restart::{HelperConfig, HelperState};
@@ -30,22 +32,25 @@ impl Core {
         // Restart parameters are those of the start.
         self.config.graceful_restart = was.graceful_restart.clone();
         self.rib.reconfigure(rib_config(&config, self.has_consumer));
-        if was.listen != config.listen {
-            self.follow_listen(&config);
-        }
+        self.follow_listen(&config);
         self.rib.set_originated(config.originated.clone());
         self.follow_peers(&config);
     }
 
+    /// Listens where `config` says, with the keys it says.
     pub(super) fn follow_listen(&mut self, config: &SpeakerConfig) {
         let wanted: BTreeSet<SocketAddr> = config.listen.iter().copied().collect();
         self.listeners.retain(|address, _| wanted.contains(address));
         self.problems.retain(|address, _| wanted.contains(address));
+        let keys = md5::listener_keys(config);
         for address in wanted {
-            let inputs = self.inputs.clone();
-            self.listeners
-                .entry(address)
-                .or_insert_with(|| Listener::spawn(address, inputs));
+            match self.listeners.entry(address) {
+                Entry::Occupied(listener) => listener.get().set_keys(keys.clone()),
+                Entry::Vacant(entry) => {
+                    let inputs = self.inputs.clone();
+                    entry.insert(Listener::spawn(address, keys.clone(), inputs));
+                }
+            }
         }
     }
 
@@ -244,7 +249,7 @@ fn helper_config(speaker: &SpeakerConfig, peer: &PeerConfig) -> HelperConfig {
         max_restart_time: speaker.graceful_restart.stale_time,
         stale_time: speaker.graceful_restart.stale_time,
         strict_consecutive_restart: peer.strict_consecutive_restart,
-        notification: false,
+        notification: true,
     }
 }
 
@@ -254,5 +259,6 @@ fn transport(key: PeerKey, config: &PeerConfig) -> Transport {
         local: config.local_address,
         ttl: config.ttl,
         ttl_security_hops: config.ttl_security_hops,
+        password: config.password.clone(),
     }
 }

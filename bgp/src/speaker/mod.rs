@@ -18,13 +18,16 @@ pub mod config;
 mod connection;
 mod core;
 mod listener;
+mod md5;
 mod membership;
 mod outbox;
 mod peer;
+pub mod secret;
 mod show;
 mod socket;
 pub mod status;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use tokio::sync::{mpsc, oneshot};
@@ -33,6 +36,7 @@ use self::config::SpeakerConfig;
 use self::core::{Command, Core, CoreInput};
 use self::status::{PeerStatus, RouteStatus};
 pub use crate::rib::LearnedRoute;
+pub use crate::rib::next_hop::Reach;
 use crate::types::Prefix;
 
 /// Inputs of the core that may wait.
@@ -66,9 +70,11 @@ pub struct RouteSelection {
 /// How sessions end when the speaker stops.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Stop {
-    /// Peers with graceful restart keep our routes: TCP is closed without a word.
+    /// Peers with graceful restart keep our routes: TCP is closed without a word, or with Cease,
+    /// administrative reset, where both sides have RFC 8538.
     Restarting,
-    /// For good: Cease, administrative shutdown.
+    /// For good: Cease, administrative shutdown, with a word for the peer's operator (RFC 9003); a
+    /// hard reset where both sides have RFC 8538.
     ForGood,
 }
 
@@ -107,7 +113,19 @@ impl Speaker {
             .unwrap_or_default()
     }
 
-    /// What does not work at the moment, e.g. an address that cannot be listened on.
+    /// How next hops are reached from now on; those that are not in the map, at cost 0. Routes over
+    /// one that is not reached at all are not used.
+    pub async fn set_next_hop_costs(&self, costs: BTreeMap<IpAddr, Reach>) {
+        self.tell(Command::NextHopCosts(costs)).await;
+    }
+
+    /// The next hops of all routes, those of rejected ones and of our own included.
+    pub async fn next_hops(&self) -> BTreeSet<IpAddr> {
+        self.ask(Command::NextHops).await.unwrap_or_default()
+    }
+
+    /// What does not work at the moment: addresses that cannot be listened on, TCP MD5 keys that
+    /// cannot be had.
     pub async fn problems(&self) -> Vec<String> {
         self.ask(Command::Problems).await.unwrap_or_default()
     }

@@ -135,8 +135,14 @@ impl PeerTask {
             Control::Reconfigure { session, transport } => {
                 let jitter = self.jitter();
                 let change = self.session.reconfigure(*session, Instant::now(), jitter);
-                let needs_reset = change == ConfigChange::NeedsReset || transport != self.transport;
+                let is_new_transport = transport != self.transport;
+                let needs_reset = change == ConfigChange::NeedsReset || is_new_transport;
                 self.transport = transport;
+                if is_new_transport && let Some(dial) = self.dial.take() {
+                    // It would come about as it was configured before.
+                    dial.abort();
+                    self.feed(Input::DialFailed).await;
+                }
                 if needs_reset {
                     // RFC 4486: other configuration change.
                     let notification = Notification::cease(6);
@@ -254,7 +260,9 @@ impl PeerTask {
     async fn carry_out(&mut self) {
         while let Some(action) = self.session.poll_action() {
             match action {
-                Action::Dial => self.dial = Some(tokio::spawn(socket::dial(self.transport))),
+                Action::Dial => {
+                    self.dial = Some(tokio::spawn(socket::dial(self.transport.clone())))
+                }
                 Action::AbortDial => {
                     if let Some(dial) = self.dial.take() {
                         dial.abort();

@@ -15,14 +15,15 @@ use crate::rib::show::{Selection, ShownPath};
 use crate::types::{Family, Prefix};
 use crate::wire::attribute::PathAttributes;
 use crate::wire::capability::GracefulRestart;
-use crate::wire::frame::MAX_LEN;
+use crate::wire::frame::{MAX_EXTENDED_LEN, MAX_LEN};
 
 impl Core {
     pub(super) fn session_config(&self, peer: &PeerConfig) -> SessionConfig {
         let restart = &self.config.graceful_restart;
         let graceful_restart = restart.enabled.then(|| GracefulRestart {
             restart_state: self.is_restarting(),
-            notification: false,
+            // RFC 8538 §2: NOTIFICATIONs are covered.
+            notification: true,
             restart_time_secs: u16::try_from(restart.restart_time.as_secs())
                 .unwrap_or(4095)
                 .min(4095),
@@ -57,6 +58,7 @@ impl Core {
             router_id: negotiated.remote_router_id,
             ebgp,
             client: config.route_reflector_client && !ebgp,
+            enhanced_route_refresh: negotiated.enhanced_route_refresh,
             import: Arc::new(ImportPolicy {
                 ebgp,
                 local_asn,
@@ -79,7 +81,11 @@ impl Core {
                 },
                 families: negotiated.families.clone(),
                 four_octet_as: negotiated.four_octet_as,
-                max_message_len: MAX_LEN,
+                max_message_len: if negotiated.extended_message {
+                    MAX_EXTENDED_LEN
+                } else {
+                    MAX_LEN
+                },
             },
         }
     }

@@ -5,8 +5,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+
+use super::secret::Secret;
+use crate::types::Prefix;
 
 /// The kernel cuts this down to net.core.somaxconn. Long, so that a rack that comes back at once
 /// is not turned away.
@@ -15,20 +18,22 @@ const BACKLOG: i32 = 65_535;
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How a connection is made or checked.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Transport {
     pub remote: SocketAddr,
     pub local: Option<IpAddr>,
     pub ttl: u8,
     /// GTSM (RFC 5082): packets of peers further away than this are dropped.
     pub ttl_security_hops: Option<u8>,
+    /// TCP MD5 (RFC 2385).
+    pub password: Option<Secret>,
 }
 
-/// Listens on one address.
+/// A socket that has its address and does not listen yet.
 ///
 /// # Errors
 /// What the kernel said, e.g. that the address is not there or in use.
-pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+pub fn bind(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM,
@@ -46,6 +51,14 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     }
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+/// Listens on a bound socket.
+///
+/// # Errors
+/// What the kernel said, e.g. that somebody else listens there.
+pub fn listen(socket: Socket) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)?;
     TcpListener::from_std(socket.into())
 }
@@ -93,11 +106,87 @@ fn set_options(socket: &SockRef<'_>, transport: &Transport) -> io::Result<()> {
     } else {
         socket.set_unicast_hops_v6(ttl)?;
     }
+    if let Some(password) = &transport.password {
+        // On an accepted connection this replaces what the listening socket knew. One that came
+        // about before the key was there is dead from here on: nothing without a digest passes.
+        set_md5_key(socket, &Prefix::host(transport.remote.ip()), Some(password))?;
+    }
     if let Some(hops) = transport.ttl_security_hops {
         let least = 256 - libc::c_int::from(hops.max(1));
         set_min_ttl(socket, is_ipv4, least)?;
     }
     Ok(())
+}
+
+/// What one socket may hold in options, keys included (net.core.optmem_max); `None` where the
+/// kernel does not say.
+pub fn optmem_max() -> Option<usize> {
+    let text = std::fs::read_to_string("/proc/sys/net/core/optmem_max").ok()?;
+    text.trim().parse().ok()
+}
+
+/// `struct tcp_md5sig` of linux/tcp.h.
+#[repr(C)]
+struct TcpMd5Sig {
+    address: SockAddrStorage,
+    flags: u8,
+    prefix_length: u8,
+    key_length: u16,
+    ifindex: libc::c_int,
+    key: [u8; Secret::MAX_LEN],
+}
+
+/// Sets the TCP MD5 key for remote addresses inside `remote`, or with `None` removes it; one that
+/// is not there is removed already. Of several keys the one of the longest prefix counts.
+///
+/// # Errors
+/// What the kernel said: out of option memory (ENOMEM, see [`optmem_max`]), or built without TCP MD5
+/// (ENOPROTOOPT).
+#[allow(unsafe_code, reason = "TCP_MD5SIG has no safe wrapper")]
+pub fn set_md5_key(
+    socket: &SockRef<'_>,
+    remote: &Prefix,
+    secret: Option<&Secret>,
+) -> io::Result<()> {
+    const TCP_MD5SIG_FLAG_PREFIX: u8 = 1;
+    let octets = secret.map_or(&[][..], Secret::octets);
+    let mut key = [0; Secret::MAX_LEN];
+    key[..octets.len()].copy_from_slice(octets);
+    let address = SockAddr::from(SocketAddr::new(remote.network(), 0));
+    let request = TcpMd5Sig {
+        address: address.as_storage(),
+        flags: if remote.is_host() {
+            0
+        } else {
+            TCP_MD5SIG_FLAG_PREFIX
+        },
+        prefix_length: remote.length(),
+        key_length: octets.len() as u16,
+        ifindex: 0,
+        key,
+    };
+    // Only ranges need the younger option (Linux 4.13).
+    let option = if remote.is_host() {
+        libc::TCP_MD5SIG
+    } else {
+        libc::TCP_MD5SIG_EXT
+    };
+    // SAFETY: the descriptor is open for the borrow's lifetime, and the pointer and length describe
+    // one TcpMd5Sig, laid out as the kernel's, that outlives the call.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            option,
+            (&raw const request).cast(),
+            size_of::<TcpMd5Sig>() as libc::socklen_t,
+        )
+    };
+    match io::Error::last_os_error() {
+        _ if result == 0 => Ok(()),
+        error if secret.is_none() && error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+        error => Err(error),
+    }
 }
 
 #[allow(
@@ -130,21 +219,4 @@ fn set_min_ttl(socket: &SockRef<'_>, is_ipv4: bool, least: libc::c_int) -> io::R
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn gtsm_and_ttl_are_accepted_by_the_kernel() {
-        let listener = listen("127.0.0.1:0".parse().expect("address")).expect("listen");
-        let transport = Transport {
-            remote: listener.local_addr().expect("bound"),
-            local: Some([127, 0, 0, 1].into()),
-            ttl: 64,
-            ttl_security_hops: Some(1),
-        };
-        let dialed = dial(transport).await.expect("dial");
-        assert_eq!(SockRef::from(&dialed).ttl_v4().expect("ttl"), 255);
-        let (accepted, _) = listener.accept().await.expect("accept");
-        prepare(&accepted, &transport).expect("prepare");
-    }
-}
+mod tests;

@@ -182,16 +182,14 @@ impl Notification {
     }
 
     /// Names of code and subcode for people: `Cease / Administrative Shutdown`, followed by
-    /// `: "text"` where the sender added a message, or by what a Hard Reset carries in parentheses.
+    /// `: "text"` where the sender added a message, or by the same of what a Hard Reset carries, in
+    /// parentheses.
     pub fn describe(&self) -> String {
-        let mut text = self.name();
-        if let Some(inner) = self.hard_reset_reason() {
-            text += &format!(" ({})", inner.name());
+        match self.hard_reset_reason() {
+            // One level: a peer can nest them as deep as a message is long.
+            Some(inner) => format!("{} ({})", self.name(), inner.describe_itself()),
+            None => self.describe_itself(),
         }
-        if let Some(message) = self.shutdown_message() {
-            text += &format!(": \"{message}\"");
-        }
-        text
     }
 
     /// # Errors
@@ -213,6 +211,14 @@ impl Notification {
         message.put_u8(self.subcode);
         message.put_slice(data);
         frame::finish(message)
+    }
+
+    fn describe_itself(&self) -> String {
+        let name = self.name();
+        match self.shutdown_message() {
+            Some(message) => format!("{name}: \"{message}\""),
+            None => name,
+        }
     }
 
     fn name(&self) -> String {

@@ -146,3 +146,17 @@ fn too_short_a_body_is_an_error_and_too_much_data_is_cut() {
     let large = Notification::with_data(3, 1, vec![7; 70_000]);
     assert_eq!(large.encode().len(), 4096);
 }
+
+#[test]
+fn a_hard_reset_passes_on_the_words_inside_and_looks_no_deeper() {
+    let shutdown = Notification::cease_with_message(2, "gone fishing");
+    let reset = Notification::hard_reset(&shutdown);
+    assert_eq!(
+        reset.describe(),
+        "Cease / Hard Reset (Cease / Administrative Shutdown: \"gone fishing\")"
+    );
+    assert_eq!(
+        Notification::hard_reset(&reset).describe(),
+        "Cease / Hard Reset (Cease / Hard Reset)"
+    );
+}

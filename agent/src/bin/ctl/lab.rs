@@ -202,7 +202,11 @@ fn exec(lab: Option<&str>, machine: &str, command: &[String]) -> ExitCode {
         let [program, arguments @ ..] = command else {
             return Ok(2);
         };
-        let mut child = namespace.spawn(Command::new(program).args(arguments))?;
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let places = std::iter::once(programs()?).chain(std::env::split_paths(&path));
+        let path = std::env::join_paths(places).unwrap_or(path.clone());
+        let mut command = Command::new(program);
+        let mut child = namespace.spawn(command.args(arguments).env("PATH", path))?;
         let status = child
             .wait()
             .map_err(LabError::io(format!("wait for {program}")))?;

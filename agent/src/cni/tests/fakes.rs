@@ -15,9 +15,10 @@ use super::super::attachment::Attachment;
 use super::super::links::{LinkError, NewLink, WorkloadLinks};
 use super::super::protocol::{Call, CniError, Command, PROTOCOL_VERSION};
 use super::super::result::CniResult;
-use super::super::verbs::{NodeNetwork, NodeState, Verbs};
+use super::super::verbs::Verbs;
 use crate::ipam::allocator::Owner;
-use crate::reconcile::{Handle, Request};
+use crate::requests::{Handle, Request};
+use crate::requests::{NodeNetwork, NodeState};
 
 /// What the machine holds. Outlives the agent, as the kernel does.
 #[derive(Clone, Debug, Default)]

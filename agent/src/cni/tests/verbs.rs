@@ -216,7 +216,7 @@ async fn unready_node_says_try_again_later() {
     let state = tempfile::tempdir().expect("a directory");
     let agent = Agent::start(state.path(), &Machine::default());
     let unready = Err(String::from("Node a1 is not in the store"));
-    let without_pool = Ok(super::super::verbs::NodeNetwork::default());
+    let without_pool = Ok(crate::requests::NodeNetwork::default());
     for (state, reason) in [
         (unready, "Node a1 is not in the store"),
         (

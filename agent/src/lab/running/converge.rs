@@ -111,7 +111,8 @@ impl Lab {
         Ok(reason.unwrap_or_default())
     }
 
-    fn all_last_lines(&self) -> String {
+    /// The ends of all logs.
+    pub fn all_last_lines(&self) -> String {
         let names = self.processes().iter().map(|process| process.name.as_str());
         let lines: Vec<String> = names.map(|name| self.last_lines(name)).collect();
         lines.join("\n")

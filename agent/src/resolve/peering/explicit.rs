@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use bgp::policy::{ExportDefault, Filter, ImportDefault};
 use bgp::speaker::config::{PeerConfig, PeerKey, PeerSource};
+use bgp::speaker::secret::Secret;
 use bgp::types::{Asn, Family, HoldTime};
 
 use super::generated::{NodeSession, between};
 use super::{Own, Role, Sessions, asn_of, listen_port};
 use crate::api::schema::StoreError;
-use crate::model::peer::{PeerTarget, SourceAddress, Speakers};
+use crate::model::peer::{Password, PeerTarget, SourceAddress, Speakers};
 use crate::model::{BgpPeer, Kind, Node, ObjectId};
 use crate::names::BGP_PORT;
 
@@ -43,16 +44,13 @@ pub(super) fn apply(own: &Own<'_>, generated: BTreeMap<PeerKey, PeerConfig>) -> 
                 continue;
             }
             holders.insert(remote.key, peer);
-            let built = match peer.has_password {
-                true => None,
-                false => build(
-                    own,
-                    peer,
-                    &remote,
-                    generated.get(&remote.key),
-                    &mut sessions.errors,
-                ),
-            };
+            let built = build(
+                own,
+                peer,
+                &remote,
+                generated.get(&remote.key),
+                &mut sessions.errors,
+            );
             match built {
                 Some(config) => sessions.peers.insert(remote.key, config),
                 None => sessions.peers.remove(&remote.key),
@@ -80,7 +78,11 @@ fn keep_closed(own: &Own<'_>, holders: &BTreeMap<PeerKey, &BgpPeer>, sessions: &
         close(&mut config);
         sessions.peers.insert(*key, config);
     }
-    for peer in own.snapshot.peers().filter(|peer| peer.has_password) {
+    for peer in own
+        .snapshot
+        .peers()
+        .filter(|peer| lacks_password(own, peer))
+    {
         let PeerTarget::Prefixes(prefixes) = &peer.target else {
             continue;
         };
@@ -271,7 +273,7 @@ fn apply_range(own: &Own<'_>, peer: &BgpPeer, sessions: &mut Sessions) {
     let PeerTarget::Prefixes(prefixes) = &peer.target else {
         return;
     };
-    if !is_ours || peer.has_password {
+    if !is_ours {
         return;
     }
     let mut config = PeerConfig::new(&peer.name, PeerSource::Range, peer.asn);
@@ -371,6 +373,9 @@ fn change(
             config.ttl = 255;
         }
     }
+    if let Some(asked) = &peer.password {
+        config.password = Some(password(own, peer, asked, errors)?);
+    }
     set(&mut config.next_hop_mode, peer.next_hop_mode);
     set(&mut config.passive, peer.passive);
     change_timers(peer, config);
@@ -387,6 +392,37 @@ fn change(
         }
     }
     Some(())
+}
+
+/// `None`: it cannot be had.
+fn password(
+    own: &Own<'_>,
+    peer: &BgpPeer,
+    asked: &Password,
+    errors: &mut Vec<StoreError>,
+) -> Option<Secret> {
+    let Password::File(path) = asked else {
+        // Said when the BGPPeer was read.
+        return None;
+    };
+    match own.passwords.get(path) {
+        Some(Ok(secret)) => return Some(secret.clone()),
+        Some(Err(reason)) => {
+            let reason = format!("{reason}; the session is not configured");
+            errors.push(error(own, peer, "spec.password.file", &reason));
+        }
+        // Not one of the files that were read for this snapshot.
+        None => {}
+    }
+    None
+}
+
+fn lacks_password(own: &Own<'_>, peer: &BgpPeer) -> bool {
+    match &peer.password {
+        Some(Password::File(path)) => !matches!(own.passwords.get(path), Some(Ok(_))),
+        Some(Password::Unsupported) => true,
+        None => false,
+    }
 }
 
 fn change_timers(peer: &BgpPeer, config: &mut PeerConfig) {

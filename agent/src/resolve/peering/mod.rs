@@ -22,6 +22,7 @@ pub use reflector::reflector_config;
 
 use super::advertise;
 use crate::api::schema::StoreError;
+use crate::model::peer::Passwords;
 use crate::model::values::PeerAddress;
 use crate::model::{BgpConfiguration, Kind, Node, ObjectId, Rack, Snapshot};
 use crate::names::{BGP_PORT, DEFAULT_ASN};
@@ -38,8 +39,12 @@ const MOST_DYNAMIC_PEERS_AGENT: usize = 256;
 const MOST_DYNAMIC_PEERS_REFLECTOR: usize = 10_000;
 
 /// The speaker of a node. `graceful_restart` is the default: what survived is not known here.
-pub fn speaker_config(snapshot: &Snapshot, node: &Node) -> (SpeakerConfig, Vec<StoreError>) {
-    let own = Own::node(snapshot, node);
+pub fn speaker_config(
+    snapshot: &Snapshot,
+    passwords: &Passwords,
+    node: &Node,
+) -> (SpeakerConfig, Vec<StoreError>) {
+    let own = Own::node(snapshot, passwords, node);
     let (originated, mut errors) = advertise::originated(snapshot, node);
     errors.extend(node_errors(snapshot, node));
     let generated = generated::sessions(&own, node);
@@ -90,6 +95,7 @@ fn rack_of<'a>(snapshot: &'a Snapshot, node: &Node) -> Option<&'a Rack> {
 struct Own<'a> {
     role: Role,
     snapshot: &'a Snapshot,
+    passwords: &'a Passwords,
     asn: Asn,
     cluster_id: Option<ClusterId>,
     /// `None` on a reflector.
@@ -101,10 +107,11 @@ struct Own<'a> {
 }
 
 impl<'a> Own<'a> {
-    fn node(snapshot: &'a Snapshot, node: &'a Node) -> Own<'a> {
+    fn node(snapshot: &'a Snapshot, passwords: &'a Passwords, node: &'a Node) -> Own<'a> {
         Own {
             role: Role::Agent,
             snapshot,
+            passwords,
             asn: asn_of(snapshot, node),
             cluster_id: node.route_reflector_cluster_id,
             node: Some(node),

@@ -8,12 +8,16 @@ use bgp::types::{Asn, ClusterId, Family, LocalPref, RouterId};
 
 use super::{MOST_DYNAMIC_PEERS_REFLECTOR, Own, Role, default_asn, explicit, pools};
 use crate::api::schema::StoreError;
+use crate::model::peer::Passwords;
 use crate::model::{BgpConfiguration, Kind, ObjectId, Snapshot};
 use crate::names::BGP_PORT;
 
 /// The speaker of a reflector, with everything that is wrong. Without a router id there is no
 /// working speaker: that error is always among them then, and the id is 0.0.0.0.
-pub fn reflector_config(snapshot: &Snapshot) -> (SpeakerConfig, Vec<StoreError>) {
+pub fn reflector_config(
+    snapshot: &Snapshot,
+    passwords: &Passwords,
+) -> (SpeakerConfig, Vec<StoreError>) {
     let default = snapshot.default_configuration();
     let listen = listen_addresses(default);
     let mut errors = misplaced(snapshot);
@@ -27,6 +31,7 @@ pub fn reflector_config(snapshot: &Snapshot) -> (SpeakerConfig, Vec<StoreError>)
     let own = Own {
         role: Role::Reflector,
         snapshot,
+        passwords,
         asn: asn(snapshot, &listen),
         cluster_id: Some(cluster_id),
         node: None,

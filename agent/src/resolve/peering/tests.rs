@@ -2,6 +2,7 @@ use std::time::Duration;
 
 use bgp::policy::{Action, PrefixMatch, Rule};
 use bgp::speaker::config::{Originated, PeerSource};
+use bgp::speaker::secret::Secret;
 
 use super::*;
 use crate::datastore::{load, parse_stream};
@@ -56,10 +57,21 @@ fn peer(name: &str, spec: &str) -> String {
     document("BGPPeer", name, spec)
 }
 
+/// Two files: one that could be read.
+fn passwords() -> Passwords {
+    let secret = Secret::new("secret").expect("length");
+    [
+        ("/good".into(), Ok(secret)),
+        ("/bad".into(), Err("/bad cannot be read: gone".to_owned())),
+    ]
+    .into()
+}
+
 /// The configuration of `node`, with the nodes above and `more` documents; and what is wrong.
 fn config(node: &str, more: &str) -> (SpeakerConfig, Vec<String>) {
     let (snapshot, _) = load(&parse_stream("f.yaml", &format!("{NODES}{more}")));
-    let (config, errors) = speaker_config(&snapshot, snapshot.node(node).expect(node));
+    let (config, errors) =
+        speaker_config(&snapshot, &passwords(), snapshot.node(node).expect(node));
     (config, errors.iter().map(ToString::to_string).collect())
 }
 
@@ -536,6 +548,15 @@ fn a_peer_that_cannot_be_honoured_is_closed() {
             None,
         ),
         (
+            "a password that cannot be read",
+            peer(
+                "p",
+                &format!("{{{router}, asNumber: 64520, password: {{file: /bad}}}}"),
+            ),
+            "10.9.9.9",
+            Some("spec.password.file: /bad cannot be read: gone; the session is not configured"),
+        ),
+        (
             "a password on a generated session",
             peer("p", &format!("{{peerIP: 192.168.100.2, {secret}}}")),
             "192.168.100.2",
@@ -592,6 +613,28 @@ fn a_peer_that_cannot_be_honoured_is_closed() {
         (&ImportDefault::Reject, &ExportDefault::Reject),
         "no way around through a range"
     );
+}
+
+#[test]
+fn a_password_in_a_file_is_that_of_the_session() {
+    let of = |spec: &str| {
+        config(
+            "a1",
+            &peer(
+                "p",
+                &format!("{{{spec}, asNumber: 64512, password: {{file: /good}}}}"),
+            ),
+        )
+    };
+    let expected = Secret::new("secret").ok();
+    let (listed, errors) = of("peerIP: 10.9.9.9");
+    assert_eq!(errors, Vec::<String>::new());
+    assert_eq!(only(&listed, "10.9.9.9").password, expected);
+    let (generated, _) = of("peerIP: 192.168.100.2");
+    assert_eq!(only(&generated, "192.168.100.2").password, expected);
+    let (range, _) = of("peerPrefixes: [10.9.9.0/24]");
+    let templates: Vec<_> = range.ranges.values().map(|t| t.password.clone()).collect();
+    assert_eq!(templates, [expected]);
 }
 
 #[test]

@@ -47,6 +47,8 @@ fn negotiated(graceful_restart: Option<GracefulRestart>) -> Negotiated {
         families: vec![Ipv4, Ipv6],
         four_octet_as: true,
         route_refresh: true,
+        enhanced_route_refresh: true,
+        extended_message: true,
         graceful_restart,
         capabilities: Vec::new(),
     }

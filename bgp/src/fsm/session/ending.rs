@@ -2,7 +2,9 @@
 
 use std::time::Instant;
 
-use super::{Action, ConnectionId, Direction, DownReason, LastError, MIN_WAIT, Session, State};
+use super::{
+    Action, ConnectionId, Direction, DownReason, LastError, MIN_WAIT, Negotiated, Session, State,
+};
 use crate::fsm::connection::Connection;
 use crate::fsm::timer::{Moment, Timer};
 use crate::wire::notification::{cease, code};
@@ -98,7 +100,8 @@ impl Session {
         else {
             return;
         };
-        let state = self.connections.remove(index).state();
+        let connection = self.connections.remove(index);
+        let (state, reason) = (connection.state(), self.as_said(&connection, reason));
         match &reason {
             DownReason::NotificationSent(notification) => {
                 let notification = notification.clone();
@@ -128,6 +131,29 @@ impl Session {
                 connection: id,
                 reason,
             });
+        }
+    }
+
+    /// What the peer is told on this connection. RFC 8538 §4: with N on both sides it would keep our
+    /// routes after any other NOTIFICATION, so an end that is meant to last is a Hard Reset.
+    fn as_said(&self, connection: &Connection, reason: DownReason) -> DownReason {
+        let offers_notification = self
+            .config
+            .graceful_restart
+            .as_ref()
+            .is_some_and(|ours| ours.notification);
+        match reason {
+            DownReason::NotificationSent(notification)
+                if is_lasting(&notification)
+                    && offers_notification
+                    && connection.state() == State::Established
+                    && connection
+                        .negotiated()
+                        .is_some_and(Negotiated::has_graceful_notification) =>
+            {
+                DownReason::NotificationSent(Notification::hard_reset(&notification))
+            }
+            reason => reason,
         }
     }
 
@@ -173,4 +199,13 @@ impl Session {
             self.timers.set(Timer::ConnectRetry, at.after(wait));
         }
     }
+}
+
+/// RFC 8538 §4.1: what stands for a permanent or long end of the session.
+fn is_lasting(notification: &Notification) -> bool {
+    notification.code == code::CEASE
+        && matches!(
+            notification.subcode,
+            cease::MAXIMUM_PREFIXES | cease::ADMINISTRATIVE_SHUTDOWN | cease::PEER_DECONFIGURED
+        )
 }

@@ -297,6 +297,8 @@ fn open_says_what_is_configured() {
         multiprotocol(Family::Ipv4),
         multiprotocol(Family::Ipv6),
         Capability::RouteRefresh,
+        Capability::EnhancedRouteRefresh,
+        Capability::ExtendedMessage,
         Capability::FourOctetAs(LOCAL_AS),
         Capability::GracefulRestart(graceful_restart()),
     ];
@@ -461,8 +463,8 @@ fn stop_ends_every_connection_in_the_way_asked_for() {
         ),
         (
             "with Cease",
-            stop(6, 2),
-            "error sent 6/2, notify 1 6/2, down 1 sent 6/2, notify 2 6/2, Established>Idle",
+            stop(6, 4),
+            "error sent 6/4, notify 1 6/4, down 1 sent 6/4, notify 2 6/4, Established>Idle",
         ),
     ] {
         let mut rig = Rig::established(with_graceful_restart());
@@ -475,6 +477,60 @@ fn stop_ends_every_connection_in_the_way_asked_for() {
             "{name}"
         );
     }
+}
+
+#[test]
+fn lasting_ends_are_hard_resets_where_both_sides_have_rfc_8538() {
+    let without_n = GracefulRestart {
+        notification: false,
+        ..graceful_restart()
+    };
+    let offering = |graceful_restart: GracefulRestart| {
+        let mut open = open();
+        open.capabilities.pop();
+        open.capabilities
+            .push(Capability::GracefulRestart(graceful_restart));
+        open
+    };
+    for (name, ours, theirs, subcode, said) in [
+        ("shutdown", graceful_restart(), open(), 2, 9),
+        ("peer removed", graceful_restart(), open(), 3, 9),
+        ("maximum prefixes", graceful_restart(), open(), 1, 9),
+        ("reset", graceful_restart(), open(), 4, 4),
+        ("changed configuration", graceful_restart(), open(), 6, 6),
+        ("we without N", without_n.clone(), open(), 2, 2),
+        (
+            "they without N",
+            graceful_restart(),
+            offering(without_n.clone()),
+            2,
+            2,
+        ),
+    ] {
+        let mut rig = Rig::started(SessionConfig {
+            graceful_restart: Some(ours),
+            ..config()
+        });
+        rig.feed([
+            connected(1, Direction::Outgoing),
+            opened(1, theirs),
+            keepalive(1),
+        ]);
+        assert_eq!(
+            rig.feed([stop(6, subcode)]),
+            format!(
+                "error sent 6/{subcode}, notify 1 6/{said}, down 1 sent 6/{said}, Established>Idle"
+            ),
+            "{name}"
+        );
+    }
+    let mut rig = Rig::started(with_graceful_restart());
+    rig.feed([connected(1, Direction::Outgoing), opened(1, open())]);
+    assert_eq!(
+        rig.feed([stop(6, 2)]),
+        "error sent 6/2, notify 1 6/2, OpenConfirm>Idle",
+        "there is nothing to keep before the session is up"
+    );
 }
 
 #[test]

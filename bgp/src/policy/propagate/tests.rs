@@ -273,3 +273,51 @@ fn well_known_communities_bound_propagation() {
         assert_eq!((passes(false), passes(true)), (to_ibgp, to_ebgp), "{name}");
     }
 }
+
+#[test]
+fn graceful_shutdown_is_honoured_on_import() {
+    for (name, community, local_pref, expected) in [
+        (
+            "draining",
+            Some(Community::GRACEFUL_SHUTDOWN),
+            Some(500),
+            Some(0),
+        ),
+        (
+            "draining eBGP peer",
+            Some(Community::GRACEFUL_SHUTDOWN),
+            None,
+            Some(0),
+        ),
+        (
+            "another community",
+            Some(Community::NO_EXPORT),
+            Some(500),
+            Some(500),
+        ),
+        ("nothing", None, None, None),
+    ] {
+        let default = ImportDefault::Accept;
+        let context = ImportContext {
+            ebgp: local_pref.is_none(),
+            local_asn: Asn(64512),
+            remote_asn: Asn(64513),
+            router_id: id(1),
+            cluster_id: ClusterId([10, 0, 0, 1].into()),
+            local_addresses: &[],
+            allow_own_as: 0,
+            filters: &[],
+            default: &default,
+        };
+        let mut route = attributes();
+        route.communities.extend(community);
+        route.local_pref = local_pref.map(LocalPref);
+        context.transform(&mut route);
+        assert_eq!(route.local_pref, expected.map(LocalPref), "{name}");
+        assert_eq!(
+            route.communities.len(),
+            usize::from(community.is_some()),
+            "{name}: others hear of it, too"
+        );
+    }
+}

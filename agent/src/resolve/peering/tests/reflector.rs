@@ -25,7 +25,7 @@ spec: {cidr: 172.17.0.0/16, ipipMode: CrossSubnet}
 fn reflector(stream: &str) -> (SpeakerConfig, Vec<String>) {
     let (snapshot, errors) = load(&parse_stream("r.yaml", stream));
     assert_eq!(errors, []);
-    let (config, errors) = reflector_config(&snapshot);
+    let (config, errors) = reflector_config(&snapshot, &Passwords::new());
     (config, errors.iter().map(ToString::to_string).collect())
 }
 
