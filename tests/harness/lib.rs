@@ -7,3 +7,6 @@ pub mod leftovers;
 pub mod monitor;
 pub mod product;
 pub mod report;
+pub mod routers;
+pub mod site;
+pub mod speaker;

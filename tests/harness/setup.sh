@@ -52,6 +52,7 @@ if [ -d /run/systemd/system ]; then
         case $package in
         frr) systemctl disable -q frr ;;
         bird2) systemctl disable -q bird ;;
+        gobgpd | openbgpd) systemctl disable -q "$package" ;;
         esac
     done
 fi

@@ -2,3 +2,4 @@
 
 mod bird;
 mod frr;
+mod matrix;

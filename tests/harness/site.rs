@@ -1,0 +1,183 @@
+//! Two namespaces with a cable: speakers of ours at one end, a router by others at the other.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use agent::lab::process::{self, Process};
+use agent::lab::{Mounts, Namespace, machine};
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
+use tempfile::TempDir;
+
+use crate::product::eventually;
+use crate::routers::{Router, Setting};
+
+/// The longest that anything between two routers may take; GoBGP dials again after up to 30 s.
+pub const TIMEOUT: Duration = Duration::from_secs(60);
+
+pub struct Site {
+    pub ours: Namespace,
+    pub theirs: Namespace,
+    router: &'static dyn Router,
+    directory: TempDir,
+    running: Vec<Process>,
+    id: String,
+}
+
+impl Site {
+    /// Everything wired, the router started.
+    pub fn start(router: &'static dyn Router, setting: Setting) -> Result<Site> {
+        let directory = tempfile::Builder::new().prefix("caracal-site-").tempdir()?;
+        open_to_all(directory.path())?;
+        let mut mounts = Mounts::default();
+        router.prepare(directory.path(), setting, &mut mounts)?;
+        let name = directory.path().file_name().context("a name")?;
+        let id = name.to_string_lossy().into_owned();
+        let ours = Namespace::create(&id, "ours", &Mounts::default())?;
+        let theirs = Namespace::create(&id, router.name(), &mounts)?;
+        let mut site = Site {
+            ours,
+            theirs,
+            router,
+            directory,
+            running: Vec::new(),
+            id,
+        };
+        site.wire()?;
+        site.start_router(false)?;
+        Ok(site)
+    }
+
+    fn wire(&self) -> Result<()> {
+        let peer = self.theirs.holder.pid;
+        machine::ip_batch(
+            &self.ours,
+            &format!(
+                "link add v0 type veth peer name v0 netns {peer}\n\
+                 address add 192.0.2.1/24 dev v0\n\
+                 address add 192.0.2.3/24 dev v0\n\
+                 address add 2001:db8::1/64 dev v0 nodad\n\
+                 address add 2001:db8::3/64 dev v0 nodad\n\
+                 link set lo up\n\
+                 link set v0 up\n"
+            ),
+        )?;
+        machine::ip_batch(
+            &self.theirs,
+            "address add 192.0.2.2/24 dev v0\n\
+             address add 2001:db8::2/64 dev v0 nodad\n\
+             link set lo up\n\
+             link set v0 up\n",
+        )?;
+        Ok(())
+    }
+
+    /// `again`: it ran before, and its peers keep its routes.
+    pub fn start_router(&mut self, again: bool) -> Result<()> {
+        let log = self.directory.path().join("log");
+        let mut commands = self.router.commands(self.directory.path(), again);
+        for command in &mut commands {
+            command.env(agent::lab::netns::LAB_VARIABLE, &self.id);
+            let name = self.router.name();
+            self.running
+                .push(process::start(name, &self.theirs, command, &log)?);
+        }
+        let (site, router) = (&*self, self.router);
+        eventually("the router's own routes", TIMEOUT, || {
+            router.announce(site)?;
+            Ok(None)
+        })
+    }
+
+    /// All its processes, also those it forked.
+    fn router_processes(&self) -> Vec<Process> {
+        let name = self.theirs.kernel_name().into_iter().collect::<Vec<_>>();
+        let mut all = process::in_namespaces(&name);
+        all.retain(|process| process.pid != self.theirs.holder.pid);
+        all
+    }
+
+    pub fn signal_router(&self, signal: Signal) {
+        for process in self.router_processes() {
+            process.signal(signal);
+        }
+    }
+
+    /// kill -9 of all it is, and its end awaited.
+    pub fn kill_router(&mut self) -> Result<()> {
+        let all = self.router_processes();
+        ensure!(!all.is_empty(), "the router does not run");
+        for process in &all {
+            process.signal(Signal::SIGKILL);
+        }
+        for process in all.iter().chain(&self.running) {
+            process.wait_gone(Duration::from_secs(5))?;
+        }
+        self.running.clear();
+        Ok(())
+    }
+
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    pub fn control(&self) -> PathBuf {
+        self.directory.path().join("control")
+    }
+
+    /// What the router's command line tool says.
+    pub fn ask(&self, words: &[&str]) -> Result<String> {
+        let (program, arguments) = words.split_first().context("a program")?;
+        let mut command = std::process::Command::new(program);
+        command.args(arguments);
+        let done = process::run(Some(&self.theirs), &mut command, "", TIMEOUT)?;
+        Ok(done.stdout + &done.stderr)
+    }
+
+    /// What the router has of a prefix, in its own words; empty if nothing.
+    pub fn route(&self, prefix: &str) -> Result<String> {
+        let said = self.router.route(self, prefix)?;
+        let nothing = ["not in table", "not found", "No such"];
+        let has = said.contains(prefix) && !nothing.iter().any(|word| said.contains(word));
+        Ok(if has { said } else { String::new() })
+    }
+
+    /// Waits until the router's words of a prefix hold all of `words`.
+    pub fn expect_route(&self, prefix: &str, words: &[&str]) -> Result<()> {
+        let what = format!("{prefix} on {}", self.router.name());
+        eventually(&what, TIMEOUT, || {
+            let said = self.route(prefix)?;
+            let is_there = !said.is_empty() && words.iter().all(|word| said.contains(word));
+            Ok((!is_there).then(|| format!("wanted {words:?}, it says {said:?}\n{}", self.log())))
+        })
+    }
+
+    fn log(&self) -> String {
+        let text = fs::read_to_string(self.directory.path().join("log")).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(15)..].join("\n")
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        for namespace in [&self.ours, &self.theirs] {
+            let name: Vec<PathBuf> = namespace.kernel_name().into_iter().collect();
+            for process in process::in_namespaces(&name) {
+                // Threads of ours may be in there; they are not ours to kill.
+                if process.pid != i32::try_from(std::process::id()).unwrap_or_default() {
+                    process.signal(Signal::SIGKILL);
+                    // What cannot be ended has no one left to tell.
+                    let _ = process.wait_gone(Duration::from_secs(5));
+                }
+            }
+        }
+    }
+}
+
+fn open_to_all(directory: &Path) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(directory, fs::Permissions::from_mode(0o755))?;
+    Ok(())
+}
