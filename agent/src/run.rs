@@ -1,5 +1,6 @@
 //! `caracal-agent run`: puts the parts together.
 
+use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -192,11 +193,22 @@ async fn stopped(mut stop: watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
+/// The kernel's text for a namespace, e.g. `net:[4026531840]`.
+fn namespace_name(link: &str) -> std::io::Result<std::path::PathBuf> {
+    std::fs::read_link(link)
+}
+
 /// The dataplane's veths as CNI asks for them.
 struct Veths;
 
 impl WorkloadLinks for Veths {
     async fn attach(&self, link: NewLink) -> Result<[u8; 6], LinkError> {
+        // A workload's default route would take the place of the node's.
+        if namespace_name(&format!("/proc/self/fd/{}", link.netns.as_raw_fd()))?
+            == namespace_name("/proc/self/ns/net")?
+        {
+            return Err("CNI_NETNS is the node's own network namespace".into());
+        }
         let spec = WorkloadSpec {
             netns: link.netns,
             container_interface: link.container_interface,

@@ -405,11 +405,12 @@ fn check_interface_name(name: &str) -> Result<(), CniError> {
     if name.is_empty() {
         return Err(invalid_environment("CNI_IFNAME is not set"));
     }
-    // As the kernel's dev_valid_name.
+    // As the kernel's dev_valid_name; it also takes `%` for a pattern, and every namespace has its lo.
     let is_valid = name.len() <= MAX_INTERFACE_NAME
         && name != "."
         && name != ".."
-        && !name.contains(|one: char| one == '/' || one == ':' || one.is_whitespace())
+        && name != "lo"
+        && !name.contains(|one: char| "/:%".contains(one) || one.is_whitespace())
         && !name.contains('\0');
     if !is_valid {
         return Err(invalid_environment(format!(

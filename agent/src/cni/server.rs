@@ -1,7 +1,7 @@
 //! The agent's side of the plugin's call: `POST /v1/cni` on the agent's socket, with the network
 //! namespace's descriptor passed beside it.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 
 use axum::extract::{ConnectInfo, DefaultBodyLimit, State};
@@ -84,16 +84,23 @@ fn parse(body: &[u8]) -> Result<Call, CniError> {
     serde_json::from_slice(body).map_err(unreadable)
 }
 
+/// A mount namespace, say, would be found out only when half of the work is done.
 fn check_namespace(netns: Option<&OwnedFd>, path: &str) -> Result<(), CniError> {
-    match netns.map(fstatfs) {
-        Some(Ok(filesystem)) if filesystem.filesystem_type() != NSFS_MAGIC => Err(
-            invalid_environment(format!("CNI_NETNS {path:?} is not a network namespace")),
-        ),
-        Some(Err(error)) => {
-            Err(invalid_environment(format!("CNI_NETNS {path:?} is unusable")).caused_by(&error))
-        }
-        Some(Ok(_)) | None => Ok(()),
+    let Some(netns) = netns else { return Ok(()) };
+    let unusable = |error: &dyn std::error::Error| {
+        invalid_environment(format!("CNI_NETNS {path:?} is unusable")).caused_by(error)
+    };
+    let filesystem = fstatfs(netns).map_err(|error| unusable(&error))?;
+    // The kernel's text for any namespace: `net:[4026531840]`.
+    let link = format!("/proc/self/fd/{}", netns.as_raw_fd());
+    let name = std::fs::read_link(link).map_err(|error| unusable(&error))?;
+    let is_network = name.to_string_lossy().starts_with("net:[");
+    if filesystem.filesystem_type() != NSFS_MAGIC || !is_network {
+        return Err(invalid_environment(format!(
+            "CNI_NETNS {path:?} is not a network namespace"
+        )));
     }
+    Ok(())
 }
 
 fn reply(version: CniVersion, answer: Result<Option<CniResult>, CniError>) -> Reply {
