@@ -26,7 +26,7 @@ pub enum Content {
 
 /// What is accepted now, and everything that is wrong with the documents. A rejected object keeps
 /// the version that `previous` holds; one whose document is gone goes too, unless its file has a
-/// part that cannot be read and might be that document.
+/// part that cannot be read and might be that document, or is empty altogether.
 pub fn merge(
     previous: &Accepted,
     files: &BTreeMap<String, Content>,
@@ -36,6 +36,15 @@ pub fn merge(
     for (file, content) in files {
         let before = previous.get(file).map(Vec::as_slice).unwrap_or_default();
         let documents = match content {
+            Content::Read(documents) if documents.is_empty() => {
+                // What an editor leaves for a moment, or a full disk for longer.
+                let staying = without_those_elsewhere(file, before, files);
+                if !staying.is_empty() {
+                    let reason = "the file is empty; delete it to remove its objects";
+                    errors.push(unreadable(file, reason, staying.len()));
+                }
+                staying
+            }
             Content::Read(documents) => {
                 let kept = kept_of_file(before, documents);
                 let moved = moved_here(file, documents, &kept, previous, files);
@@ -54,6 +63,24 @@ pub fn merge(
         }
     }
     (accepted, errors)
+}
+
+fn without_those_elsewhere(
+    file: &str,
+    before: &[Document],
+    files: &BTreeMap<String, Content>,
+) -> Vec<Document> {
+    let others = files.iter().filter(|(other, _)| *other != file);
+    let elsewhere: BTreeSet<&ObjectId> = others
+        .filter_map(|(_, content)| match content {
+            Content::Read(documents) => Some(ids(documents, |document| document.object.is_some())),
+            Content::Unreadable(_) => None,
+        })
+        .flatten()
+        .collect();
+    let is_only_here =
+        |document: &&Document| known(document).is_some_and(|id| !elsewhere.contains(id));
+    before.iter().filter(is_only_here).cloned().collect()
 }
 
 fn kept_of_file(before: &[Document], now: &[Document]) -> Vec<Document> {

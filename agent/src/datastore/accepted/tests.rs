@@ -115,6 +115,21 @@ fn what_is_rejected_keeps_its_last_accepted_version() {
             vec!["f: -: -: cannot be read (last accepted versions of its objects stay)".to_owned()],
         ),
         (
+            "the file is emptied in place",
+            vec![vec![read("f", &[a1])], vec![read("f", &[])]],
+            vec!["f a=1"],
+            vec!["f: -: -: the file is empty; delete it to remove its objects".to_owned()],
+        ),
+        (
+            "the file is emptied after its object moved elsewhere",
+            vec![
+                vec![read("f", &[a1])],
+                vec![read("f", &[]), read("g", &[a2])],
+            ],
+            vec!["g a=2"],
+            vec![],
+        ),
+        (
             "a kind that is not ours",
             vec![
                 vec![read("f", &[a1])],
