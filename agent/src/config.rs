@@ -38,11 +38,12 @@ pub struct Cli {
 pub enum Command {
     /// Run the agent of one node
     Run(Box<RunArgs>),
-    /// Install the CNI plugin and its network configuration
-    InstallCni(InstallCniArgs),
     /// Prepare this machine: names of our route protocols for `ip route`
     Install,
-    /// Remove everything of ours from this machine: routes, interfaces, rules, CNI plugin
+    /// Install the CNI plugin and its network configuration
+    InstallCni(InstallCniArgs),
+    /// Remove everything of ours from this machine: routes, interfaces, CNI plugin; stop the agent
+    /// first
     Uninstall(UninstallArgs),
     /// Run the userspace tunnel (started by the agent)
     Carrier(CarrierArgs),
@@ -53,7 +54,7 @@ pub struct RunArgs {
     /// Name of this node in the store
     #[arg(long, value_name = "NAME")]
     pub node: String,
-    /// Where the resources are: dir:PATH or kubernetes
+    /// Where the resources are: dir:PATH (`kubernetes` is not supported yet)
     #[arg(long, value_name = "STORE")]
     pub store: StoreLocation,
     #[command(flatten)]
@@ -85,7 +86,7 @@ pub struct Directories {
     /// Directory of sockets
     #[arg(long, value_name = "DIR", default_value = DEFAULT_RUN_DIR)]
     pub run_dir: PathBuf,
-    /// Directory of what survives a reboot
+    /// Directory of what survives a restart: attachments, addresses, accepted resources
     #[arg(long, value_name = "DIR", default_value = DEFAULT_STATE_DIR)]
     pub state_dir: PathBuf,
 }
@@ -95,7 +96,7 @@ pub struct LogArgs {
     /// error, warn, info, debug, trace, or filters such as info,bgp=debug [default: info]
     #[arg(long, value_name = "LEVEL")]
     pub log_level: Option<LogLevel>,
-    /// [default: text]
+    /// How a log line is written [default: text]
     #[arg(long, value_name = "FORMAT")]
     pub log_format: Option<LogFormat>,
 }
@@ -120,8 +121,10 @@ pub struct InstallCniArgs {
 pub struct UninstallArgs {
     #[command(flatten)]
     pub directories: Directories,
+    /// Where the plugin is
     #[arg(long, value_name = "DIR", default_value = DEFAULT_CNI_BIN_DIR)]
     pub cni_bin_dir: PathBuf,
+    /// Where its network configuration is
     #[arg(long, value_name = "DIR", default_value = DEFAULT_CNI_CONF_DIR)]
     pub cni_conf_dir: PathBuf,
 }
@@ -181,7 +184,9 @@ pub enum TunnelDriverChoice {
     /// The kernel's ipip if there is one, else userspace.
     #[default]
     Auto,
+    /// The kernel's ipip: caracal-ipip.
     Kernel,
+    /// The carrier: caracal-tun.
     Userspace,
 }
 

@@ -168,9 +168,13 @@ fn exit_codes_tell_how_a_command_ended() {
         (
             &["routes", "172.17.99.0/24"],
             1,
-            "no route to 172.17.99.0/24",
+            "no route is exactly 172.17.99.0/24",
         ),
-        (&["routes", "172.17.10.1"], 1, "no route to 172.17.10.1/32"),
+        (
+            &["routes", "172.17.10.1"],
+            1,
+            "no route is exactly 172.17.10.1/32",
+        ),
         (
             &["routes", "--received", "rack-b"],
             1,
@@ -254,7 +258,7 @@ store    not synced
 tunnel   kernel caracal-ipip mtu 1480: found
 repairs  route 2
 
-Rejected objects:
+Problems in the store:
 FILE        OBJECT   FIELD          REASON
 nodes.yaml  Node/a1  spec.podCIDRs  missing
 
@@ -351,6 +355,21 @@ fn routes_table_reads_like_ip_route() {
         .last_query
         .clone();
     assert_eq!(query.advertised, "192.168.100.2".parse().ok());
+}
+
+#[test]
+fn routes_table_gives_a_reason_once() {
+    let reason = "outside every IPPool";
+    let mut refused = route("203.0.113.0/24", kernel("none", json!(reason)));
+    refused["best"] = json!(false);
+    refused["rejectedReason"] = json!(reason);
+    let served = Served::start(Answers {
+        status: ready(),
+        routes: vec![refused],
+        ..Answers::default()
+    });
+    let (_, stdout, _) = served.caracal(&["routes"]);
+    assert_eq!(stdout.matches(reason).count(), 1, "{stdout}");
 }
 
 #[test]

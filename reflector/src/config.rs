@@ -47,6 +47,12 @@ pub fn load(path: &Path) -> anyhow::Result<Loaded> {
     let (snapshot, mut errors) = datastore::load(&documents);
     let (speaker, more) = peering::reflector_config(&snapshot, &passwords::read(&snapshot));
     errors.extend(more);
+    for error in &mut errors {
+        // About what the file lacks.
+        if error.file == "-" {
+            error.file = name.to_string();
+        }
+    }
     errors.sort();
     errors.dedup();
     Ok(Loaded { speaker, errors })
@@ -112,6 +118,12 @@ spec: {peerPrefixes: [192.168.100.0/24], asNumber: 64512, routeReflectorClient: 
             "apiVersion: caracal.dev/v1alpha1\nkind: BGPConfiguration\nmetadata: {name: default}\nspec: {asNumber: 64512}\n",
         );
         assert!(!loaded.is_usable());
-        assert!(!loaded.errors.is_empty());
+        let lines: Vec<String> = loaded.errors.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            lines,
+            [
+                "rack-a.yaml: BGPConfiguration/default: spec.routerID: missing; write routerID, or an IPv4 address in listenAddresses"
+            ]
+        );
     }
 }

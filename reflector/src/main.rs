@@ -19,25 +19,25 @@ use crate::config::Loaded;
 #[derive(Clone, Debug, Parser)]
 #[command(name = "caracal-reflector", version)]
 pub struct Args {
-    /// Resources: BGPConfiguration, BGPPeer, BGPFilter, IPPool, Rack, as one YAML stream
+    /// Resources: BGPConfiguration, BGPPeer, BGPFilter, IPPool, Rack, as one YAML stream; watched
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
-    /// Where reflector.sock is made
+    /// Directory of reflector.sock
     #[arg(long, value_name = "DIR", default_value = agent::config::DEFAULT_RUN_DIR)]
     run_dir: PathBuf,
-    /// What must survive a restart: the dynamic peers
+    /// Directory of what survives a restart: the peers of ranges
     #[arg(long, value_name = "DIR", default_value = agent::config::DEFAULT_STATE_DIR)]
     state_dir: PathBuf,
-    /// Check the file, print one line per problem, and exit with 0 or 1
+    /// Check the file, print a line per problem, and exit: 0 if there is none, else 1
     #[arg(long)]
     check: bool,
-    /// Address of /livez, /readyz and /metrics, or `none` [default: 127.0.0.1:9178]
+    /// Address of /livez, /readyz and /metrics, or none [default: 127.0.0.1:9178]
     #[arg(long, value_name = "ADDRESS")]
     http_listen: Option<HttpListen>,
-    /// What is logged, e.g. `info` or `debug`
+    /// error, warn, info, debug, trace, or filters such as info,bgp=debug [default: info]
     #[arg(long, value_name = "LEVEL")]
     log_level: Option<LogLevel>,
-    /// How it is logged
+    /// How a log line is written [default: text]
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<LogFormat>,
 }
@@ -68,7 +68,7 @@ fn main() -> ExitCode {
 fn check(args: &Args) -> ExitCode {
     let problems = match config::load(&args.config) {
         Ok(Loaded { errors, .. }) => errors.iter().map(ToString::to_string).collect(),
-        Err(error) => vec![format!("{error:#}")],
+        Err(error) => vec![format!("{}: -: -: {error:#}", args.config.display())],
     };
     for problem in &problems {
         println!("{problem}");

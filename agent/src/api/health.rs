@@ -25,7 +25,7 @@ use tokio::net::TcpListener;
 use tokio::time::timeout;
 
 use super::listener::Bounded;
-use super::schema::Status;
+use super::schema::{Status, StoreError};
 use super::serve::{ShuttingDown, Source};
 
 /// Below what probes and scrapers usually wait.
@@ -84,6 +84,13 @@ async fn readyz<S: Source>(State(source): State<Arc<S>>) -> Response {
     }
 }
 
+/// Without its Node an agent does nothing, which is the reason then.
+fn own_node_problem(status: &Status) -> Option<&StoreError> {
+    let own = format!("Node/{}", status.node);
+    let errors = &status.store.errors;
+    errors.iter().find(|error| error.object == own)
+}
+
 /// The reason for people; empty if ready.
 pub fn why_not_ready(status: &Status) -> String {
     match (status.ready, status.store.synced) {
@@ -97,7 +104,10 @@ pub fn why_not_ready(status: &Status) -> String {
         },
         (false, true) => match status.failed.first() {
             Some(item) => format!("first pass not done: {}: {}", item.object, item.error),
-            None => String::from("first pass not done"),
+            None => match own_node_problem(status) {
+                Some(error) => format!("{}: {}", error.object, error.reason),
+                None => String::from("first pass not done"),
+            },
         },
     }
 }

@@ -323,8 +323,29 @@ fn liveness_never_depends_on_readiness() {
         }),
         ..Canned::default()
     };
+    let without_node = Canned {
+        status: Some(Status {
+            node: String::from("a1"),
+            store: super::schema::StoreStatus {
+                synced: true,
+                errors: vec![StoreError {
+                    file: String::from("-"),
+                    object: String::from("Node/a1"),
+                    field: String::from("metadata.name"),
+                    reason: String::from("not in the store"),
+                }],
+            },
+            ..Status::default()
+        }),
+        ..Canned::default()
+    };
     for (name, source, ready) in [
         ("ready", canned(), (200, "ok\n")),
+        (
+            "without its Node",
+            without_node,
+            (503, "Node/a1: not in the store\n"),
+        ),
         (
             "not synced",
             unready,

@@ -85,9 +85,12 @@ pub fn parse(chunk: &Chunk<'_>) -> Result<Value, BadYaml> {
             .location()
             .and_then(|location| usize::try_from(location.line()).ok())
             .unwrap_or(1);
+        let message = one_line(&error.without_snippet().to_string());
+        // The parser counts lines from the document's first; two numbers for one place confuse.
+        let own_position = format!(" at line {line}, ");
         BadYaml {
             line: chunk.first_line + line.saturating_sub(1),
-            message: one_line(&error.without_snippet().to_string()),
+            message: message.replace(&own_position, " at "),
         }
     })
 }
@@ -185,6 +188,7 @@ mod tests {
         let error = parse_text("a: 1\nb: [1, 2\nc: 3\n").expect_err("open list");
         assert!((11..=13).contains(&error.line), "{error:?}");
         assert!(!error.message.contains('\n'), "{error:?}");
+        assert!(!error.message.contains("at line"), "{error:?}");
     }
 
     #[test]

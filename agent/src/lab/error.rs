@@ -12,8 +12,8 @@ pub enum LabError {
     MissingTool { tool: String, package: String },
     #[error("no node or workload {name}; there are {known}")]
     UnknownNode { name: String, known: String },
-    #[error("no lab {0} is up")]
-    NoSuchLab(String),
+    #[error("no lab{} is up; `caracal lab up` brings one up", .0.as_ref().map(|id| format!(" {id}")).unwrap_or_default())]
+    NoSuchLab(Option<String>),
     #[error("several labs are up, name one with --lab: {0}")]
     SeveralLabs(String),
     #[error("failed to {what}")]

@@ -96,7 +96,11 @@ impl Reconciler {
             return self.not_ready("the store has not been read yet");
         };
         let Some(node) = snapshot.node(&self.settings.node) else {
-            return self.not_ready(&format!("the store has no Node {}", self.settings.node));
+            let reason = format!("the store has no Node {}", self.settings.node);
+            if self.node_state.borrow().as_ref().err() != Some(&reason) {
+                warn!(reason, "nothing is written to the kernel");
+            }
+            return self.not_ready(&reason);
         };
         if self.is_host_stale {
             match self.dataplane.observe_host().await {
@@ -140,6 +144,12 @@ impl Reconciler {
             .is_some_and(|(known, with)| Arc::ptr_eq(known, &snapshot) && *with == passwords)
         {
             let (config, errors) = peering::speaker_config(&snapshot, &passwords, node);
+            for error in errors
+                .iter()
+                .filter(|error| !self.peering_errors.contains(error))
+            {
+                warn!(%error, "peers are not as the store asks");
+            }
             self.peering_errors = errors;
             self.routing.configure(config).await;
             self.peered_with = Some((snapshot.clone(), passwords));

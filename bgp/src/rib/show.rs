@@ -121,12 +121,12 @@ impl Rib {
         }
     }
 
-    /// What a peer hears, with the attributes it gets.
+    /// What a peer hears: whose route it is (`None`: our own), with the attributes it gets.
     pub fn show_advertised(
         &self,
         id: PeerId,
         only: Option<Prefix>,
-    ) -> Vec<(Prefix, PathAttributes)> {
+    ) -> Vec<(Prefix, Option<IpAddr>, PathAttributes)> {
         let Some(peer) = self.peer(id) else {
             return Vec::new();
         };
@@ -150,7 +150,7 @@ impl Rib {
             if group.export.admits_prefix(&path.prefix, source)
                 && let Some(attributes) = group.export.transform(&path.attributes, source)
             {
-                shown.push((path.prefix, attributes));
+                shown.push((path.prefix, path.peer, attributes));
             }
         }
         shown
@@ -160,7 +160,7 @@ impl Rib {
     pub(super) fn advertised(&self, id: PeerId) -> Vec<Prefix> {
         self.show_advertised(id, None)
             .into_iter()
-            .map(|(prefix, _)| prefix)
+            .map(|(prefix, ..)| prefix)
             .collect()
     }
 

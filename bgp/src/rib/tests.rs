@@ -404,6 +404,19 @@ fn own_routes_are_said_and_not_told_to_the_kernel() {
 }
 
 #[test]
+fn what_a_peer_hears_names_whose_route_it_is() {
+    let (mut rib, mut heard) = with_clients();
+    announce(&mut rib, A, "172.17.8.0/24");
+    rib.turn(&mut heard);
+    let sources: Vec<_> = rib
+        .show_advertised(B, None)
+        .into_iter()
+        .map(|(_, source, _)| source)
+        .collect();
+    assert_eq!(sources, [Some(address(A))]);
+}
+
+#[test]
 fn route_refresh_resends_everything_even_unchanged() {
     let (mut rib, mut heard) = with_clients();
     announce(&mut rib, A, "172.17.8.0/24");

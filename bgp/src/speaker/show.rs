@@ -188,7 +188,10 @@ impl Core {
             let told = self.rib.show_advertised(id, selection.prefix);
             return told
                 .into_iter()
-                .map(|(prefix, attributes)| route_status(prefix, &attributes))
+                .map(|(prefix, peer, attributes)| RouteStatus {
+                    peer,
+                    ..route_status(prefix, &attributes)
+                })
                 .collect();
         }
         let received_from = match selection.received.map(id_of) {

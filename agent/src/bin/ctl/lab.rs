@@ -24,23 +24,28 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Brings a lab up and leaves it running
+    /// Bring a lab up and leave it running
     Up(OptionArgs),
-    /// Runs a command on a machine of a running lab: a1 a2 b1 b2 router reflector-a a1-1 …
+    /// Run a command on a machine of a running lab
     Exec {
+        /// Which, if several are up
         #[arg(long, value_name = "ID")]
         lab: Option<String>,
+        /// a1 a2 b1 b2 router reflector-a reflector-b frr, or a workload: a1-1 …
         machine: String,
+        /// The command and its arguments; its exit code is ours
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
         command: Vec<String>,
     },
-    /// Shows a running lab and pings every pair
+    /// Show a running lab and ping every pair
     Show {
+        /// Which, if several are up
         #[arg(long, value_name = "ID")]
         lab: Option<String>,
     },
-    /// Takes a running lab down
+    /// Take a running lab down
     Down {
+        /// Which, if several are up
         #[arg(long, value_name = "ID")]
         lab: Option<String>,
     },
@@ -60,10 +65,10 @@ struct OptionArgs {
     /// Without the BGPFilter that admits the lab router's prefix
     #[arg(long, requires = "frr")]
     no_filter: bool,
-    /// Forces the tunnel driver of a node: a1=kernel or a1=userspace
+    /// Force the tunnel driver of a node, kernel or userspace; may be given again
     #[arg(long, value_name = "NODE=DRIVER", value_parser = parse_driver)]
     driver: Vec<(String, Driver)>,
-    /// Where the other programs are; beside this one by default
+    /// Where the other programs are [default: beside this one]
     #[arg(long, value_name = "DIR")]
     programs: Option<PathBuf>,
 }
@@ -206,7 +211,14 @@ fn exec(lab: Option<&str>, machine: &str, command: &[String]) -> ExitCode {
         let places = std::iter::once(programs()?).chain(std::env::split_paths(&path));
         let path = std::env::join_paths(places).unwrap_or(path.clone());
         let mut command = Command::new(program);
-        let mut child = namespace.spawn(command.args(arguments).env("PATH", path))?;
+        let mut child = namespace
+            .spawn(command.args(arguments).env("PATH", path))
+            .map_err(|error| match error {
+                LabError::Io { source, .. } => {
+                    LabError::io(format!("run {program} on {machine}"))(source)
+                }
+                other => other,
+            })?;
         let status = child
             .wait()
             .map_err(LabError::io(format!("wait for {program}")))?;
@@ -232,7 +244,7 @@ fn open(id: Option<&str>) -> Result<Lab> {
     }
     match records.pop() {
         Some(record) => Ok(Lab::open(record, &programs()?)),
-        None => Err(LabError::NoSuchLab(id.unwrap_or_default().to_owned())),
+        None => Err(LabError::NoSuchLab(id.map(str::to_owned))),
     }
 }
 

@@ -26,7 +26,7 @@ use target::Target;
 #[command(name = "caracal", version)]
 struct Cli {
     /// Socket to ask [default: agent.sock, else reflector.sock, in /run/caracal]
-    #[arg(long, value_name = "PATH", global = true)]
+    #[arg(long, value_name = "PATH", global = true, display_order = 100)]
     socket: Option<PathBuf>,
     /// How to show the answer
     #[arg(
@@ -34,6 +34,7 @@ struct Cli {
         long,
         value_name = "FORMAT",
         global = true,
+        display_order = 101,
         default_value = "table"
     )]
     output: Format,
@@ -47,11 +48,11 @@ enum Command {
     Status,
     /// BGP peers and their sessions
     Peers,
-    /// Routes: which are best, why, and what the kernel has
+    /// Routes: which are best, why, and what the kernel has; > best, s stale, x rejected
     Routes(routes::Args),
     /// Workloads of this node
     Endpoints,
-    /// Wait for a state
+    /// Wait for a state; exit code 4 if it is not reached in time
     Wait(wait::Args),
     /// Two racks of nodes on this machine, with everything real
     Lab(lab::Args),

@@ -25,6 +25,11 @@ pub(crate) fn find<'a>(peers: &'a [PeerStatus], wanted: &str) -> Option<&'a Peer
     matching.first().copied()
 }
 
+/// Both ways to name a peer.
+pub(crate) fn known(peer: &PeerStatus) -> String {
+    format!("{} ({})", peer.peer, peer.name)
+}
+
 fn table(peers: &Items<PeerStatus>) -> String {
     let rows = peers.items.iter().map(|peer| {
         [

@@ -13,7 +13,7 @@ use crate::{Exit, peers};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Only this prefix; an address stands for its /32 or /128
+    /// Exactly this prefix; an address stands for its /32 or /128
     #[arg(value_parser = parse_prefix)]
     prefix: Option<Prefix>,
     /// What this peer (address or name) sent, before our policy
@@ -44,7 +44,7 @@ pub(crate) fn run(target: &Target, format: Format, args: &Args) -> Result<Exit, 
     show(format, &routes, table);
     match args.prefix {
         Some(prefix) if routes.items.is_empty() => {
-            eprintln!("caracal: no route to {prefix}");
+            eprintln!("caracal: no route is exactly {prefix}");
             Ok(Exit::Finding)
         }
         _ => Ok(Exit::Fine),
@@ -66,10 +66,7 @@ fn find_peer(target: &Target, wanted: &str) -> Result<Option<IpAddr>, ClientErro
     if let Some(peer) = peers::find(&all, wanted) {
         return Ok(Some(peer.peer));
     }
-    let known: Vec<_> = all
-        .iter()
-        .map(|peer| format!("{} ({})", peer.peer, peer.name))
-        .collect();
+    let known: Vec<_> = all.iter().map(peers::known).collect();
     eprintln!("caracal: no peer {wanted}; known are: {}", known.join(", "));
     Ok(None)
 }
@@ -91,13 +88,8 @@ fn table(routes: &Items<RouteStatus>) -> String {
             route.origin.clone(),
             or_dash(route.local_pref),
             or_dash(route.med),
-            or_dash(route.kernel.as_ref().map(kernel)),
-            or_dash(
-                route
-                    .rejected_reason
-                    .as_ref()
-                    .or(route.deciding_step.as_ref()),
-            ),
+            or_dash(route.kernel.as_ref().map(kernel_route)),
+            or_dash(why(route)),
         ]
     });
     let header = [
@@ -121,8 +113,35 @@ fn marks(route: &RouteStatus) -> String {
         .collect()
 }
 
-/// In the words of `ip route`.
+/// Why it is as it is: each reason once, though a refused route has the same one in the kernel.
+fn why(route: &RouteStatus) -> Option<String> {
+    let kernel = route
+        .kernel
+        .as_ref()
+        .and_then(|kernel| kernel.reason.as_ref());
+    let mut reasons = vec![];
+    for reason in [
+        route.rejected_reason.as_ref(),
+        route.deciding_step.as_ref(),
+        kernel,
+    ] {
+        reasons.extend(reason.filter(|reason| !reasons.contains(reason)));
+    }
+    let reasons: Vec<&str> = reasons.into_iter().map(String::as_str).collect();
+    (!reasons.is_empty()).then(|| reasons.join("; "))
+}
+
+/// State and route with the reason.
 pub(crate) fn kernel(kernel: &KernelStatus) -> String {
+    let mut text = kernel_route(kernel);
+    if let Some(reason) = &kernel.reason {
+        text.push_str(&format!(": {reason}"));
+    }
+    text
+}
+
+/// In the words of `ip route`.
+fn kernel_route(kernel: &KernelStatus) -> String {
     let mut text = kernel.state.clone();
     if let Some(via) = kernel.via {
         text.push_str(&format!(" via {via}"));
@@ -132,9 +151,6 @@ pub(crate) fn kernel(kernel: &KernelStatus) -> String {
     }
     if kernel.onlink == Some(true) {
         text.push_str(" onlink");
-    }
-    if let Some(reason) = &kernel.reason {
-        text.push_str(&format!(": {reason}"));
     }
     text
 }

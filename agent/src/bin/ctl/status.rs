@@ -61,7 +61,7 @@ fn text(status: &Status) -> String {
             ]
         });
         let table = columns(["FILE", "OBJECT", "FIELD", "REASON"], rows.collect());
-        let _ = write!(text, "\nRejected objects:\n{table}\n");
+        let _ = write!(text, "\nProblems in the store:\n{table}\n");
     }
     if !status.failed.is_empty() {
         let rows = status.failed.iter().map(|item| {

@@ -29,10 +29,14 @@ pub(crate) struct Args {
 enum Condition {
     /// The store is read and the kernel holds what it should
     Synced,
-    /// The session with this peer (address or name) is established
-    Established { peer: String },
+    /// The session with this peer is established
+    Established {
+        /// Address or name
+        peer: String,
+    },
     /// There is a best route to this prefix, and it is in the kernel if this is an agent
     Route {
+        /// Exactly this prefix; an address stands for its /32 or /128
         #[arg(value_parser = parse_prefix)]
         prefix: Prefix,
     },
@@ -94,7 +98,7 @@ fn synced(target: &Target) -> Result<Look, ClientError> {
 fn established(target: &Target, wanted: &str) -> Result<Look, ClientError> {
     let all = target.peers()?.items;
     let Some(peer) = peers::find(&all, wanted) else {
-        let known: Vec<_> = all.iter().map(|peer| peer.peer.to_string()).collect();
+        let known: Vec<_> = all.iter().map(peers::known).collect();
         return Ok(Err(format!(
             "no such peer; known are: {}",
             known.join(", ")
