@@ -115,6 +115,26 @@ pub fn observe(netlink: &mut Netlink) -> Result<Links, NetlinkError> {
     Ok(links)
 }
 
+/// Reads the link `name`, without its addresses. The cost does not grow with the number of links.
+///
+/// # Errors
+/// As `Netlink::get`.
+pub fn find(netlink: &mut Netlink, name: &str) -> Result<Option<LinkState>, NetlinkError> {
+    let mut request = LinkMessage::default();
+    request.attributes.extend([
+        LinkAttribute::IfName(name.to_owned()),
+        LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]),
+    ]);
+    match netlink.get(RouteNetlinkMessage::GetLink(request)) {
+        Ok(Some(RouteNetlinkMessage::NewLink(message))) => {
+            Ok(decode(message).map(|(_, link)| link))
+        }
+        Ok(_) => Ok(None),
+        Err(error) if error.errno() == Some(Errno::ENODEV) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// What to change of an existing link; `None` leaves a property alone.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct LinkChange {

@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::io;
+use std::time::Duration;
 
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_ACK_TLVS, NLM_F_CAPPED, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST,
@@ -20,8 +21,10 @@ use tracing::debug;
 
 /// Requests per send. Beyond 64 nothing is gained (measured: 219 k routes/s for 64 and for 256).
 const BATCH: usize = 64;
-/// A dump that the kernel marks as inconsistent is read again this often.
-const DUMP_ATTEMPTS: u32 = 5;
+/// A dump that the kernel marks as inconsistent is read again this often, after a pause that grows
+/// with each time: while hundreds of workloads come at once, tables hold still only for moments.
+const DUMP_ATTEMPTS: u32 = 40;
+const DUMP_PAUSE: Duration = Duration::from_micros(200);
 /// The kernel answers at once, unless its one lock is held elsewhere, as while many namespaces are
 /// removed. After this an error is better than a hang.
 const ANSWER_TIMEOUT_SECS: i64 = 30;
@@ -192,7 +195,8 @@ impl Netlink {
         what: &'static str,
         message: RouteNetlinkMessage,
     ) -> Result<Vec<RouteNetlinkMessage>, NetlinkError> {
-        for _ in 0..DUMP_ATTEMPTS {
+        for attempt in 0..DUMP_ATTEMPTS {
+            std::thread::sleep(DUMP_PAUSE * attempt);
             match self.dump_once(message.clone()) {
                 Ok(Some(objects)) => return Ok(objects),
                 Ok(None) => debug!(what, "dump was interrupted, reading again"),
@@ -201,6 +205,47 @@ impl Netlink {
             }
         }
         Err(NetlinkError::Interrupted { what })
+    }
+
+    /// Reads the one object that `message` names.
+    ///
+    /// # Errors
+    /// As `request`; `Refused` with what the kernel says of an object that does not exist.
+    pub fn get(
+        &mut self,
+        message: RouteNetlinkMessage,
+    ) -> Result<Option<RouteNetlinkMessage>, NetlinkError> {
+        self.sequence = self.sequence.wrapping_add(1);
+        let sequence = self.sequence;
+        let mut outgoing = Vec::new();
+        encode(&mut outgoing, message, 0, sequence);
+        self.send(&outgoing)?;
+        loop {
+            self.receive()?;
+            for part in Parts::new(&self.buffer) {
+                let part = part?;
+                if part.sequence != sequence {
+                    continue;
+                }
+                if part.kind == NLMSG_ERROR {
+                    return match part.refusal() {
+                        Some(refusal) => Err(NetlinkError::Refused(refusal)),
+                        None => Ok(None),
+                    };
+                }
+                return match NetlinkMessage::<RouteNetlinkMessage>::deserialize(part.bytes) {
+                    Ok(NetlinkMessage {
+                        payload: NetlinkPayload::InnerMessage(object),
+                        ..
+                    }) => Ok(Some(object)),
+                    Ok(_) => Ok(None),
+                    Err(error) => {
+                        debug!(%error, "object cannot be decoded");
+                        Ok(None)
+                    }
+                };
+            }
+        }
     }
 
     /// `None`: the dump is inconsistent (NLM_F_DUMP_INTR).

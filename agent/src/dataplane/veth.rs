@@ -112,15 +112,14 @@ fn remove_stale(netlink: &mut Netlink, name: &str) -> Result<(), AttachError> {
     if !ownership::is_workload_device(name) {
         return Err(AttachError::ForeignName(name.into()));
     }
-    let links = link::observe(netlink).map_err(failed("read links"))?;
-    match links.get(name) {
+    match link::find(netlink, name).map_err(failed(format!("look for {name}")))? {
         None => Ok(()),
         Some(stale) if stale.kind == "veth" => {
             link::remove(netlink, name).map_err(failed(format!("remove {name}")))
         }
         Some(other) => Err(AttachError::ForeignLink {
             name: name.into(),
-            kind: other.kind.clone(),
+            kind: other.kind,
         }),
     }
 }
@@ -163,9 +162,8 @@ fn create_pair(netlink: &mut Netlink, spec: &WorkloadSpec) -> Result<(), AttachE
 fn set_up_inside(spec: &WorkloadSpec) -> Result<[u8; 6], AttachError> {
     let name = &spec.container_interface;
     let mut netlink = Netlink::open().map_err(failed("open netlink in the workload"))?;
-    let links = link::observe(&mut netlink).map_err(failed("read links of the workload"))?;
-    let link = links
-        .get(name)
+    let link = link::find(&mut netlink, name)
+        .map_err(failed(format!("look for {name} in the workload")))?
         .ok_or_else(|| AttachError::Vanished(name.clone()))?;
     let mac = link
         .mac
@@ -179,7 +177,7 @@ fn set_up_inside(spec: &WorkloadSpec) -> Result<[u8; 6], AttachError> {
         is_up: Some(true),
         ..LinkChange::default()
     };
-    if let Some(loopback) = links.get("lo") {
+    if let Some(loopback) = link::find(&mut netlink, "lo").map_err(failed("look for lo"))? {
         link::change(&mut netlink, loopback.index, up).map_err(failed("set lo up"))?;
     }
     link::change(&mut netlink, index, up).map_err(failed(format!("set {name} up")))?;

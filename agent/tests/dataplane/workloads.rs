@@ -117,6 +117,48 @@ fn attach_is_repeatable_and_detach_too() {
 }
 
 #[test]
+fn many_attach_and_detach_at_once() {
+    const COUNT: usize = 150;
+    let Some(host) = Namespace::new() else { return };
+    let workloads: Vec<Namespace> = (0..COUNT).map_while(|_| Namespace::new()).collect();
+    assert_eq!(workloads.len(), COUNT);
+    let name = |index: usize| format!("default.crowd-{index}");
+    host.block_on(async || {
+        let mut dataplane = open().await;
+        let start = Instant::now();
+        let mut calls = tokio::task::JoinSet::new();
+        for (index, workload) in workloads.iter().enumerate() {
+            let address = format!("172.17.{}.{}", index / 250, index % 250 + 2);
+            let spec = spec(workload, &name(index), &address);
+            calls.spawn(async move {
+                let attached = attach_workload(spec).await;
+                attached.map(|_| ()).map_err(|error| format!("{error:?}"))
+            });
+        }
+        // The tables that passes read change all the time meanwhile.
+        let report = dataplane.apply(&Desired::default()).await;
+        assert!(report.failed.is_empty(), "{report:?}");
+        for outcome in calls.join_all().await {
+            assert_eq!(outcome, Ok(()));
+        }
+        println!("{COUNT} attached in {:?}", start.elapsed());
+        let mut calls = tokio::task::JoinSet::new();
+        for index in 0..COUNT {
+            let interface = host_interface(&name(index));
+            calls.spawn(async move {
+                let gone = detach_workload(interface).await;
+                gone.map_err(|error| format!("{error:?}"))
+            });
+        }
+        for outcome in calls.join_all().await {
+            assert_eq!(outcome, Ok(()));
+        }
+        println!("and detached in {:?}", start.elapsed());
+    });
+    assert!(!host.ip("-br link show").contains("cara"));
+}
+
+#[test]
 fn failed_attach_leaves_nothing() {
     let Some(host) = Namespace::new() else { return };
     let Some(workload) = Namespace::new() else {
