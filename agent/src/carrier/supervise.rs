@@ -32,7 +32,10 @@ const ANSWER_TIME: Duration = Duration::from_secs(3);
 const START_TIME: Duration = Duration::from_secs(5);
 const START_POLL: Duration = Duration::from_millis(10);
 const RETRY_FIRST: Duration = Duration::from_millis(100);
+/// For a carrier that cannot be started.
 const RETRY_MAX: Duration = Duration::from_secs(5);
+/// For one that ran: packets are lost while there is none, and another may well run on.
+const RETRY_ENDED_MAX: Duration = Duration::from_millis(500);
 /// Whoever lived that long is started again without delay.
 const STABLE_TIME: Duration = Duration::from_secs(1);
 /// The log of the carriers before is dropped when a new one starts and it exceeds this.
@@ -163,11 +166,13 @@ async fn supervise(options: SupervisorOptions, status: watch::Sender<CarrierStat
     let mut delay = RETRY_FIRST;
     loop {
         let since = Instant::now();
+        let mut longest = RETRY_MAX;
         match adopt_or_start(&options).await {
             Ok((connection, reply, is_adopted)) => {
                 info!(pid = reply.pid, is_adopted, "carrier is running");
                 watch_carrier(connection, reply, is_adopted, &status).await;
                 warn!("carrier ended");
+                longest = RETRY_ENDED_MAX;
                 status.send_replace(CarrierStatus::Starting);
             }
             Err(error) => {
@@ -180,8 +185,8 @@ async fn supervise(options: SupervisorOptions, status: watch::Sender<CarrierStat
             delay = RETRY_FIRST;
             continue;
         }
-        sleep(delay).await;
-        delay = (delay * 2).min(RETRY_MAX);
+        sleep(delay.min(longest)).await;
+        delay = (delay * 2).min(longest);
     }
 }
 
