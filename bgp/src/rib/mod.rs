@@ -26,7 +26,7 @@ use self::adj_out::Groups;
 use self::attributes::Interner;
 use self::next_hop::{NextHops, Reach};
 use self::peer::{Member, Peer, PeerSetup};
-use self::table::{Key4, Key6, Path, Table};
+use self::table::{Key, Key4, Key6, Path, Table};
 use crate::policy::Rejection;
 use crate::speaker::config::Originated;
 use crate::types::{ClusterId, Family, Prefix, RouterId};
@@ -248,7 +248,14 @@ impl Rib {
         if self.peer(id).is_some() {
             // The group bit tells what this peer has; leaving loses it, so withdraw what the new
             // policy does not say any more before the table is sent again.
-            let said = self.advertised(id);
+            let mut said = self.advertised(id);
+            // What changed since the last turn may be gone from the table and is still with the
+            // peer; what it had no room for is in its old member state.
+            said.extend(self.ipv4.changes.iter().map(|change| change.key.prefix()));
+            said.extend(self.ipv6.changes.iter().map(|change| change.key.prefix()));
+            if let Some(peer) = self.peer_mut(id) {
+                said.extend(std::mem::take(&mut peer.member.dirty));
+            }
             // A refresh that is under way begins anew: the peer waits for its end.
             let refreshes: Vec<Family> = self.peer(id).map_or(Vec::new(), |peer| {
                 let member = &peer.member;

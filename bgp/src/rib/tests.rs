@@ -633,6 +633,29 @@ fn a_new_export_policy_withdraws_what_it_does_not_say() {
 }
 
 #[test]
+fn a_withdrawal_survives_a_change_of_policy() {
+    for (name, is_full) in [("in the same turn", false), ("without room before", true)] {
+        let (mut rib, mut heard) = with_clients();
+        announce(&mut rib, A, "172.17.8.0/24");
+        announce(&mut rib, A, "172.17.9.0/24");
+        rib.turn(&mut heard);
+        if is_full {
+            heard.full.insert(B);
+        }
+        rib.withdraw(A, [prefix("172.17.8.0/24")].into_iter());
+        if is_full {
+            rib.turn(&mut heard);
+        }
+        let mut other = client(B);
+        other.group.export.local_pref = LocalPref(200);
+        rib.set_policy(B, other);
+        heard.full.clear();
+        rib.turn(&mut heard);
+        assert_eq!(heard.prefixes(B), ["172.17.9.0/24"], "{name}");
+    }
+}
+
+#[test]
 fn every_order_of_arrival_gives_the_same_table() {
     let routes = [
         (A, "172.17.8.0/24"),
