@@ -88,6 +88,8 @@ fn install_route_protocols(path: &Path) -> anyhow::Result<()> {
 }
 
 fn uninstall(args: &UninstallArgs) -> anyhow::Result<()> {
+    // Half of it beside a running agent would be worse than nothing.
+    block_on(agent::run::ensure_stopped(args.directories.run_dir.clone()))?;
     let mut problems: Vec<String> = install::uninstall(&args.cni_bin_dir, &args.cni_conf_dir)
         .into_iter()
         .map(|error| format!("{:#}", anyhow::Error::from(error)))

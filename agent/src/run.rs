@@ -1,7 +1,7 @@
 //! `caracal-agent run`: puts the parts together.
 
 use std::os::fd::AsRawFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -147,6 +147,15 @@ async fn dry_run(
     for (key, peer) in &config.peers {
         println!("peer: {key} {} ({})", peer.name, peer.source);
     }
+    Ok(())
+}
+
+/// # Errors
+/// If an agent answers in the run directory.
+pub async fn ensure_stopped(run_dir: PathBuf) -> anyhow::Result<()> {
+    let socket =
+        PrivateSocket::bind(&run_dir.join("agent.sock")).context("stop the agent first")?;
+    drop(socket);
     Ok(())
 }
 
