@@ -140,6 +140,63 @@ impl fmt::Display for Family {
     }
 }
 
+/// Some of the [`Family`]s, in a byte: what a session carries, or does for some of them only.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct FamilySet(u8);
+
+impl FamilySet {
+    pub const EMPTY: FamilySet = FamilySet(0);
+
+    pub fn contains(self, family: Family) -> bool {
+        self.0 & FamilySet::bit(family) != 0
+    }
+
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// In the order of [`Family::ALL`].
+    pub fn iter(self) -> impl Iterator<Item = Family> {
+        Family::ALL
+            .into_iter()
+            .filter(move |family| self.contains(*family))
+    }
+
+    fn bit(family: Family) -> u8 {
+        match family {
+            Family::Ipv4 => 1,
+            Family::Ipv6 => 2,
+        }
+    }
+}
+
+impl FromIterator<Family> for FamilySet {
+    fn from_iter<T: IntoIterator<Item = Family>>(families: T) -> FamilySet {
+        let bits = families.into_iter().map(FamilySet::bit);
+        FamilySet(bits.fold(0, |all, bit| all | bit))
+    }
+}
+
+impl fmt::Debug for FamilySet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.iter()).finish()
+    }
+}
+
+/// A prefix and which of its paths is meant (RFC 7911 §3). The path identifier has a meaning on
+/// sessions with ADD-PATH only; elsewhere it is 0 and not on the wire.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct PathPrefix {
+    pub prefix: Prefix,
+    pub path_id: u32,
+}
+
+impl From<Prefix> for PathPrefix {
+    fn from(prefix: Prefix) -> PathPrefix {
+        PathPrefix { prefix, path_id: 0 }
+    }
+}
+
 /// An IPv4 or IPv6 prefix. Bits beyond the length are always zero, so equality is route equality.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Prefix {

@@ -9,7 +9,7 @@ use bgp::speaker::config::{
 };
 use bgp::speaker::status::RouteStatus;
 use bgp::speaker::{RouteSelection, Speaker};
-use bgp::types::{Asn, Family, HoldTime, LocalPref, Prefix, RouterId};
+use bgp::types::{Asn, Family, FamilySet, HoldTime, LocalPref, Prefix, RouterId};
 use bgp::wire::attribute::PathAttributes;
 use bgp::wire::capability::Capability;
 use bgp::wire::community::Community;
@@ -151,6 +151,7 @@ fn brief(body: &[u8]) -> String {
     let context = UpdateContext {
         four_octet_as: true,
         ebgp: false,
+        add_path: FamilySet::EMPTY,
     };
     let update = update::decode_update(body, &context).expect("valid");
     let announced = update.announced.iter().flat_map(|a| a.nlri.iter());
@@ -166,6 +167,7 @@ fn announce(prefixes: &[&str], attributes: &PathAttributes, max_len: usize) -> V
     let context = EncodeContext {
         four_octet_as: true,
         max_len,
+        add_path: FamilySet::EMPTY,
     };
     let prefixes = prefixes.iter().map(|text| prefix(text));
     update::encode_announce(Family::Ipv4, attributes, prefixes, &context).expect("fits")

@@ -12,7 +12,7 @@ use super::peer::{GroupKey, Peer};
 use super::table::{Change, Key, Table};
 use super::{PeerId, Rib, Sink};
 use crate::policy::propagate::RouteSource;
-use crate::types::{Family, Prefix};
+use crate::types::{Family, FamilySet, Prefix};
 use crate::wire::attribute::PathAttributes;
 use crate::wire::refresh::{RefreshKind, RouteRefresh};
 use crate::wire::update::{self, EncodeContext};
@@ -158,6 +158,7 @@ fn encode_context(key: &GroupKey) -> EncodeContext {
     EncodeContext {
         four_octet_as: key.four_octet_as,
         max_len: key.max_message_len,
+        add_path: FamilySet::EMPTY,
     }
 }
 

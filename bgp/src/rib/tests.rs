@@ -8,7 +8,7 @@ use super::*;
 use crate::policy::propagate::ExportPolicy;
 use crate::policy::{ExportDefault, ImportDefault};
 use crate::speaker::config::NextHopMode;
-use crate::types::{Asn, LocalPref};
+use crate::types::{Asn, FamilySet, LocalPref};
 use crate::wire::community::Community;
 use crate::wire::frame::{self, MessageKind};
 use crate::wire::refresh::{RefreshKind, RouteRefresh};
@@ -59,6 +59,7 @@ impl Sink for Heard {
         let context = UpdateContext {
             four_octet_as: true,
             ebgp: false,
+            add_path: FamilySet::EMPTY,
         };
         let update = update::decode_update(&frame.body, &context).expect("valid");
         match update.end_of_rib {

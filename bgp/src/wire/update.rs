@@ -15,7 +15,7 @@ use super::error::ProtocolError;
 use super::nlri::Nlri;
 use super::notification::{self, Notification};
 use super::reader::Reader;
-use crate::types::Family;
+use crate::types::{Family, FamilySet};
 
 /// What decoding depends on besides the bytes.
 #[derive(Clone, Copy, Debug)]
@@ -24,6 +24,8 @@ pub struct UpdateContext {
     pub four_octet_as: bool,
     /// LOCAL_PREF, ORIGINATOR_ID and CLUSTER_LIST are discarded from eBGP peers (RFC 7606 §7.5, 7.9, 7.10).
     pub ebgp: bool,
+    /// Families whose prefixes come with path identifiers (RFC 7911 §3).
+    pub add_path: FamilySet,
 }
 
 /// A decoded UPDATE: what goes, then what comes. Borrows the message's prefixes.
@@ -75,8 +77,8 @@ pub fn decode_update<'a>(
             "the withdrawn routes or the attributes overrun the message",
         )
     })?;
-    let withdrawn = parse_nlri(fields.withdrawn)?;
-    let nlri = parse_nlri(fields.nlri)?;
+    let withdrawn = parse_nlri(fields.withdrawn, context)?;
+    let nlri = parse_nlri(fields.nlri, context)?;
     let block = attribute::decode(fields.attributes, context)?;
 
     let mut update = Update::default();
@@ -190,8 +192,9 @@ impl<'a> Fields<'a> {
 
 /// The fields outside attributes are of IPv4. RFC 7606 §5.3: one bad prefix makes the whole run
 /// unreadable, which ends the session.
-fn parse_nlri(bytes: &[u8]) -> Result<Nlri<'_>, ProtocolError> {
-    Nlri::parse(Family::Ipv4, bytes).map_err(|cause| {
+fn parse_nlri<'a>(bytes: &'a [u8], context: &UpdateContext) -> Result<Nlri<'a>, ProtocolError> {
+    let has_path_ids = context.add_path.contains(Family::Ipv4);
+    Nlri::parse(Family::Ipv4, has_path_ids, bytes).map_err(|cause| {
         ProtocolError::new(
             update_error(notification::update::INVALID_NETWORK_FIELD),
             cause.to_string(),

@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use bgp::types::FamilySet;
 use bgp::wire::frame::{Frame, MAX_EXTENDED_LEN, MAX_LEN, MessageKind, next_frame};
 use bgp::wire::notification::Notification;
 use bgp::wire::open::Open;
@@ -111,6 +112,7 @@ fn pass_on(frame: &Frame, context: &UpdateContext) {
     let out = EncodeContext {
         four_octet_as: context.four_octet_as,
         max_len: MAX_LEN,
+        add_path: FamilySet::EMPTY,
     };
     for announcement in &update.announced {
         let run = &announcement.nlri;

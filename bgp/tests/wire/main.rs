@@ -1,6 +1,7 @@
 //! The wire format as a peer sees it: octets laid out by hand after the RFCs, what we make of them,
 //! and what other implementations make of ours.
 
+mod add_path;
 mod fuzz;
 mod header;
 mod meaning;

@@ -1,6 +1,6 @@
 //! Messages built octet by octet, right or wrong as the test wants them.
 
-use bgp::types::Prefix;
+use bgp::types::{FamilySet, Prefix};
 use bgp::wire::frame::{Frame, HEADER_LEN, MAX_EXTENDED_LEN, next_frame};
 use bgp::wire::nlri::Nlri;
 use bgp::wire::update::UpdateContext;
@@ -9,14 +9,17 @@ use bytes::BytesMut;
 pub const IBGP: UpdateContext = UpdateContext {
     four_octet_as: true,
     ebgp: false,
+    add_path: FamilySet::EMPTY,
 };
 pub const EBGP: UpdateContext = UpdateContext {
     four_octet_as: true,
     ebgp: true,
+    add_path: FamilySet::EMPTY,
 };
 pub const TWO_OCTET: UpdateContext = UpdateContext {
     four_octet_as: false,
     ebgp: true,
+    add_path: FamilySet::EMPTY,
 };
 
 pub const ORIGIN: &[u8] = &[0x40, 1, 1, 0];

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-use bgp::types::{Family, HoldTime, Prefix};
+use bgp::types::{Family, FamilySet, HoldTime, Prefix};
 use bgp::wire::capability::Capability;
 use bgp::wire::frame::{MAX_EXTENDED_LEN, MAX_LEN};
 use bgp::wire::notification::Notification;
@@ -68,7 +68,7 @@ proptest! {
         for (four_octet_as, max_len) in
             [(true, MAX_LEN), (false, MAX_LEN), (true, MAX_EXTENDED_LEN)]
         {
-            let context = EncodeContext { four_octet_as, max_len };
+            let context = EncodeContext { four_octet_as, max_len, add_path: FamilySet::EMPTY };
             let announced = encode_announce(family, &attributes, sent.iter().copied(), &context);
             let mut messages = announced.expect("attributes are bounded");
             messages.extend(encode_withdraw(family, sent.iter().copied(), &context));
@@ -133,6 +133,7 @@ fn our_prefixes_are_netgauzes() {
     let context = EncodeContext {
         four_octet_as: true,
         max_len: MAX_LEN,
+        add_path: FamilySet::EMPTY,
     };
     let texts: Vec<String> = sent.iter().map(ToString::to_string).collect();
     let withdrawn = encode_withdraw(Family::Ipv4, sent.into_iter(), &context);

@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use bgp::types::{Asn, Family, HoldTime, LocalPref, Med, Prefix, RouterId};
+use bgp::types::{Asn, Family, FamilySet, HoldTime, LocalPref, Med, Prefix, RouterId};
 use bgp::wire::as_path::AsPath;
 use bgp::wire::attribute::{Aggregator, PathAttributes};
 use bgp::wire::capability::Capability;
@@ -93,6 +93,7 @@ fn ipv4_routes_are_understood() {
         let context = EncodeContext {
             four_octet_as,
             max_len: MAX_LEN,
+            add_path: FamilySet::EMPTY,
         };
         let sent = attributes(next_hop);
         let messages = encode_announce(Family::Ipv4, &sent, prefixes.into_iter(), &context);
@@ -128,6 +129,7 @@ fn ipv6_routes_are_understood() {
     let context = EncodeContext {
         four_octet_as: true,
         max_len: MAX_LEN,
+        add_path: FamilySet::EMPTY,
     };
     let sent = attributes(next_hop);
     let messages = encode_announce(Family::Ipv6, &sent, prefixes.into_iter(), &context);

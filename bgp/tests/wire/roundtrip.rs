@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use bgp::types::{Asn, ClusterId, Family, HoldTime, LocalPref, Med, Prefix, RouterId};
+use bgp::types::{Asn, ClusterId, Family, FamilySet, HoldTime, LocalPref, Med, Prefix, RouterId};
 use bgp::wire::as_path::{AsPath, Segment, SegmentKind};
 use bgp::wire::attribute::{Aggregator, NextHop, Origin, PathAttributes, UnknownAttribute};
 use bgp::wire::capability::{Capability, GracefulRestart};
@@ -163,13 +163,13 @@ proptest! {
         for (four_octet_as, max_len) in
             [(true, MAX_LEN), (false, MAX_LEN), (true, MAX_EXTENDED_LEN)]
         {
-            let context = EncodeContext { four_octet_as, max_len };
+            let context = EncodeContext { four_octet_as, max_len, add_path: FamilySet::EMPTY };
             let encoded = encode_announce(family, &attributes, prefixes.iter().copied(), &context);
             let mut found = Vec::new();
             for message in encoded.expect("attributes are bounded") {
                 prop_assert!(message.len() <= max_len);
                 let frame = frame(&message);
-                let context = UpdateContext { four_octet_as, ebgp: false };
+                let context = UpdateContext { four_octet_as, ebgp: false, add_path: FamilySet::EMPTY };
                 let update = decode_update(&frame.body, &context).expect("ours");
                 prop_assert_eq!(&update.errors, &[]);
                 prop_assert!(update.withdrawn.is_empty());
@@ -184,7 +184,7 @@ proptest! {
 
     #[test]
     fn withdrawals_survive_the_round_trip((family, _, prefixes) in any_routes()) {
-        let context = EncodeContext { four_octet_as: true, max_len: MAX_LEN };
+        let context = EncodeContext { four_octet_as: true, max_len: MAX_LEN, add_path: FamilySet::EMPTY };
         let mut found = Vec::new();
         for message in encode_withdraw(family, prefixes.iter().copied(), &context) {
             prop_assert!(message.len() <= MAX_LEN);
@@ -270,6 +270,7 @@ fn corpus() -> Vec<Vec<u8>> {
             let context = EncodeContext {
                 four_octet_as,
                 max_len: MAX_LEN,
+                add_path: FamilySet::EMPTY,
             };
             let prefixes = prefixes.iter().copied();
             let announced = encode_announce(family, &attributes, prefixes.clone(), &context);
@@ -377,6 +378,7 @@ fn survives(body: &[u8], context: &UpdateContext, shown: &dyn Fn() -> String) ->
     let encode = EncodeContext {
         four_octet_as,
         max_len: MAX_EXTENDED_LEN,
+        add_path: FamilySet::EMPTY,
     };
     for announcement in &update.announced {
         let attributes = &announcement.attributes;

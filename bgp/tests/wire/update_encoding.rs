@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use bgp::types::{Asn, ClusterId, Family, LocalPref, Med, Prefix, RouterId};
+use bgp::types::{Asn, ClusterId, Family, FamilySet, LocalPref, Med, Prefix, RouterId};
 use bgp::wire::as_path::AsPath;
 use bgp::wire::attribute::{Aggregator, NextHop, PathAttributes, UnknownAttribute};
 use bgp::wire::community::Community;
@@ -16,10 +16,12 @@ use crate::message::*;
 const CONTEXT: EncodeContext = EncodeContext {
     four_octet_as: true,
     max_len: MAX_LEN,
+    add_path: FamilySet::EMPTY,
 };
 const OLD: EncodeContext = EncodeContext {
     four_octet_as: false,
     max_len: MAX_LEN,
+    add_path: FamilySet::EMPTY,
 };
 const V4: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 
@@ -234,7 +236,7 @@ fn end_of_rib_has_the_octets_of_rfc_4724() {
 
 #[test]
 fn no_prefixes_make_no_messages() {
-    let none = std::iter::empty;
+    let none = std::iter::empty::<Prefix>;
     for family in Family::ALL {
         let next_hop = if family == Family::Ipv4 { V4 } else { v6() };
         let messages = encode_announce(family, &attributes(next_hop), none(), &CONTEXT);

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use bgp::types::FamilySet;
 use bgp::wire::frame::{MAX_EXTENDED_LEN, MessageKind};
 use bgp::wire::notification::Notification;
 use bgp::wire::open::Open;
@@ -36,6 +37,7 @@ impl Vector {
         UpdateContext {
             four_octet_as: !self.session.contains("as2"),
             ebgp: self.session.contains("ebgp"),
+            add_path: FamilySet::EMPTY,
         }
     }
 
@@ -158,6 +160,7 @@ fn update_again(update: &Update<'_>, context: &UpdateContext) -> Vec<Bytes> {
     let context = EncodeContext {
         four_octet_as: context.four_octet_as,
         max_len: MAX_EXTENDED_LEN,
+        add_path: FamilySet::EMPTY,
     };
     let mut messages = Vec::new();
     for run in &update.withdrawn {

@@ -160,8 +160,8 @@ impl<'a> AttributeBlock<'a> {
             return Ok(());
         }
         match attribute.code {
-            code::MP_REACH_NLRI => self.mp_reach = Some(value::mp_reach(attribute)?),
-            code::MP_UNREACH_NLRI => self.mp_unreach = value::mp_unreach(attribute)?,
+            code::MP_REACH_NLRI => self.mp_reach = Some(value::mp_reach(attribute, context)?),
+            code::MP_UNREACH_NLRI => self.mp_unreach = value::mp_unreach(attribute, context)?,
             _ => match self.accept_value(attribute, context) {
                 Ok(()) if keeps_partial(attribute.code, specified) => {
                     self.partial

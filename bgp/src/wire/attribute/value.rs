@@ -240,7 +240,10 @@ pub(super) fn large_communities<'a>(
         .collect())
 }
 
-pub(super) fn mp_reach<'a>(attribute: &Attribute<'a>) -> Result<MpReach<'a>, ProtocolError> {
+pub(super) fn mp_reach<'a>(
+    attribute: &Attribute<'a>,
+    context: &UpdateContext,
+) -> Result<MpReach<'a>, ProtocolError> {
     let cut = || attribute.reset(update::OPTIONAL_ATTRIBUTE, "MP_REACH_NLRI is cut short");
     let mut reader = Reader::new(attribute.value);
     let afi = reader.u16().ok_or_else(cut)?;
@@ -259,17 +262,20 @@ pub(super) fn mp_reach<'a>(attribute: &Attribute<'a>) -> Result<MpReach<'a>, Pro
             format!("a next hop of {next_hop_len} octets does not go with {family} prefixes"),
         )
     })?;
-    let nlri = mp_nlri(attribute, family, reader)?;
+    let nlri = mp_nlri(attribute, family, context, reader)?;
     Ok(MpReach::Ours { next_hop, nlri })
 }
 
-pub(super) fn mp_unreach<'a>(attribute: &Attribute<'a>) -> Result<Option<Nlri<'a>>, ProtocolError> {
+pub(super) fn mp_unreach<'a>(
+    attribute: &Attribute<'a>,
+    context: &UpdateContext,
+) -> Result<Option<Nlri<'a>>, ProtocolError> {
     let cut = || attribute.reset(update::OPTIONAL_ATTRIBUTE, "MP_UNREACH_NLRI is cut short");
     let mut reader = Reader::new(attribute.value);
     let afi = reader.u16().ok_or_else(cut)?;
     let safi = reader.u8().ok_or_else(cut)?;
     match Family::from_afi_safi(afi, safi) {
-        Some(family) => mp_nlri(attribute, family, reader).map(Some),
+        Some(family) => mp_nlri(attribute, family, context, reader).map(Some),
         None => Ok(None),
     }
 }
@@ -278,9 +284,10 @@ pub(super) fn mp_unreach<'a>(attribute: &Attribute<'a>) -> Result<Option<Nlri<'a
 fn mp_nlri<'a>(
     attribute: &Attribute<'a>,
     family: Family,
+    context: &UpdateContext,
     reader: Reader<'a>,
 ) -> Result<Nlri<'a>, ProtocolError> {
-    Nlri::parse(family, reader.rest())
+    Nlri::parse(family, context.add_path.contains(family), reader.rest())
         .map_err(|cause| attribute.reset(update::INVALID_NETWORK_FIELD, cause.to_string()))
 }
 

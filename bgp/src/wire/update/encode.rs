@@ -4,13 +4,13 @@ use std::net::IpAddr;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use crate::types::{Family, Prefix};
+use crate::types::{Family, FamilySet, PathPrefix};
 use crate::wire::attribute::{
     MAX_ATTRIBUTE_HEADER_LEN, PathAttributes, encode_attributes, mp_reach_head, mp_unreach_head,
     put_mp_reach, put_mp_unreach,
 };
 use crate::wire::frame::{self, HEADER_LEN, MAX_EXTENDED_LEN, MessageKind};
-use crate::wire::nlri::{encode_prefix, encoded_len, max_encoded_len};
+use crate::wire::nlri;
 
 /// The lengths of withdrawn routes and of the attributes.
 const LENGTHS_LEN: usize = 4;
@@ -22,6 +22,8 @@ pub struct EncodeContext {
     pub four_octet_as: bool,
     /// No message gets longer: [`frame::MAX_LEN`], or [`frame::MAX_EXTENDED_LEN`] where negotiated.
     pub max_len: usize,
+    /// Families whose prefixes go with path identifiers (RFC 7911 §3).
+    pub add_path: FamilySet,
 }
 
 /// Attributes that leave no room for a prefix of full length in a message. The routes cannot be
@@ -44,7 +46,7 @@ pub struct AttributesTooLarge {
 pub fn encode_announce(
     family: Family,
     attributes: &PathAttributes,
-    prefixes: impl Iterator<Item = Prefix>,
+    prefixes: impl Iterator<Item = impl Into<PathPrefix>>,
     context: &EncodeContext,
 ) -> Result<Vec<Bytes>, AttributesTooLarge> {
     let next_hop = &attributes.next_hop;
@@ -58,13 +60,14 @@ pub fn encode_announce(
         .map_or(0, |head| MAX_ATTRIBUTE_HEADER_LEN + head.len());
     let attributes_len = block.len() + mp_len;
     let room = room(attributes_len, context);
-    if room < max_encoded_len(family) {
+    let has_path_ids = context.add_path.contains(family);
+    if room < nlri::max_encoded_len(family, has_path_ids) {
         return Err(AttributesTooLarge {
             attributes_len,
             max_len: context.max_len,
         });
     }
-    Ok(pack(prefixes, family, room, |nlri| match &mp_head {
+    Ok(pack(prefixes, has_path_ids, room, |nlri| match &mp_head {
         None => message(&[], |_| {}, &block, nlri),
         Some(head) => message(&[], |out| put_mp_reach(head, nlri, out), &block, &[]),
     }))
@@ -74,7 +77,7 @@ pub fn encode_announce(
 /// MP_UNREACH_NLRI. No prefixes make no messages.
 pub fn encode_withdraw(
     family: Family,
-    prefixes: impl Iterator<Item = Prefix>,
+    prefixes: impl Iterator<Item = impl Into<PathPrefix>>,
     context: &EncodeContext,
 ) -> Vec<Bytes> {
     let head = mp_unreach_head(family);
@@ -84,7 +87,7 @@ pub fn encode_withdraw(
     };
     pack(
         prefixes,
-        family,
+        context.add_path.contains(family),
         room(overhead, context),
         |nlri| match family {
             Family::Ipv4 => message(nlri, |_| {}, &[], &[]),
@@ -114,20 +117,20 @@ fn room(taken: usize, context: &EncodeContext) -> usize {
 
 /// Fills runs of up to `room` octets with `prefixes` and makes a message of each.
 fn pack(
-    prefixes: impl Iterator<Item = Prefix>,
-    family: Family,
+    prefixes: impl Iterator<Item = impl Into<PathPrefix>>,
+    has_path_ids: bool,
     room: usize,
     message: impl Fn(&[u8]) -> Bytes,
 ) -> Vec<Bytes> {
     let mut messages = Vec::new();
     let mut run = Vec::with_capacity(room.min(256));
-    for prefix in prefixes {
-        debug_assert_eq!(prefix.family(), family, "one call encodes one family");
-        if !run.is_empty() && run.len() + encoded_len(&prefix) > room {
+    for path in prefixes.map(Into::into) {
+        let length = nlri::encoded_len(&path.prefix, has_path_ids);
+        if !run.is_empty() && run.len() + length > room {
             messages.push(message(&run));
             run.clear();
         }
-        encode_prefix(&prefix, &mut run);
+        nlri::encode(&path, has_path_ids, &mut run);
     }
     if !run.is_empty() {
         messages.push(message(&run));
