@@ -95,6 +95,29 @@ impl HoldTime {
     }
 }
 
+/// What a speaker is to the other end of an eBGP session (RFC 9234 §4.1).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum Role {
+    Provider,
+    RouteServer,
+    RouteServerClient,
+    Customer,
+    Peer,
+}
+
+impl fmt::Display for Role {
+    /// As in configuration.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Role::Provider => "provider",
+            Role::RouteServer => "rs",
+            Role::RouteServerClient => "rsClient",
+            Role::Customer => "customer",
+            Role::Peer => "peer",
+        })
+    }
+}
+
 /// The address families this speaker carries, all SAFI unicast (RFC 4760).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

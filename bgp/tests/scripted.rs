@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use bgp::rib::decision;
 use bgp::speaker::config::{
     GracefulRestartConfig, Originated, PeerConfig, PeerKey, PeerSource, SpeakerConfig,
 };
@@ -55,6 +56,8 @@ fn start(addresses: &[SocketAddr]) -> Speaker {
         ranges: BTreeMap::new(),
         max_dynamic_peers: 0,
         originated: BTreeMap::from([(prefix("10.1.0.0/16"), own)]),
+        decision: decision::Options::default(),
+        is_draining: false,
         graceful_restart: GracefulRestartConfig::default(),
     };
     Speaker::start(config, false).0

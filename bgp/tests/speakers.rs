@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use bgp::policy::{Action, Filter, ImportDefault, PrefixMatch, Rule};
+use bgp::rib::decision;
 use bgp::speaker::config::{
     GracefulRestartConfig, NextHopMode, Originated, PeerConfig, PeerKey, PeerSource, SpeakerConfig,
 };
@@ -47,6 +48,8 @@ fn speaker(last: u8, asn: u32, port: u16) -> SpeakerConfig {
         ranges: BTreeMap::new(),
         max_dynamic_peers: 100,
         originated: [(own, Originated { next_hop })].into(),
+        decision: decision::Options::default(),
+        is_draining: false,
         graceful_restart: GracefulRestartConfig::default(),
     }
 }
@@ -94,7 +97,7 @@ impl Running {
     fn take(&mut self, event: Event) {
         match event {
             Event::Learned(routes) => {
-                for LearnedRoute { prefix, best } in routes {
+                for LearnedRoute { prefix, best, .. } in routes {
                     let before = match best {
                         Some(best) => self.kernel.insert(prefix, best.next_hop.address),
                         None => self.kernel.remove(&prefix),

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use agent::lab::Namespace;
 use anyhow::{Context, Result};
+use bgp::rib::decision;
 use bgp::speaker::config::{
     GracefulRestartConfig, Originated, PeerConfig, PeerKey, PeerSource, SpeakerConfig,
 };
@@ -46,6 +47,8 @@ pub fn config(last: u8) -> SpeakerConfig {
             ),
         ]
         .into(),
+        decision: decision::Options::default(),
+        is_draining: false,
         graceful_restart: GracefulRestartConfig {
             forwarding_preserved: true,
             selection_deferral: Duration::from_secs(10),

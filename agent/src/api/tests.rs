@@ -101,6 +101,12 @@ fn peer(state: &str) -> PeerStatus {
         advertised: Default::default(),
         flaps: 0,
         last_error: None,
+        last_connect_error: None,
+        update_errors: Default::default(),
+        last_malformed: None,
+        max_prefixes: None,
+        add_paths: Default::default(),
+        role: None,
     }
 }
 

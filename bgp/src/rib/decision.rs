@@ -45,6 +45,31 @@ impl std::fmt::Display for Step {
     }
 }
 
+/// What of the decision is a matter of taste. MED is always deterministic: routes of one neighbouring
+/// AS are compared among themselves, and the order of arrival does not count.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Options {
+    /// MEDs of different neighbouring ASes are compared, too (RFC 4271 §9.1.2.2 (c) leaves that to
+    /// the operator).
+    pub always_compare_med: bool,
+    /// Most equal paths in use at once, the best included: 1 to 64.
+    pub max_ebgp_paths: u8,
+    pub max_ibgp_paths: u8,
+    /// Equal paths need the same AS_PATH length only, not the same neighbouring AS.
+    pub multipath_across_as: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            always_compare_med: false,
+            max_ebgp_paths: 1,
+            max_ibgp_paths: 1,
+            multipath_across_as: false,
+        }
+    }
+}
+
 /// One eligible path and what the decision needs to know of its peer.
 #[derive(Clone, Copy, Debug)]
 pub struct Candidate<'a> {

@@ -64,6 +64,9 @@ pub struct LearnedRoute {
     pub prefix: Prefix,
     /// `None`: no route, or the best is our own.
     pub best: Option<Arc<PathAttributes>>,
+    /// Further paths that are as good (multipath), by next hop, each of which is there once and is
+    /// not that of `best`. Empty unless configured.
+    pub multipath: Vec<Arc<PathAttributes>>,
 }
 
 pub struct Rib {
@@ -346,6 +349,7 @@ impl Rib {
                 LearnedRoute {
                     prefix,
                     best: self.best_learned(&prefix),
+                    multipath: Vec::new(),
                 }
             })
             .collect()

@@ -396,7 +396,8 @@ fn own_routes_are_said_and_not_told_to_the_kernel() {
         rib.learned(10),
         [LearnedRoute {
             prefix: prefix("172.17.1.0/24"),
-            best: None
+            best: None,
+            multipath: Vec::new(),
         }]
     );
     rib.set_originated(BTreeMap::new());

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use super::secret::Secret;
 use crate::policy::{ExportDefault, Filter, ImportDefault};
-use crate::types::{Asn, ClusterId, Family, HoldTime, LocalPref, Prefix, RouterId};
+use crate::rib::decision;
+use crate::types::{Asn, ClusterId, Family, HoldTime, LocalPref, Prefix, Role, RouterId};
 
 /// The whole desired state of a speaker.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -29,6 +30,9 @@ pub struct SpeakerConfig {
     /// Most simultaneous peers over all ranges.
     pub max_dynamic_peers: usize,
     pub originated: BTreeMap<Prefix, Originated>,
+    pub decision: decision::Options,
+    /// About to stop: every route that is said asks to be used last (RFC 8326).
+    pub is_draining: bool,
     pub graceful_restart: GracefulRestartConfig,
 }
 
@@ -116,11 +120,33 @@ pub struct PeerConfig {
     pub filters: Vec<Filter>,
     pub import_default: ImportDefault,
     pub export_default: ExportDefault,
-    /// Most accepted prefixes per family before Cease 6/1.
+    /// Most prefixes per family, refused ones included, before Cease 6/1.
     pub max_prefixes: Option<u32>,
     pub allow_own_as: u8,
     /// RFC 4724 instead of the one stale timer.
     pub strict_consecutive_restart: bool,
+    /// Several paths a prefix (RFC 7911), in all families.
+    pub add_paths: AddPaths,
+    /// Ours towards an eBGP peer (RFC 9234): who is customer of whom.
+    pub role: Option<Role>,
+    /// No session with a peer that does not say its role.
+    pub role_strict: bool,
+    /// How long stale routes may go on as a last resort after their stale time (RFC 9494), at most
+    /// 2^24 - 1 s; `None` is off.
+    pub long_lived_stale_time: Option<Duration>,
+    /// How long this peer should wait for us when we restart: 1 to 4095 s; `None`: as the speaker's.
+    pub restart_time: Option<Duration>,
+    /// Private AS numbers are taken out of AS_PATH towards an eBGP peer.
+    pub remove_private_as: bool,
+    /// IPv4 prefixes may come and go with an IPv6 next hop (RFC 8950).
+    pub extended_next_hop: bool,
+}
+
+/// Which way several paths a prefix are wanted.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
+pub struct AddPaths {
+    pub send: bool,
+    pub receive: bool,
 }
 
 impl PeerConfig {
@@ -151,6 +177,13 @@ impl PeerConfig {
             max_prefixes: None,
             allow_own_as: 0,
             strict_consecutive_restart: false,
+            add_paths: AddPaths::default(),
+            role: None,
+            role_strict: false,
+            long_lived_stale_time: None,
+            restart_time: None,
+            remove_private_as: false,
+            extended_next_hop: false,
         }
     }
 }

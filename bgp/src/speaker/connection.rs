@@ -32,6 +32,8 @@ const READ_SIZE: usize = 64 * 1024;
 /// Batches of one connection that may wait for the core: one is worked off while the next is read.
 /// More would let a single busy peer fill the core's queue, and delay everyone else's routes.
 const IN_FLIGHT: usize = 2;
+/// Octets of a malformed UPDATE that are kept.
+const SHOWN_MALFORMED: usize = 4096;
 /// How long a closing connection may take to write its last words.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
@@ -59,7 +61,9 @@ pub enum RouteOperation {
     /// BoRR and EoRR (RFC 7313).
     BeginRefresh(Family),
     EndRefresh(Family),
-    Errors(Vec<AttributeError>),
+    /// Faults of one UPDATE that did not end the session, with its body (RFC 7606 §8: what is wrong
+    /// must be there to be looked at).
+    Errors(Vec<AttributeError>, Bytes),
 }
 
 /// How far the peer task got with what the reader sent, and whether routes may flow.
@@ -287,7 +291,9 @@ fn decode_routes(
 ) -> Result<(), ProtocolError> {
     let update = update::decode_update(body, context)?;
     if !update.errors.is_empty() {
-        routes.push(RouteOperation::Errors(update.errors));
+        // A copy: the body is a part of the read buffer, which must not be kept for it.
+        let shown = Bytes::copy_from_slice(body.get(..SHOWN_MALFORMED).unwrap_or(body));
+        routes.push(RouteOperation::Errors(update.errors, shown));
     }
     for nlri in &update.withdrawn {
         match routes.last_mut() {

@@ -11,6 +11,7 @@ use tracing::{info, warn};
 
 use super::config::{PeerConfig, PeerKey, SpeakerConfig};
 use super::connection::RouteOperation;
+use super::faults::Faults;
 use super::listener::Listener;
 use super::md5;
 use super::membership::send_control;
@@ -56,6 +57,10 @@ pub enum CoreInput {
     ErrorNoted {
         peer: PeerId,
         error: LastError,
+    },
+    ConnectFailed {
+        peer: PeerId,
+        reason: String,
     },
     Established {
         peer: PeerId,
@@ -111,8 +116,8 @@ pub struct PeerSlot {
     pub since: SystemTime,
     pub last_error: Option<(LastError, SystemTime)>,
     pub flaps: u64,
-    /// Malformed attributes that cost a route or an attribute, not the session.
-    pub attribute_errors: u64,
+    pub last_connect_error: Option<(String, SystemTime)>,
+    pub faults: Faults,
 }
 
 impl PeerSlot {
@@ -257,6 +262,11 @@ impl Core {
             CoreInput::ErrorNoted { peer, error } => {
                 if let Some(slot) = self.slot(peer) {
                     slot.last_error = Some((error, SystemTime::now()));
+                }
+            }
+            CoreInput::ConnectFailed { peer, reason } => {
+                if let Some(slot) = self.slot(peer) {
+                    slot.last_connect_error = Some((reason, SystemTime::now()));
                 }
             }
             CoreInput::Established {
@@ -412,10 +422,9 @@ impl Core {
                         self.rib.flush_stale(id, family);
                     }
                 }
-                RouteOperation::Errors(errors) => {
+                RouteOperation::Errors(errors, body) => {
                     if let Some(slot) = self.slot(id) {
-                        slot.attribute_errors += errors.len() as u64;
-                        warn!(peer = %slot.key, first = ?errors.first(), count = errors.len(), "malformed attributes");
+                        slot.faults.note(&slot.key, &errors, body);
                     }
                 }
             }

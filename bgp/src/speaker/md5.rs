@@ -102,6 +102,7 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
+    use crate::rib::decision;
     use crate::speaker::config::{GracefulRestartConfig, PeerConfig, PeerKey, PeerSource};
     use crate::types::{Asn, LocalPref, RouterId};
 
@@ -141,6 +142,8 @@ mod tests {
                 .collect(),
             max_dynamic_peers: 0,
             originated: BTreeMap::new(),
+            decision: decision::Options::default(),
+            is_draining: false,
             graceful_restart: GracefulRestartConfig::default(),
         }
     }

@@ -11,6 +11,7 @@ use tracing::{debug, info, warn};
 
 use super::config::{PeerConfig, PeerKey, SpeakerConfig};
 use super::core::{Core, PeerSlot, rib_config};
+use super::faults::Faults;
 use super::listener::Listener;
 use super::md5;
 use super::peer::{CONTROL_QUEUE, Control, PeerTask};
@@ -208,7 +209,8 @@ impl Core {
             since: SystemTime::now(),
             last_error: None,
             flaps: 0,
-            attribute_errors: 0,
+            last_connect_error: None,
+            faults: Faults::default(),
         });
         index
     }

@@ -17,6 +17,7 @@ mod capability_name;
 pub mod config;
 mod connection;
 mod core;
+mod faults;
 mod listener;
 mod md5;
 mod membership;

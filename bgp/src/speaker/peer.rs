@@ -205,6 +205,7 @@ impl PeerTask {
             Ok(stream) => self.add_connection(stream, Direction::Outgoing).await,
             Err(error) => {
                 debug!(peer = %self.label, %error, "dial failed");
+                self.tell_connect_failed(error.to_string()).await;
                 self.feed(Input::DialFailed).await;
             }
         }
@@ -221,6 +222,7 @@ impl PeerTask {
             Ok(endpoints) => endpoints,
             Err(error) => {
                 debug!(peer = %self.label, %error, "connection unusable");
+                self.tell_connect_failed(error.to_string()).await;
                 if direction == Direction::Outgoing {
                     self.feed(Input::DialFailed).await;
                 }
@@ -248,6 +250,14 @@ impl PeerTask {
             direction,
             local,
             remote,
+        })
+        .await;
+    }
+
+    async fn tell_connect_failed(&self, reason: String) {
+        self.tell(CoreInput::ConnectFailed {
+            peer: self.id,
+            reason,
         })
         .await;
     }

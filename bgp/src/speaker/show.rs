@@ -6,7 +6,9 @@ use std::time::SystemTime;
 use super::RouteSelection;
 use super::config::PeerConfig;
 use super::core::{Core, PeerSlot};
-use super::status::{FamilyCounts, LastErrorStatus, PeerStatus, RouteStatus};
+use super::status::{
+    AddPathsStatus, ConnectErrorStatus, FamilyCounts, LastErrorStatus, PeerStatus, RouteStatus,
+};
 use crate::fsm::session::{Negotiated, SessionConfig, State};
 use crate::policy::propagate::ExportPolicy;
 use crate::rib::PeerId;
@@ -172,6 +174,17 @@ impl Core {
                 reason: error.reason.clone(),
                 at: rfc3339(*at),
             }),
+            last_connect_error: slot.last_connect_error.as_ref().map(|(reason, at)| {
+                ConnectErrorStatus {
+                    reason: reason.clone(),
+                    at: rfc3339(*at),
+                }
+            }),
+            update_errors: slot.faults.counts,
+            last_malformed: slot.faults.last(),
+            max_prefixes: config.max_prefixes,
+            add_paths: AddPathsStatus::default(),
+            role: config.role.map(|role| role.to_string()),
         }
     }
 

@@ -38,6 +38,52 @@ pub struct PeerStatus {
     /// How often an established session ended.
     pub flaps: u64,
     pub last_error: Option<LastErrorStatus>,
+    /// Why the last attempt to connect came to nothing.
+    pub last_connect_error: Option<ConnectErrorStatus>,
+    /// Faults in UPDATEs that did not end the session (RFC 7606 §2).
+    pub update_errors: UpdateErrorCounts,
+    /// The last UPDATE with such a fault.
+    pub last_malformed: Option<MalformedStatus>,
+    /// Most prefixes per family.
+    pub max_prefixes: Option<u32>,
+    /// Families with several paths a prefix (RFC 7911) on this session.
+    pub add_paths: AddPathsStatus,
+    /// provider | rs | rsClient | customer | peer: ours (RFC 9234).
+    pub role: Option<String>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AddPathsStatus {
+    pub send: Vec<String>,
+    pub receive: Vec<String>,
+}
+
+/// How many attributes were malformed, by what was done about it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UpdateErrorCounts {
+    pub treat_as_withdraw: u64,
+    pub attribute_discard: u64,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MalformedStatus {
+    /// The body of the UPDATE, at most its first 4096 octets.
+    pub data_hex: String,
+    /// What its first fault is.
+    pub reason: String,
+    /// RFC 3339.
+    pub at: String,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ConnectErrorStatus {
+    pub reason: String,
+    /// RFC 3339.
+    pub at: String,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]

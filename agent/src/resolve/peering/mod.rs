@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use bgp::policy::{ExportDefault, ImportDefault};
+use bgp::rib::decision;
 use bgp::speaker::config::{
     GracefulRestartConfig, NextHopMode, PeerConfig, PeerKey, SpeakerConfig,
 };
@@ -68,6 +69,8 @@ pub fn speaker_config(
         ranges: sessions.ranges,
         max_dynamic_peers: MOST_DYNAMIC_PEERS_AGENT,
         originated,
+        decision: decision::Options::default(),
+        is_draining: false,
         graceful_restart: GracefulRestartConfig::default(),
     };
     (config, errors)

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use bgp::rib::decision;
 use bgp::speaker::config::{GracefulRestartConfig, SpeakerConfig};
 use bgp::types::{Asn, ClusterId, Family, LocalPref, RouterId};
 
@@ -66,6 +67,8 @@ pub fn reflector_config(
         ranges: sessions.ranges,
         max_dynamic_peers: MOST_DYNAMIC_PEERS_REFLECTOR,
         originated: BTreeMap::new(),
+        decision: decision::Options::default(),
+        is_draining: false,
         graceful_restart: GracefulRestartConfig::default(),
     };
     (config, errors)
