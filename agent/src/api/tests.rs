@@ -54,6 +54,7 @@ fn route(prefix: &str, state: Option<&str>) -> RouteStatus {
     RouteStatus {
         prefix: prefix.parse().expect(prefix),
         peer: "192.0.2.1".parse().ok(),
+        path_id: None,
         next_hop: "192.0.2.1".parse().expect("an address"),
         as_path: String::new(),
         origin: String::from("igp"),

@@ -1,4 +1,5 @@
-//! Best path selection (RFC 4271 §9.1.2.2, RFC 4456 §9) as elimination, step by step.
+//! Best path selection (RFC 4271 §9.1.2.2, RFC 4456 §9, RFC 9494 §4.3) as elimination, step by step,
+//! and which paths are as good as the best (multipath).
 //!
 //! Elimination, not pairwise comparison, because MED makes the latter depend on the order of
 //! arrival. We keep no age: the oldest route is not preferred, so that equal input gives equal
@@ -11,12 +12,15 @@ use smallvec::SmallVec;
 
 use crate::types::{Asn, LocalPref, Med, RouterId};
 use crate::wire::attribute::PathAttributes;
+use crate::wire::community::Community;
 
 /// The steps in their order. `Display` is `decidingStep`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Step {
     /// Our own route wins over any learned one.
     Local,
+    /// A route that is stale for long is the last resort (RFC 9494 §4.3).
+    LongLivedStale,
     LocalPref,
     AsPathLength,
     Origin,
@@ -26,21 +30,25 @@ pub enum Step {
     RouterId,
     ClusterListLength,
     PeerAddress,
+    /// Several paths of one peer (RFC 7911).
+    PathId,
 }
 
 impl std::fmt::Display for Step {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Step::Local => "1 own route",
-            Step::LocalPref => "2 highest LOCAL_PREF",
-            Step::AsPathLength => "3 shortest AS_PATH",
-            Step::Origin => "4 lowest ORIGIN",
-            Step::Med => "5 lowest MED",
-            Step::EbgpOverIbgp => "6 eBGP over iBGP",
-            Step::IgpCost => "7 lowest cost to next hop",
-            Step::RouterId => "8 lowest router id",
-            Step::ClusterListLength => "9 shortest CLUSTER_LIST",
-            Step::PeerAddress => "10 lowest peer address",
+            Step::LongLivedStale => "2 not stale for long",
+            Step::LocalPref => "3 highest LOCAL_PREF",
+            Step::AsPathLength => "4 shortest AS_PATH",
+            Step::Origin => "5 lowest ORIGIN",
+            Step::Med => "6 lowest MED",
+            Step::EbgpOverIbgp => "7 eBGP over iBGP",
+            Step::IgpCost => "8 lowest cost to next hop",
+            Step::RouterId => "9 lowest router id",
+            Step::ClusterListLength => "10 shortest CLUSTER_LIST",
+            Step::PeerAddress => "11 lowest peer address",
+            Step::PathId => "12 lowest path identifier",
         })
     }
 }
@@ -57,6 +65,12 @@ pub struct Options {
     pub max_ibgp_paths: u8,
     /// Equal paths need the same AS_PATH length only, not the same neighbouring AS.
     pub multipath_across_as: bool,
+}
+
+impl Options {
+    pub fn has_multipath(&self) -> bool {
+        self.max_ebgp_paths > 1 || self.max_ibgp_paths > 1
+    }
 }
 
 impl Default for Options {
@@ -81,9 +95,16 @@ pub struct Candidate<'a> {
     /// The peer's BGP identifier.
     pub router_id: RouterId,
     pub address: IpAddr,
+    /// As the peer numbered the path; 0 without ADD-PATH.
+    pub path_id: u32,
 }
 
 impl Candidate<'_> {
+    fn is_long_lived_stale(&self) -> bool {
+        let communities = &self.attributes.communities;
+        !communities.is_empty() && communities.contains(&Community::LLGR_STALE)
+    }
+
     fn local_pref(&self) -> LocalPref {
         self.attributes.local_pref.unwrap_or(LocalPref::DEFAULT)
     }
@@ -124,13 +145,16 @@ impl Verdict {
 }
 
 /// Selects the best of `candidates`; `None` if there are none.
-pub fn decide(candidates: &[Candidate<'_>]) -> Option<Verdict> {
+pub fn decide(candidates: &[Candidate<'_>], options: &Options) -> Option<Verdict> {
     let mut round = Round {
         candidates,
         left: (0..candidates.len()).collect(),
         eliminated_at: SmallVec::from_elem(None, candidates.len()),
     };
     round.keep_best(Step::Local, |a, b| b.is_local.cmp(&a.is_local));
+    round.keep_best(Step::LongLivedStale, |a, b| {
+        a.is_long_lived_stale().cmp(&b.is_long_lived_stale())
+    });
     round.keep_best(Step::LocalPref, |a, b| b.local_pref().cmp(&a.local_pref()));
     // (a) an AS_SET counts as one AS.
     round.keep_best(Step::AsPathLength, |a, b| {
@@ -142,7 +166,7 @@ pub fn decide(candidates: &[Candidate<'_>]) -> Option<Verdict> {
     round.keep_best(Step::Origin, |a, b| {
         a.attributes.origin.cmp(&b.attributes.origin)
     });
-    round.eliminate_by_med();
+    round.eliminate_by_med(options);
     round.keep_best(Step::EbgpOverIbgp, |a, b| b.is_ebgp.cmp(&a.is_ebgp));
     round.keep_best(Step::IgpCost, |a, b| a.igp_cost.cmp(&b.igp_cost));
     round.keep_best(Step::RouterId, |a, b| a.identifier().cmp(&b.identifier()));
@@ -153,11 +177,53 @@ pub fn decide(candidates: &[Candidate<'_>]) -> Option<Verdict> {
             .cmp(&b.attributes.cluster_list.len())
     });
     round.keep_best(Step::PeerAddress, |a, b| a.address.cmp(&b.address));
+    round.keep_best(Step::PathId, |a, b| a.path_id.cmp(&b.path_id));
     let best = *round.left.first()?;
     Some(Verdict {
         best,
         eliminated_at: round.eliminated_at,
     })
+}
+
+/// The paths in use together: the best first, then those that are as good up to the cost of the next
+/// hop, by next hop, each next hop once, as many as the options allow. Routes of our own are used
+/// alone. Empty without candidates.
+pub fn multipath(candidates: &[Candidate<'_>], options: &Options) -> SmallVec<[usize; 4]> {
+    let Some(verdict) = decide(candidates, options) else {
+        return SmallVec::new();
+    };
+    let best = &candidates[verdict.best];
+    let limit = match best.is_ebgp {
+        true => options.max_ebgp_paths,
+        false => options.max_ibgp_paths,
+    };
+    let mut used = SmallVec::from_slice(&[verdict.best]);
+    if best.is_local || limit <= 1 {
+        return used;
+    }
+    let is_equal = |index: usize| {
+        let candidate = &candidates[index];
+        // The steps from the router id on only make the choice unique.
+        verdict.eliminated_at[index].is_some_and(|step| step >= Step::RouterId)
+            && (options.multipath_across_as || candidate.neighbour_as() == best.neighbour_as())
+    };
+    let next_hop = |index: usize| candidates[index].attributes.next_hop.address;
+    let mut equal: Vec<usize> = (0..candidates.len())
+        .filter(|index| is_equal(*index) && next_hop(*index) != next_hop(verdict.best))
+        .collect();
+    // Of several paths by one next hop the one that the decision would take.
+    equal.sort_by_key(|index| {
+        (
+            next_hop(*index),
+            verdict.eliminated_at[*index].map(std::cmp::Reverse),
+            candidates[*index].identifier(),
+            candidates[*index].address,
+        )
+    });
+    equal.dedup_by_key(|index| next_hop(*index));
+    equal.truncate(usize::from(limit) - 1);
+    used.extend(equal);
+    used
 }
 
 struct Round<'a> {
@@ -190,8 +256,8 @@ impl<'a> Round<'a> {
         });
     }
 
-    /// (c): among routes of one neighbouring AS only those with the lowest MED stay.
-    fn eliminate_by_med(&mut self) {
+    /// (c): among routes of one neighbouring AS, or of all, only those with the lowest MED stay.
+    fn eliminate_by_med(&mut self, options: &Options) {
         if self.left.len() < 2 {
             return;
         }
@@ -199,7 +265,8 @@ impl<'a> Round<'a> {
         let rivals = self.left.clone();
         self.drop_where(Step::Med, |index| {
             rivals.iter().any(|rival| {
-                candidates[*rival].neighbour_as() == candidates[index].neighbour_as()
+                (options.always_compare_med
+                    || candidates[*rival].neighbour_as() == candidates[index].neighbour_as())
                     && candidates[*rival].med() < candidates[index].med()
             })
         });

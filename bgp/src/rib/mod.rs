@@ -13,6 +13,7 @@ pub mod attributes;
 pub mod decision;
 pub mod next_hop;
 pub mod peer;
+mod selection;
 pub mod show;
 pub mod table;
 
@@ -22,15 +23,17 @@ use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet};
 
-use self::adj_out::Groups;
+use self::adj_out::group::Groups;
 use self::attributes::Interner;
 use self::next_hop::{NextHops, Reach};
 use self::peer::{Member, Peer, PeerSetup};
-use self::table::{Key, Key4, Key6, Path, Table};
+use self::selection::Selection;
+use self::table::{Inserted, Key, Key4, Key6, Path, Table};
 use crate::policy::Rejection;
 use crate::speaker::config::Originated;
-use crate::types::{ClusterId, Family, Prefix, RouterId};
+use crate::types::{ClusterId, Family, PathPrefix, Prefix, RouterId};
 use crate::wire::attribute::PathAttributes;
+use crate::wire::community::Community;
 
 /// A peer within the RIB: small, dense, reused after [`Rib::remove_peer`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -56,6 +59,7 @@ pub struct RibConfig {
     pub local_addresses: Vec<IpAddr>,
     /// Whether anyone reads [`Rib::learned`].
     pub has_consumer: bool,
+    pub decision: decision::Options,
 }
 
 /// The best route of a prefix changed: what the kernel should follow.
@@ -76,7 +80,7 @@ pub struct Rib {
     ipv4: Table<Key4>,
     ipv6: Table<Key6>,
     /// Why a path is not eligible. Only rejected paths have an entry.
-    rejections: HashMap<(PeerId, Prefix), Rejection>,
+    rejections: HashMap<(PeerId, PathPrefix), Rejection>,
     groups: Groups,
     originated: BTreeMap<Prefix, Originated>,
     next_hops: NextHops,
@@ -120,10 +124,24 @@ impl Rib {
         }
     }
 
-    /// Replaces what only new routes are measured against; existing ones keep their verdict until
-    /// they are sent again.
+    /// Decides anew where the options of the decision changed. By the rest only new routes are
+    /// measured; existing ones keep their verdict until they are sent again.
     pub fn reconfigure(&mut self, config: RibConfig) {
+        let is_decided_otherwise = self.config.decision != config.decision;
         self.config = config;
+        if is_decided_otherwise {
+            self.note_as_needed();
+            for family in Family::ALL {
+                let selection = selection(&self.peers, &self.next_hops, &self.config);
+                with_table!(self, family, table => table.decide_again(|paths| selection.best(paths)));
+            }
+            // What is used together may be another with the same best path.
+            let is_told = self.config.has_consumer;
+            let prefixes4 = self.ipv4.destinations.keys().map(|key| key.prefix());
+            let prefixes6 = self.ipv6.destinations.keys().map(|key| key.prefix());
+            self.untold
+                .extend(prefixes4.chain(prefixes6).filter(|_| is_told));
+        }
     }
 
     /// Makes the routes of our own exactly these.
@@ -135,14 +153,14 @@ impl Rib {
             .copied()
             .collect();
         for prefix in gone {
-            self.withdraw_path(PeerId::LOCAL, &prefix);
+            self.withdraw_path(PeerId::LOCAL, &prefix.into());
         }
         for (prefix, route) in &originated {
             if self.originated.get(prefix) != Some(route) {
                 let attributes = self
                     .interner
                     .intern(PathAttributes::originated(route.next_hop));
-                self.insert_path(PeerId::LOCAL, prefix, &attributes, None);
+                self.insert_path(PeerId::LOCAL, &(*prefix).into(), &attributes, None);
             }
         }
         self.originated = originated;
@@ -155,12 +173,13 @@ impl Rib {
         if changed.is_empty() {
             return;
         }
-        let (peers, next_hops) = (&self.peers, &self.next_hops);
         for family in Family::ALL {
+            let next_hops = &self.next_hops;
+            let selection = selection(&self.peers, next_hops, &self.config);
             with_table!(self, family, table => table.resolve_again(
                 |path| changed.contains(&path.attributes.next_hop.address),
                 |path| is_unresolvable(next_hops, path.source, &path.attributes),
-                |paths| peer::decide(peers, next_hops, paths),
+                |paths| selection.best(paths),
             ));
         }
     }
@@ -186,6 +205,7 @@ impl Rib {
             Some(peer) => peer.restart(setup, slot),
             entry => *entry = Some(Peer::new(setup, slot)),
         }
+        self.note_as_needed();
         self.begin_catch_up(id);
     }
 
@@ -239,6 +259,30 @@ impl Rib {
         with_table!(self, family, table => table.mark_stale(id));
     }
 
+    /// The peer's stale routes of a family become a last resort for long, but those that must not
+    /// (RFC 9494 §4.2).
+    pub fn keep_long_lived(&mut self, id: PeerId, family: Family) {
+        self.remove_paths(id, family, |path| {
+            path.is_stale && path.attributes.communities.contains(&Community::NO_LLGR)
+        });
+        let (interner, peers) = (&mut self.interner, &self.peers);
+        let selection = selection(peers, &self.next_hops, &self.config);
+        with_table!(self, family, table => table.change_paths(
+            id,
+            |path| {
+                let communities = &path.attributes.communities;
+                if !path.is_stale || communities.contains(&Community::LLGR_STALE) {
+                    return false;
+                }
+                let mut attributes = PathAttributes::clone(&path.attributes);
+                attributes.communities.push(Community::LLGR_STALE);
+                path.attributes = interner.intern(attributes);
+                true
+            },
+            |paths| selection.best(paths),
+        ));
+    }
+
     /// Removes what the peer did not announce again after its restart (RFC 4724 §4.2), or in its
     /// refresh (RFC 7313 §4).
     pub fn flush_stale(&mut self, id: PeerId, family: Family) {
@@ -254,8 +298,15 @@ impl Rib {
             let mut said = self.advertised(id);
             // What changed since the last turn may be gone from the table and is still with the
             // peer; what it had no room for is in its old member state.
-            said.extend(self.ipv4.changes.iter().map(|change| change.key.prefix()));
-            said.extend(self.ipv6.changes.iter().map(|change| change.key.prefix()));
+            let changed4 = self.ipv4.changes.iter().map(|change| change.key.prefix());
+            let changed6 = self.ipv6.changes.iter().map(|change| change.key.prefix());
+            let add_path = self.peer(id).map(|peer| peer.setup.group.add_path);
+            said.extend(
+                changed4
+                    .chain(changed6)
+                    .filter(|prefix| add_path.is_some_and(|f| !f.contains(prefix.family())))
+                    .map(PathPrefix::from),
+            );
             if let Some(peer) = self.peer_mut(id) {
                 said.extend(std::mem::take(&mut peer.member.dirty));
             }
@@ -288,7 +339,7 @@ impl Rib {
         &mut self,
         id: PeerId,
         mut attributes: PathAttributes,
-        prefixes: impl Iterator<Item = Prefix>,
+        paths: impl Iterator<Item = impl Into<PathPrefix>>,
     ) {
         let Some(peer) = self.peers.get(id.0 as usize).and_then(Option::as_ref) else {
             return;
@@ -300,18 +351,22 @@ impl Rib {
             .context(&self.config)
             .check_attributes(&attributes)
             .err();
-        for prefix in prefixes {
+        for path in paths {
+            let path: PathPrefix = path.into();
             let verdict = match &attribute_verdict {
                 Some(rejection) => Some(rejection.clone()),
-                None => import.context(&self.config).check_prefix(&prefix).err(),
+                None => import
+                    .context(&self.config)
+                    .check_prefix(&path.prefix)
+                    .err(),
             };
-            self.insert_path(id, &prefix, &attributes, verdict);
+            self.insert_path(id, &path, &attributes, verdict);
         }
     }
 
-    pub fn withdraw(&mut self, id: PeerId, prefixes: impl Iterator<Item = Prefix>) {
-        for prefix in prefixes {
-            self.withdraw_path(id, &prefix);
+    pub fn withdraw(&mut self, id: PeerId, paths: impl Iterator<Item = impl Into<PathPrefix>>) {
+        for path in paths {
+            self.withdraw_path(id, &path.into());
         }
     }
 
@@ -349,7 +404,7 @@ impl Rib {
                 LearnedRoute {
                     prefix,
                     best: self.best_learned(&prefix),
-                    multipath: Vec::new(),
+                    multipath: self.multipath_learned(&prefix),
                 }
             })
             .collect()
@@ -368,6 +423,27 @@ impl Rib {
             .map(|path| path.attributes.clone())
     }
 
+    /// What is used beside the best route of a prefix.
+    fn multipath_learned(&self, prefix: &Prefix) -> Vec<Arc<PathAttributes>> {
+        let destination = match prefix.family() {
+            _ if !self.config.decision.has_multipath() => None,
+            Family::Ipv4 => self.ipv4.get(prefix),
+            Family::Ipv6 => self.ipv6.get(prefix),
+        };
+        let Some(destination) = destination else {
+            return Vec::new();
+        };
+        let used = self.selection().multipath(&destination.paths);
+        let beside = used.iter().skip(1);
+        beside
+            .map(|index| destination.paths[*index].attributes.clone())
+            .collect()
+    }
+
+    fn selection(&self) -> Selection<'_> {
+        selection(&self.peers, &self.next_hops, &self.config)
+    }
+
     pub fn peer(&self, id: PeerId) -> Option<&Peer> {
         self.peers.get(id.0 as usize).and_then(Option::as_ref)
     }
@@ -379,58 +455,76 @@ impl Rib {
     fn insert_path(
         &mut self,
         id: PeerId,
-        prefix: &Prefix,
+        path: &PathPrefix,
         attributes: &Arc<PathAttributes>,
         verdict: Option<Rejection>,
     ) {
-        let path = Path {
+        let inserted = Path {
             attributes: attributes.clone(),
             source: id,
+            path_id: path.path_id,
+            local_id: 0,
             is_rejected: verdict.is_some(),
             is_unresolvable: is_unresolvable(&self.next_hops, id, attributes),
             is_stale: false,
         };
-        let (peers, next_hops) = (&self.peers, &self.next_hops);
-        let inserted = with_table!(self, prefix.family(), table => {
-            table.insert(prefix, path, |paths| peer::decide(peers, next_hops, paths))
+        let family = path.prefix.family();
+        let selection = selection(&self.peers, &self.next_hops, &self.config);
+        let inserted = with_table!(self, family, table => {
+            table.insert(&path.prefix, inserted, |paths| selection.best(paths))
         });
+        let previous = match inserted {
+            Inserted::New => None,
+            Inserted::Replaced { was_accepted } => Some(was_accepted),
+            Inserted::Refused => return,
+        };
         if let Some(peer) = self.peer_mut(id) {
-            peer.count(prefix.family(), inserted.previous, Some(verdict.is_none()));
+            peer.count(family, previous, Some(verdict.is_none()));
         }
         match verdict {
             Some(rejection) => {
-                self.rejections.insert((id, *prefix), rejection);
+                self.rejections.insert((id, *path), rejection);
             }
-            None if inserted.previous == Some(false) => {
-                self.rejections.remove(&(id, *prefix));
+            None if previous == Some(false) => {
+                self.rejections.remove(&(id, *path));
             }
             None => {}
         }
     }
 
-    fn withdraw_path(&mut self, id: PeerId, prefix: &Prefix) {
-        let (peers, next_hops) = (&self.peers, &self.next_hops);
-        let previous = with_table!(self, prefix.family(), table => {
-            table.remove(prefix, id, |paths| peer::decide(peers, next_hops, paths))
+    fn withdraw_path(&mut self, id: PeerId, path: &PathPrefix) {
+        let family = path.prefix.family();
+        let selection = selection(&self.peers, &self.next_hops, &self.config);
+        let previous = with_table!(self, family, table => {
+            table.remove(&path.prefix, id, path.path_id, |paths| selection.best(paths))
         });
-        self.forget_path(id, prefix, previous);
+        if let Some(peer) = self.peer_mut(id) {
+            peer.count(family, previous, None);
+        }
+        if previous == Some(false) {
+            self.rejections.remove(&(id, *path));
+        }
     }
 
     /// Removes a peer's paths of a family that `matches`.
     fn remove_paths(&mut self, id: PeerId, family: Family, matches: impl Fn(&Path) -> bool) {
-        let prefixes = with_table!(self, family, table => table.prefixes_of(id, matches));
-        for prefix in prefixes {
-            self.withdraw_path(id, &prefix);
+        let paths = with_table!(self, family, table => table.paths_of(id, matches));
+        for path in paths {
+            self.withdraw_path(id, &path);
         }
     }
+}
 
-    fn forget_path(&mut self, id: PeerId, prefix: &Prefix, previous: Option<bool>) {
-        if let Some(peer) = self.peer_mut(id) {
-            peer.count(prefix.family(), previous, None);
-        }
-        if previous == Some(false) {
-            self.rejections.remove(&(id, *prefix));
-        }
+/// Borrows what it needs only, so that the tables stay free.
+fn selection<'a>(
+    peers: &'a [Option<Peer>],
+    next_hops: &'a NextHops,
+    config: &'a RibConfig,
+) -> Selection<'a> {
+    Selection {
+        peers,
+        next_hops,
+        options: &config.decision,
     }
 }
 

@@ -5,15 +5,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use hashbrown::HashSet;
-use smallvec::SmallVec;
 
-use super::decision::{self, Candidate};
-use super::next_hop::{NextHops, Reach};
-use super::table::Path;
-use super::{PeerId, RibConfig};
+use super::RibConfig;
 use crate::policy::propagate::{ExportPolicy, ImportContext, RouteSource};
 use crate::policy::{Filter, ImportDefault};
-use crate::types::{Asn, Family, Prefix, RouterId};
+use crate::types::{Asn, Family, FamilySet, PathPrefix, Prefix, RouterId};
 
 /// What a session that came up tells the RIB.
 #[derive(Clone, Debug)]
@@ -36,6 +32,8 @@ pub struct GroupKey {
     pub families: Vec<Family>,
     pub four_octet_as: bool,
     pub max_message_len: usize,
+    /// Families in which every path is said (RFC 7911).
+    pub add_path: FamilySet,
 }
 
 /// A peer's import policy, without what belongs to the speaker.
@@ -78,8 +76,8 @@ pub struct Member {
     /// Joined or is being refreshed: prefixes of the table not sent yet.
     pub table: Vec<Prefix>,
     /// Changed while there was no room: sent from the table, whatever it then says. Bounded by the
-    /// number of prefixes.
-    pub dirty: HashSet<Prefix>,
+    /// number of prefixes, or paths with ADD-PATH.
+    pub dirty: HashSet<PathPrefix>,
     /// Families whose End-of-RIB follows once `table` is empty.
     pub end_of_rib_due: Vec<Family>,
     /// The family that is being sent again.
@@ -157,40 +155,5 @@ impl Peer {
                 router_id: self.setup.router_id,
             }
         }
-    }
-}
-
-/// Index of the best eligible path.
-pub fn decide(peers: &[Option<Peer>], next_hops: &NextHops, paths: &[Path]) -> Option<usize> {
-    let eligible: SmallVec<[usize; 4]> = (0..paths.len())
-        .filter(|index| paths[*index].is_eligible())
-        .collect();
-    if let [only] = eligible[..] {
-        return Some(only);
-    }
-    let candidates: SmallVec<[Candidate<'_>; 4]> = eligible
-        .iter()
-        .map(|index| candidate(peers, next_hops, &paths[*index]))
-        .collect();
-    decision::decide(&candidates).map(|verdict| eligible[verdict.best])
-}
-
-/// A path as the decision sees it.
-pub fn candidate<'a>(
-    peers: &[Option<Peer>],
-    next_hops: &NextHops,
-    path: &'a Path,
-) -> Candidate<'a> {
-    let peer = peers.get(path.source.0 as usize).and_then(Option::as_ref);
-    Candidate {
-        attributes: &path.attributes,
-        is_local: path.source == PeerId::LOCAL,
-        is_ebgp: peer.is_some_and(|peer| peer.setup.ebgp),
-        igp_cost: match next_hops.reach(path.attributes.next_hop.address) {
-            Reach::Cost(cost) if path.source != PeerId::LOCAL => cost,
-            Reach::Cost(_) | Reach::Unresolvable => 0,
-        },
-        router_id: peer.map_or(RouterId([0, 0, 0, 0].into()), |peer| peer.setup.router_id),
-        address: peer.map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.setup.address),
     }
 }

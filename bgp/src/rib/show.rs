@@ -4,14 +4,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
-use smallvec::SmallVec;
 
-use super::decision::{self, Candidate, Step};
-use super::peer::{Counts, candidate};
-use super::table::{Destination, Key, Path, Table};
+use super::decision::Step;
+use super::peer::Counts;
+use super::table::{Destination, Key, Table};
 use super::{PeerId, Rib};
 use crate::policy::Rejection;
-use crate::types::{Family, Prefix};
+use crate::types::{Family, PathPrefix, Prefix};
 use crate::wire::attribute::PathAttributes;
 
 /// One path as people and `why` see it.
@@ -21,7 +20,13 @@ pub struct ShownPath {
     /// `None`: our own.
     pub peer: Option<IpAddr>,
     pub attributes: Arc<PathAttributes>,
+    /// As the peer numbered it (RFC 7911); 0 without ADD-PATH.
+    pub path_id: u32,
+    /// As we number it.
+    pub local_id: u32,
     pub is_best: bool,
+    /// One of several that are used together.
+    pub is_multipath: bool,
     pub is_stale: bool,
     pub rejection: Option<Rejection>,
     pub deciding_step: Option<Step>,
@@ -82,22 +87,9 @@ impl Rib {
         received_from: Option<PeerId>,
         shown: &mut Vec<ShownPath>,
     ) {
-        let eligible: SmallVec<[&Path; 4]> = destination
-            .paths
-            .iter()
-            .filter(|path| path.is_eligible())
-            .collect();
-        let candidates: SmallVec<[Candidate<'_>; 4]> = eligible
-            .iter()
-            .map(|path| candidate(&self.peers, &self.next_hops, path))
-            .collect();
-        let verdict = decision::decide(&candidates);
-        let step_of = |path: &Path| {
-            let index = eligible
-                .iter()
-                .position(|eligible| eligible.source == path.source)?;
-            verdict.as_ref()?.deciding_step(index)
-        };
+        let selection = self.selection();
+        let steps = selection.deciding_steps(&destination.paths);
+        let used = selection.multipath(&destination.paths);
         for (index, path) in destination.paths.iter().enumerate() {
             if received_from.is_some_and(|peer| peer != path.source) {
                 continue;
@@ -106,28 +98,38 @@ impl Rib {
                 prefix,
                 peer: self.peer(path.source).map(|peer| peer.setup.address),
                 attributes: path.attributes.clone(),
+                path_id: path.path_id,
+                local_id: path.local_id,
                 is_best: index == 0 && path.is_eligible(),
+                is_multipath: used.len() > 1 && used.contains(&index),
                 is_stale: path.is_stale,
                 rejection: self
                     .rejections
-                    .get(&(path.source, prefix))
+                    .get(&(
+                        path.source,
+                        PathPrefix {
+                            prefix,
+                            path_id: path.path_id,
+                        },
+                    ))
                     .filter(|_| path.is_rejected)
                     .cloned()
                     .or(path
                         .is_unresolvable
                         .then_some(Rejection::NextHopUnresolvable)),
-                deciding_step: step_of(path),
+                deciding_step: steps[index],
             });
         }
     }
 
-    /// What a peer hears: whose route it is (`None`: our own), with the attributes it gets.
+    /// What a peer hears: whose route it is (`None`: our own), with the attributes it gets. The path
+    /// identifier is ours, 0 without ADD-PATH.
     pub fn show_advertised(
         &self,
         id: PeerId,
         only: Option<Prefix>,
-    ) -> Vec<(Prefix, Option<IpAddr>, PathAttributes)> {
-        let Some(peer) = self.peer(id) else {
+    ) -> Vec<(PathPrefix, Option<IpAddr>, PathAttributes)> {
+        let Some(peer) = self.peer(id).filter(|peer| !peer.member.is_held) else {
             return Vec::new();
         };
         let group = &peer.setup.group;
@@ -136,32 +138,41 @@ impl Rib {
             prefix: only,
             received_from: None,
         }) {
+            let family = path.prefix.family();
+            let has_paths = group.add_path.contains(family);
             let is_own_back = path.peer == Some(peer.setup.address);
             let is_next_hop = path.attributes.next_hop.address == peer.setup.address;
-            if !path.is_best
-                || is_own_back
-                || is_next_hop
-                || !group.families.contains(&path.prefix.family())
-                || peer.member.is_held
-            {
+            let is_eligible = path.is_best || (has_paths && path.rejection.is_none());
+            if !is_eligible || is_own_back || is_next_hop || !group.families.contains(&family) {
                 continue;
             }
             let source = self.source_of(path.peer);
             if group.export.admits_prefix(&path.prefix, source)
                 && let Some(attributes) = group.export.transform(&path.attributes, source)
             {
-                shown.push((path.prefix, path.peer, attributes));
+                let said = PathPrefix {
+                    prefix: path.prefix,
+                    path_id: if has_paths { path.local_id } else { 0 },
+                };
+                shown.push((said, path.peer, attributes));
             }
         }
         shown
     }
 
-    /// The prefixes a peer was told.
-    pub(super) fn advertised(&self, id: PeerId) -> Vec<Prefix> {
-        self.show_advertised(id, None)
-            .into_iter()
-            .map(|(prefix, ..)| prefix)
-            .collect()
+    /// The paths a peer was told.
+    pub(super) fn advertised(&self, id: PeerId) -> Vec<PathPrefix> {
+        let Some(peer) = self.peer(id) else {
+            return Vec::new();
+        };
+        let add_path = peer.setup.group.add_path;
+        let best = self.show_advertised(id, None).into_iter();
+        let best = best
+            .map(|(path, ..)| path)
+            .filter(|path| !add_path.contains(path.prefix.family()));
+        let group = peer.slot.and_then(|slot| self.groups.get(slot));
+        let numbered = group.into_iter().flat_map(|group| group.said.iter());
+        best.chain(numbered.map(|(path, _)| path)).collect()
     }
 
     fn source_of(&self, address: Option<IpAddr>) -> crate::policy::propagate::RouteSource {
@@ -192,9 +203,14 @@ impl Rib {
             .filter_map(|(index, peer)| {
                 let slot = peer.as_ref()?.slot?;
                 let id = PeerId(u32::try_from(index).ok()?);
-                let told = by_slot.get(slot).copied().unwrap_or_default();
+                let mut told = by_slot.get(slot).copied().unwrap_or_default();
                 let back = own.get(&id).copied().unwrap_or_default();
-                Some((id, [told[0] - back[0], told[1] - back[1]]))
+                told = [told[0] - back[0], told[1] - back[1]];
+                let group = self.groups.get(slot)?;
+                for (path, _) in group.said.iter().filter(|(_, said)| said.source != id) {
+                    told[path.prefix.family() as usize] += 1;
+                }
+                Some((id, told))
             })
             .collect()
     }

@@ -10,7 +10,7 @@ use hashbrown::HashMap;
 use smallvec::SmallVec;
 
 use super::PeerId;
-use crate::types::Prefix;
+use crate::types::{PathPrefix, Prefix};
 use crate::wire::attribute::PathAttributes;
 
 /// A prefix of one family, as small as the family allows.
@@ -64,11 +64,16 @@ impl Key for Key6 {
     }
 }
 
-/// One peer's route to a prefix.
+/// One route of one peer to a prefix.
 #[derive(Clone, Debug)]
 pub struct Path {
     pub attributes: Arc<PathAttributes>,
     pub source: PeerId,
+    /// As the peer numbered it (RFC 7911 §3); 0 without ADD-PATH.
+    pub path_id: u32,
+    /// As we number it towards peers with ADD-PATH: from 1, unique within the prefix, the same as
+    /// long as the path is there. Set by the table.
+    pub local_id: u32,
     /// Not eligible; the reason is in the RIB's rejections.
     pub is_rejected: bool,
     /// Not eligible either: its next hop does not resolve.
@@ -94,6 +99,8 @@ pub struct Destination {
     pub advertised: u64,
     /// On the table's list of changes.
     pub is_changed: bool,
+    /// It is there because of its best path.
+    pub is_best_changed: bool,
 }
 
 impl Destination {
@@ -102,7 +109,7 @@ impl Destination {
     }
 }
 
-/// A prefix whose best path changed, and who the source was when that was last said.
+/// A prefix whose best path changed, or any path where the table notes all, and who the source was when that was last said.
 #[derive(Clone, Copy, Debug)]
 pub struct Change<K> {
     pub key: K,
@@ -113,7 +120,13 @@ pub struct Change<K> {
 pub struct Table<K> {
     pub destinations: HashMap<K, Destination, foldhash::fast::RandomState>,
     pub changes: Vec<Change<K>>,
+    /// Changes of other paths than the best are noted, too.
+    pub notes_every_path: bool,
 }
+
+/// Most paths of one peer to one prefix. More are refused: their number must not be the peer's
+/// choice, since each costs a look at all others.
+const MAX_PATHS: usize = 1024;
 
 impl<K> Default for Table<K> {
     fn default() -> Self {
@@ -121,14 +134,20 @@ impl<K> Default for Table<K> {
         Table {
             destinations: HashMap::default(),
             changes: Vec::new(),
+            notes_every_path: false,
         }
     }
 }
 
 /// What an insertion met.
-pub struct Inserted {
-    /// Whether the peer's former path was accepted; `None`: it had none.
-    pub previous: Option<bool>,
+pub enum Inserted {
+    New,
+    /// The peer had this path already, and whether it was accepted.
+    Replaced {
+        was_accepted: bool,
+    },
+    /// The peer has too many paths to this prefix.
+    Refused,
 }
 
 impl<K: Key> Table<K> {
@@ -136,42 +155,59 @@ impl<K: Key> Table<K> {
         self.destinations.get(&K::from_prefix(prefix)?)?.best()
     }
 
-    /// Adds or replaces the path of `path.source`. `decide` gives the index of the best eligible path.
+    pub fn get(&self, prefix: &Prefix) -> Option<&Destination> {
+        self.destinations.get(&K::from_prefix(prefix)?)
+    }
+
+    /// Adds or replaces the path `path.path_id` of `path.source`. `decide` gives the index of the
+    /// best eligible path.
     pub fn insert(
         &mut self,
         prefix: &Prefix,
-        path: Path,
+        mut path: Path,
         decide: impl Fn(&[Path]) -> Option<usize>,
     ) -> Inserted {
         let Some(key) = K::from_prefix(prefix) else {
-            return Inserted { previous: None };
+            return Inserted::Refused;
         };
         let destination = self.destinations.entry(key).or_default();
         let before = BestBefore::of(destination);
-        let previous = match destination
+        let existing = destination
             .paths
             .iter_mut()
-            .find(|existing| existing.source == path.source)
-        {
+            .find(|existing| existing.source == path.source && existing.path_id == path.path_id);
+        let inserted = match existing {
             Some(existing) => {
-                let previous = !existing.is_rejected;
+                let was_accepted = !existing.is_rejected;
+                path.local_id = existing.local_id;
                 *existing = path;
-                Some(previous)
+                Inserted::Replaced { was_accepted }
             }
             None => {
+                let of_peer = destination.paths.iter().filter(|p| p.source == path.source);
+                if path.path_id != 0 && of_peer.count() >= MAX_PATHS {
+                    return Inserted::Refused;
+                }
+                path.local_id = free_local_id(&destination.paths);
                 destination.paths.push(path);
-                None
+                Inserted::New
             }
         };
-        Self::settle(&mut self.changes, key, destination, before, decide);
-        Inserted { previous }
+        let noting = Noting {
+            changes: &mut self.changes,
+            every_path: self.notes_every_path,
+        };
+        noting.settle(key, destination, before, decide);
+        inserted
     }
 
-    /// Removes the path of `source`. Returns whether it was accepted; `None` if there was none.
+    /// Removes the path `path_id` of `source`. Returns whether it was accepted; `None` if there was
+    /// none.
     pub fn remove(
         &mut self,
         prefix: &Prefix,
         source: PeerId,
+        path_id: u32,
         decide: impl Fn(&[Path]) -> Option<usize>,
     ) -> Option<bool> {
         let key = K::from_prefix(prefix)?;
@@ -180,13 +216,53 @@ impl<K: Key> Table<K> {
         let index = destination
             .paths
             .iter()
-            .position(|path| path.source == source)?;
+            .position(|path| path.source == source && path.path_id == path_id)?;
         let removed = destination.paths.swap_remove(index);
-        Self::settle(&mut self.changes, key, destination, before, decide);
+        let noting = Noting {
+            changes: &mut self.changes,
+            every_path: self.notes_every_path,
+        };
+        noting.settle(key, destination, before, decide);
         if destination.paths.is_empty() && !destination.is_changed {
             self.destinations.remove(&key);
         }
         Some(!removed.is_rejected)
+    }
+
+    /// Changes what `change` says of every path of `source`. `change` returns whether it did.
+    pub fn change_paths(
+        &mut self,
+        source: PeerId,
+        mut change: impl FnMut(&mut Path) -> bool,
+        decide: impl Fn(&[Path]) -> Option<usize>,
+    ) {
+        for (key, destination) in &mut self.destinations {
+            let before = BestBefore::of(destination);
+            let mut is_changed = false;
+            for path in &mut destination.paths {
+                is_changed |= path.source == source && change(path);
+            }
+            if is_changed {
+                let noting = Noting {
+                    changes: &mut self.changes,
+                    every_path: self.notes_every_path,
+                };
+                noting.settle(*key, destination, before, &decide);
+            }
+        }
+    }
+
+    /// Decides about all prefixes anew, and notes them all: what is used together may have changed
+    /// although the best has not.
+    pub fn decide_again(&mut self, decide: impl Fn(&[Path]) -> Option<usize>) {
+        for (key, destination) in &mut self.destinations {
+            let before = BestBefore::of(destination);
+            let noting = Noting {
+                changes: &mut self.changes,
+                every_path: true,
+            };
+            noting.settle(*key, destination, before, &decide);
+        }
     }
 
     pub fn mark_stale(&mut self, source: PeerId) {
@@ -216,26 +292,41 @@ impl<K: Key> Table<K> {
             for path in &mut destination.paths {
                 path.is_unresolvable = is_unresolvable(path);
             }
-            Self::settle(&mut self.changes, *key, destination, before, &decide);
+            let noting = Noting {
+                changes: &mut self.changes,
+                every_path: self.notes_every_path,
+            };
+            noting.settle(*key, destination, before, &decide);
         }
     }
 
-    pub fn prefixes_of(&self, source: PeerId, matches: impl Fn(&Path) -> bool) -> Vec<Prefix> {
-        self.destinations
-            .iter()
-            .filter(|(_, destination)| {
-                destination
-                    .paths
-                    .iter()
-                    .any(|path| path.source == source && matches(path))
-            })
-            .map(|(key, _)| key.prefix())
-            .collect()
+    /// The paths of `source` that `matches`.
+    pub fn paths_of(&self, source: PeerId, matches: impl Fn(&Path) -> bool) -> Vec<PathPrefix> {
+        let mut found = Vec::new();
+        for (key, destination) in &self.destinations {
+            for path in &destination.paths {
+                if path.source == source && matches(path) {
+                    found.push(PathPrefix {
+                        prefix: key.prefix(),
+                        path_id: path.path_id,
+                    });
+                }
+            }
+        }
+        found
     }
+}
 
+/// Where a table's changes are noted.
+struct Noting<'a, K> {
+    changes: &'a mut Vec<Change<K>>,
+    every_path: bool,
+}
+
+impl<K: Key> Noting<'_, K> {
     /// Moves the best path to the front and notes the change if it is not the one from before.
     fn settle(
-        changes: &mut Vec<Change<K>>,
+        self,
         key: K,
         destination: &mut Destination,
         before: BestBefore,
@@ -250,14 +341,27 @@ impl<K: Key> Table<K> {
                 "no best path although the first is eligible"
             );
         }
-        if before != BestBefore::of(destination) && !destination.is_changed {
+        let is_best_changed = before != BestBefore::of(destination);
+        destination.is_best_changed |= is_best_changed;
+        if (is_best_changed || self.every_path) && !destination.is_changed {
             destination.is_changed = true;
-            changes.push(Change {
+            self.changes.push(Change {
                 key,
                 previous_source: before.source,
             });
         }
     }
+}
+
+/// A number from 1 on that none of the paths has: one more than the highest, which costs one look
+/// at each path, until numbers run out.
+fn free_local_id(paths: &[Path]) -> u32 {
+    let highest = paths.iter().map(|path| path.local_id).max().unwrap_or(0);
+    let is_free = |id: &u32| paths.iter().all(|path| path.local_id != *id);
+    highest
+        .checked_add(1)
+        .or_else(|| (1..u32::MAX).find(is_free))
+        .unwrap_or(u32::MAX)
 }
 
 /// Identity of a best path. The pointer is only compared, never followed: the interner gives equal

@@ -108,6 +108,7 @@ fn rib() -> Rib {
         cluster_id: ClusterId([10, 0, 0, 1].into()),
         local_addresses: vec![[10, 0, 0, 1].into()],
         has_consumer: true,
+        decision: decision::Options::default(),
     })
 }
 
@@ -144,6 +145,7 @@ fn client(id: PeerId) -> PeerSetup {
             families: vec![Family::Ipv4],
             four_octet_as: true,
             max_message_len: frame::MAX_LEN,
+            add_path: FamilySet::EMPTY,
         },
     }
 }

@@ -19,7 +19,7 @@ use super::core::CoreInput;
 use super::outbox::{Next, Outbox};
 use crate::fsm::session::ConnectionId;
 use crate::rib::PeerId;
-use crate::types::{Family, Prefix};
+use crate::types::{Family, PathPrefix};
 use crate::wire::attribute::PathAttributes;
 use crate::wire::frame::{self, Frame, MAX_EXTENDED_LEN, MAX_LEN, MessageKind};
 use crate::wire::open::Open;
@@ -55,8 +55,8 @@ pub enum Inbound {
 /// What happened to routes, in the order of arrival.
 #[derive(Debug)]
 pub enum RouteOperation {
-    Withdraw(Vec<Prefix>),
-    Announce(Box<PathAttributes>, Vec<Prefix>),
+    Withdraw(Vec<PathPrefix>),
+    Announce(Box<PathAttributes>, Vec<PathPrefix>),
     EndOfRib(Family),
     /// BoRR and EoRR (RFC 7313).
     BeginRefresh(Family),
@@ -297,23 +297,23 @@ fn decode_routes(
     }
     for nlri in &update.withdrawn {
         match routes.last_mut() {
-            Some(RouteOperation::Withdraw(prefixes)) => prefixes.extend(nlri.iter()),
-            _ => routes.push(RouteOperation::Withdraw(nlri.iter().collect())),
+            Some(RouteOperation::Withdraw(paths)) => paths.extend(nlri.paths()),
+            _ => routes.push(RouteOperation::Withdraw(nlri.paths().collect())),
         }
     }
     for announcement in update.announced {
-        let prefixes = announcement.nlri.iter();
+        let paths = announcement.nlri.paths();
         match routes.last_mut() {
             Some(RouteOperation::Announce(attributes, known))
                 if **attributes == announcement.attributes =>
             {
-                known.extend(prefixes);
+                known.extend(paths);
             }
             _ => {
-                let prefixes = prefixes.collect();
+                let paths = paths.collect();
                 routes.push(RouteOperation::Announce(
                     Box::new(announcement.attributes),
-                    prefixes,
+                    paths,
                 ));
             }
         }

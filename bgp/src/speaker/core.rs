@@ -605,6 +605,7 @@ pub(super) fn rib_config(config: &SpeakerConfig, has_consumer: bool) -> RibConfi
         cluster_id: config.effective_cluster_id(),
         local_addresses: config.local_addresses.clone(),
         has_consumer,
+        decision: config.decision,
     }
 }
 

@@ -14,7 +14,7 @@ use crate::policy::propagate::ExportPolicy;
 use crate::rib::PeerId;
 use crate::rib::peer::{GroupKey, ImportPolicy, PeerSetup};
 use crate::rib::show::{Selection, ShownPath};
-use crate::types::{Family, Prefix};
+use crate::types::{Family, FamilySet, Prefix};
 use crate::wire::attribute::PathAttributes;
 use crate::wire::capability::GracefulRestart;
 use crate::wire::frame::{MAX_EXTENDED_LEN, MAX_LEN};
@@ -88,6 +88,7 @@ impl Core {
                 } else {
                     MAX_LEN
                 },
+                add_path: FamilySet::EMPTY,
             },
         }
     }
@@ -201,9 +202,10 @@ impl Core {
             let told = self.rib.show_advertised(id, selection.prefix);
             return told
                 .into_iter()
-                .map(|(prefix, peer, attributes)| RouteStatus {
+                .map(|(path, peer, attributes)| RouteStatus {
                     peer,
-                    ..route_status(prefix, &attributes)
+                    path_id: Some(path.path_id).filter(|id| *id != 0),
+                    ..route_status(path.prefix, &attributes)
                 })
                 .collect();
         }
@@ -223,7 +225,9 @@ impl Core {
 fn path_status(path: &ShownPath) -> RouteStatus {
     RouteStatus {
         peer: path.peer,
+        path_id: Some(path.path_id).filter(|id| *id != 0),
         best: path.is_best,
+        multipath: path.is_multipath,
         stale: path.is_stale,
         rejected_reason: path.rejection.as_ref().map(ToString::to_string),
         deciding_step: path.deciding_step.map(|step| step.to_string()),
@@ -235,6 +239,7 @@ fn route_status(prefix: Prefix, attributes: &PathAttributes) -> RouteStatus {
     RouteStatus {
         prefix,
         peer: None,
+        path_id: None,
         next_hop: attributes.next_hop.address,
         as_path: attributes.as_path.to_string(),
         origin: attributes.origin.to_string(),

@@ -41,12 +41,14 @@ pub struct PeerStatus {
     /// Why the last attempt to connect came to nothing.
     pub last_connect_error: Option<ConnectErrorStatus>,
     /// Faults in UPDATEs that did not end the session (RFC 7606 §2).
+    #[serde(default)]
     pub update_errors: UpdateErrorCounts,
     /// The last UPDATE with such a fault.
     pub last_malformed: Option<MalformedStatus>,
     /// Most prefixes per family.
     pub max_prefixes: Option<u32>,
     /// Families with several paths a prefix (RFC 7911) on this session.
+    #[serde(default)]
     pub add_paths: AddPathsStatus,
     /// provider | rs | rsClient | customer | peer: ours (RFC 9234).
     pub role: Option<String>,
@@ -111,6 +113,8 @@ pub struct RouteStatus {
     pub prefix: Prefix,
     /// `None` for routes of our own.
     pub peer: Option<IpAddr>,
+    /// Path identifier on sessions with ADD-PATH (RFC 7911): as received, or as said.
+    pub path_id: Option<u32>,
     pub next_hop: IpAddr,
     pub as_path: String,
     /// igp | egp | incomplete

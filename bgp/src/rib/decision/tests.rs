@@ -11,6 +11,7 @@ struct Path {
     igp_cost: u32,
     router_id: RouterId,
     address: IpAddr,
+    path_id: u32,
 }
 
 fn path() -> Path {
@@ -21,6 +22,7 @@ fn path() -> Path {
         igp_cost: 1,
         router_id: RouterId([10, 0, 0, 5].into()),
         address: [10, 0, 0, 5].into(),
+        path_id: 0,
     }
 }
 
@@ -48,13 +50,14 @@ impl Path {
             igp_cost: self.igp_cost,
             router_id: self.router_id,
             address: self.address,
+            path_id: self.path_id,
         }
     }
 }
 
 fn winner(paths: &[Path]) -> (usize, Option<Step>) {
     let candidates: Vec<Candidate<'_>> = paths.iter().map(Path::candidate).collect();
-    let verdict = decide(&candidates).expect("there are candidates");
+    let verdict = decide(&candidates, &Options::default()).expect("there are candidates");
     (verdict.best, verdict.deciding_step(verdict.best))
 }
 
@@ -192,5 +195,5 @@ fn med_does_not_depend_on_the_order_of_arrival() {
 #[test]
 fn the_only_path_was_decided_by_nothing() {
     assert_eq!(winner(&[path()]), (0, None));
-    assert_eq!(decide(&[]), None);
+    assert_eq!(decide(&[], &Options::default()), None);
 }

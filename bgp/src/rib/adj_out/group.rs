@@ -1,0 +1,84 @@
+//! Update groups: peers that hear the same messages, and what they have been told.
+
+use super::paths::SaidPaths;
+use crate::rib::PeerId;
+use crate::rib::peer::GroupKey;
+
+#[derive(Debug)]
+pub struct Group {
+    pub(super) key: GroupKey,
+    pub(super) members: Vec<PeerId>,
+    /// What was said in families with ADD-PATH. In others it is one bit per prefix in the table.
+    pub(in crate::rib) said: SaidPaths,
+}
+
+#[derive(Debug, Default)]
+pub struct Groups {
+    pub(super) slots: Vec<Option<Group>>,
+}
+
+impl Groups {
+    /// The slot of the group with this key, made if there is none. A slot's bits are clear when it
+    /// is new.
+    pub fn join(&mut self, id: PeerId, key: &GroupKey) -> usize {
+        let existing = self
+            .slots
+            .iter()
+            .position(|slot| slot.as_ref().is_some_and(|group| group.key == *key));
+        let slot = existing.unwrap_or_else(|| {
+            let group = Some(Group {
+                key: key.clone(),
+                members: Vec::new(),
+                said: SaidPaths::default(),
+            });
+            match self.slots.iter().position(Option::is_none) {
+                Some(free) => {
+                    self.slots[free] = group;
+                    free
+                }
+                None => {
+                    self.slots.push(group);
+                    self.slots.len() - 1
+                }
+            }
+        });
+        if let Some(group) = &mut self.slots[slot] {
+            group.members.push(id);
+        }
+        slot
+    }
+
+    /// Returns whether the group is empty now and its slot free.
+    pub(super) fn leave(&mut self, id: PeerId, slot: usize) -> bool {
+        let Some(group) = self.slots.get_mut(slot).and_then(Option::as_mut) else {
+            return false;
+        };
+        group.members.retain(|member| *member != id);
+        let is_empty = group.members.is_empty();
+        if is_empty {
+            self.slots[slot] = None;
+        }
+        is_empty
+    }
+
+    pub fn members(&self) -> impl Iterator<Item = PeerId> {
+        self.slots
+            .iter()
+            .flatten()
+            .flat_map(|group| group.members.iter().copied())
+    }
+
+    pub(in crate::rib) fn get(&self, slot: usize) -> Option<&Group> {
+        self.slots.get(slot).and_then(Option::as_ref)
+    }
+
+    pub(super) fn get_mut(&mut self, slot: usize) -> Option<&mut Group> {
+        self.slots.get_mut(slot).and_then(Option::as_mut)
+    }
+
+    /// Whether some group hears of every path.
+    pub fn has_add_path(&self) -> bool {
+        let mut groups = self.slots.iter().flatten();
+        groups.any(|group| !group.key.add_path.is_empty())
+    }
+}

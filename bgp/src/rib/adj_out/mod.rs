@@ -1,0 +1,389 @@
+//! Adj-RIB-Out by update groups: peers that are treated alike share encoded messages.
+//!
+//! What a group was told is one bit per prefix, or a list of paths in families with ADD-PATH. A
+//! member hears everything its group hears except its own routes back, and routes whose next hop it
+//! is itself.
+
+mod catch_up;
+pub mod group;
+mod pack;
+pub mod paths;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hashbrown::HashMap;
+
+use self::pack::{Bucket, Packer, encode_context};
+use super::table::{Change, Key, Table};
+use super::{PeerId, Rib, Sink};
+use crate::types::{Family, PathPrefix, Prefix};
+use crate::wire::attribute::PathAttributes;
+use crate::wire::update::{self, EncodeContext};
+
+/// Bits in a destination's mask. Groups beyond share the last bit, which then says nothing: they are
+/// sent every withdrawal, needed or not.
+const MAX_GROUPS: usize = 64;
+
+/// What a group's turn came to.
+#[derive(Default)]
+struct GroupTurn {
+    /// (who does not need it: the previous source, paths).
+    withdrawn: Vec<(Option<PeerId>, Vec<PathPrefix>)>,
+    /// A member whose own route became the best: what it heard before is withdrawn from it alone.
+    withdrawn_from_source: HashMap<PeerId, Vec<PathPrefix>>,
+}
+
+impl GroupTurn {
+    fn withdraw(&mut self, previous_source: Option<PeerId>, path: PathPrefix) {
+        match self
+            .withdrawn
+            .iter_mut()
+            .find(|(source, _)| *source == previous_source)
+        {
+            Some((_, paths)) => paths.push(path),
+            None => self.withdrawn.push((previous_source, vec![path])),
+        }
+    }
+
+    fn withdraw_from_source(&mut self, source: PeerId, path: PathPrefix) {
+        self.withdrawn_from_source
+            .entry(source)
+            .or_default()
+            .push(path);
+    }
+}
+
+impl Rib {
+    /// Has the tables note changes of every path where somebody hears of them.
+    pub(super) fn note_as_needed(&mut self) {
+        let every_path = self.groups.has_add_path() || self.config.decision.has_multipath();
+        self.ipv4.notes_every_path = every_path;
+        self.ipv6.notes_every_path = every_path;
+    }
+
+    pub(super) fn leave_group(&mut self, id: PeerId) {
+        let Some(peer) = self.peer_mut(id) else {
+            return;
+        };
+        let Some(slot) = peer.slot.take() else { return };
+        peer.member = Default::default();
+        let is_empty = self.groups.leave(id, slot);
+        self.note_as_needed();
+        if is_empty && slot < MAX_GROUPS - 1 {
+            let keep = !(1u64 << slot);
+            self.ipv4
+                .destinations
+                .values_mut()
+                .for_each(|entry| entry.advertised &= keep);
+            self.ipv6
+                .destinations
+                .values_mut()
+                .for_each(|entry| entry.advertised &= keep);
+        }
+    }
+
+    /// The messages of a bucket for one member: a withdrawal where the member is the next hop itself
+    /// (RFC 4271 §5.1.3).
+    fn for_member(
+        &self,
+        id: PeerId,
+        family: Family,
+        bucket: &Bucket,
+        messages: Vec<Bytes>,
+        context: &EncodeContext,
+    ) -> Vec<Bytes> {
+        let is_next_hop = self
+            .peer(id)
+            .is_some_and(|peer| peer.setup.address == bucket.attributes.next_hop.address);
+        if is_next_hop {
+            update::encode_withdraw(family, bucket.paths.iter().copied(), context)
+        } else {
+            messages
+        }
+    }
+
+    /// Encodes buckets. Paths whose attributes outgrow the message limit are handed to `too_large`
+    /// and count as not advertised (RFC 8654 §4).
+    fn encode(
+        &mut self,
+        family: Family,
+        buckets: &[Bucket],
+        context: &EncodeContext,
+        slot: usize,
+        too_large: &mut impl FnMut(PathPrefix),
+    ) -> Vec<Vec<Bytes>> {
+        let mut encoded = Vec::with_capacity(buckets.len());
+        for bucket in buckets {
+            let paths = bucket.paths.iter().copied();
+            match update::encode_announce(family, &bucket.attributes, paths, context) {
+                Ok(messages) => encoded.push(messages),
+                Err(_) => {
+                    for path in &bucket.paths {
+                        if let Some(group) = self.groups.get_mut(slot) {
+                            group.said.remove(path);
+                        }
+                        super::with_table!(self, family, table => set_advertised(table, &path.prefix, slot, false));
+                        too_large(*path);
+                    }
+                    encoded.push(Vec::new());
+                }
+            }
+        }
+        encoded
+    }
+
+    /// Works off the changed prefixes of both families.
+    pub(super) fn flush_changes(&mut self, sink: &mut impl Sink) {
+        let changes4 = std::mem::take(&mut self.ipv4.changes);
+        let changes6 = std::mem::take(&mut self.ipv6.changes);
+        if changes4.is_empty() && changes6.is_empty() {
+            return;
+        }
+        self.mark_lagging(sink);
+        if self.config.has_consumer {
+            let is_any_told = self.config.decision.has_multipath();
+            self.untold.extend(told(&self.ipv4, &changes4, is_any_told));
+            self.untold.extend(told(&self.ipv6, &changes6, is_any_told));
+        }
+        for slot in 0..self.groups.slots.len() {
+            self.flush_group(slot, Family::Ipv4, &changes4, sink);
+            self.flush_group(slot, Family::Ipv6, &changes6, sink);
+        }
+        settle(&mut self.ipv4, &changes4);
+        settle(&mut self.ipv6, &changes6);
+    }
+
+    /// Asked once per turn: a member without room misses all of this turn's messages, never some.
+    fn mark_lagging(&mut self, sink: &impl Sink) {
+        let members: Vec<PeerId> = self.groups.members().collect();
+        for id in members {
+            let has_room = sink.has_room(id);
+            if let Some(peer) = self.peer_mut(id) {
+                // While older changes wait, newer ones queue behind them, or an old state would
+                // overtake a new one.
+                peer.member.is_lagging = !has_room || !peer.member.dirty.is_empty();
+            }
+        }
+    }
+
+    fn flush_group<K: Key>(
+        &mut self,
+        slot: usize,
+        family: Family,
+        changes: &[Change<K>],
+        sink: &mut impl Sink,
+    ) {
+        let Some(group) = self
+            .groups
+            .get(slot)
+            .filter(|group| group.key.families.contains(&family))
+        else {
+            return;
+        };
+        if changes.is_empty() {
+            return;
+        }
+        let key = group.key.clone();
+        let members = group.members.clone();
+        let mut packer = Packer::new(&key);
+        let mut turn = GroupTurn::default();
+        if key.add_path.contains(family) {
+            self.follow_paths(slot, family, changes, &mut packer, &mut turn);
+        } else {
+            self.follow_best(slot, family, changes, &mut packer, &mut turn);
+        }
+        let context = encode_context(&key);
+        let buckets = packer.buckets;
+        let announcements = self.encode(family, &buckets, &context, slot, &mut |path| {
+            turn.withdraw(None, path)
+        });
+        self.send_turn(
+            family,
+            &members,
+            &turn,
+            &buckets,
+            &announcements,
+            &context,
+            sink,
+        );
+    }
+
+    /// What changed for a group that hears of the best path of each prefix.
+    fn follow_best<K: Key>(
+        &mut self,
+        slot: usize,
+        family: Family,
+        changes: &[Change<K>],
+        packer: &mut Packer<'_>,
+        turn: &mut GroupTurn,
+    ) {
+        for change in changes {
+            let prefix = change.key.prefix();
+            let Some(was) = (match family {
+                Family::Ipv4 => state(&self.ipv4, &prefix, slot),
+                Family::Ipv6 => state(&self.ipv6, &prefix, slot),
+            }) else {
+                continue;
+            };
+            let is_said = was.best.as_ref().is_some_and(|(source, attributes)| {
+                packer.pack(&self.peers, prefix.into(), *source, attributes)
+            });
+            match was.best {
+                Some((source, _))
+                    if is_said && was.is_said && change.previous_source != Some(source) =>
+                {
+                    turn.withdraw_from_source(source, prefix.into());
+                }
+                _ => {}
+            }
+            if was.is_said && !is_said {
+                turn.withdraw(change.previous_source, prefix.into());
+            }
+            super::with_table!(self, family, table => set_advertised(table, &prefix, slot, is_said));
+        }
+    }
+
+    /// What changed for a group that hears of every path.
+    fn follow_paths<K: Key>(
+        &mut self,
+        slot: usize,
+        family: Family,
+        changes: &[Change<K>],
+        packer: &mut Packer<'_>,
+        turn: &mut GroupTurn,
+    ) {
+        let Some(group) = self.groups.get_mut(slot) else {
+            return;
+        };
+        for change in changes {
+            let prefix = change.key.prefix();
+            super::with_table!(self, family, table => {
+                group.said.follow(prefix, table, &self.peers, packer, turn);
+            });
+        }
+    }
+
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "one step of flush_group, split for reading only"
+    )]
+    fn send_turn(
+        &mut self,
+        family: Family,
+        members: &[PeerId],
+        turn: &GroupTurn,
+        buckets: &[Bucket],
+        announcements: &[Vec<Bytes>],
+        context: &EncodeContext,
+        sink: &mut impl Sink,
+    ) {
+        let withdrawals: Vec<Vec<Bytes>> = turn
+            .withdrawn
+            .iter()
+            .map(|(_, paths)| update::encode_withdraw(family, paths.iter().copied(), context))
+            .collect();
+        for id in members.iter().copied() {
+            let Some(peer) = self.peers.get_mut(id.0 as usize).and_then(Option::as_mut) else {
+                continue;
+            };
+            if peer.member.is_held {
+                // Hears the whole table when it is released.
+                continue;
+            }
+            if peer.member.is_lagging {
+                let dirty = &mut peer.member.dirty;
+                dirty.extend(turn.withdrawn.iter().flat_map(|(_, paths)| paths));
+                dirty.extend(turn.withdrawn_from_source.get(&id).into_iter().flatten());
+                dirty.extend(buckets.iter().flat_map(|bucket| &bucket.paths));
+                continue;
+            }
+            for ((previous_source, _), messages) in turn.withdrawn.iter().zip(&withdrawals) {
+                if *previous_source != Some(id) {
+                    messages.iter().for_each(|message| sink.send(id, message));
+                }
+            }
+            if let Some(paths) = turn.withdrawn_from_source.get(&id) {
+                let messages = update::encode_withdraw(family, paths.iter().copied(), context);
+                messages.iter().for_each(|message| sink.send(id, message));
+            }
+            let address = peer.setup.address;
+            for (bucket, messages) in buckets.iter().zip(announcements) {
+                if bucket.source == id {
+                    continue;
+                }
+                if bucket.attributes.next_hop.address == address {
+                    // RFC 4271 §5.1.3: a peer is not told that it is the next hop itself.
+                    let messages =
+                        update::encode_withdraw(family, bucket.paths.iter().copied(), context);
+                    messages.iter().for_each(|message| sink.send(id, message));
+                } else {
+                    messages.iter().for_each(|message| sink.send(id, message));
+                }
+            }
+        }
+    }
+}
+
+/// What a group was told of a prefix, and what is best now.
+struct State {
+    is_said: bool,
+    best: Option<(PeerId, Arc<PathAttributes>)>,
+}
+
+/// `None` if the best path is the one it was.
+fn state<K: Key>(table: &Table<K>, prefix: &Prefix, slot: usize) -> Option<State> {
+    let entry = table.get(prefix)?;
+    if !entry.is_best_changed {
+        return None;
+    }
+    let best = entry.best();
+    Some(State {
+        is_said: slot >= MAX_GROUPS - 1 || entry.advertised & bit(slot) != 0,
+        best: best.map(|path| (path.source, path.attributes.clone())),
+    })
+}
+
+fn set_advertised<K: Key>(table: &mut Table<K>, prefix: &Prefix, slot: usize, is_said: bool) {
+    let Some(entry) = K::from_prefix(prefix).and_then(|key| table.destinations.get_mut(&key))
+    else {
+        return;
+    };
+    if is_said {
+        entry.advertised |= bit(slot);
+    } else {
+        entry.advertised &= !bit(slot);
+    }
+}
+
+/// The prefixes whose best path changed, or with `is_any` any path.
+fn told<'a, K: Key>(
+    table: &'a Table<K>,
+    changes: &'a [Change<K>],
+    is_any: bool,
+) -> impl Iterator<Item = Prefix> + use<'a, K> {
+    changes
+        .iter()
+        .map(|change| change.key.prefix())
+        .filter(move |prefix| {
+            is_any || table.get(prefix).is_some_and(|entry| entry.is_best_changed)
+        })
+}
+
+/// After all groups heard of the changes: destinations nobody needs any more go.
+fn settle<K: Key>(table: &mut Table<K>, changes: &[Change<K>]) {
+    for change in changes {
+        let Some(entry) = table.destinations.get_mut(&change.key) else {
+            continue;
+        };
+        entry.is_changed = false;
+        entry.is_best_changed = false;
+        if entry.paths.is_empty() {
+            table.destinations.remove(&change.key);
+        }
+    }
+}
+
+fn bit(slot: usize) -> u64 {
+    1 << slot.min(MAX_GROUPS - 1)
+}
