@@ -126,7 +126,7 @@ pub struct Table<K> {
 
 /// Most paths of one peer to one prefix. More are refused: their number must not be the peer's
 /// choice, since each costs a look at all others.
-const MAX_PATHS: usize = 1024;
+const MAX_PATHS: usize = 256;
 
 impl<K> Default for Table<K> {
     fn default() -> Self {

@@ -1,3 +1,5 @@
+mod add_path;
+
 use std::collections::BTreeSet;
 
 use bytes::BytesMut;
