@@ -7,6 +7,7 @@
 pub mod matcher;
 pub mod propagate;
 pub mod reflect;
+pub mod role;
 
 pub use matcher::{Action, Filter, PrefixMatch, Rule};
 pub use propagate::{ExportDefault, ImportDefault, Rejection};
