@@ -17,6 +17,11 @@ impl Asn {
     /// Stands for a 4-octet AS where only two octets fit (RFC 6793 §9).
     pub const TRANS: Asn = Asn(23456);
 
+    /// Whether it is for private use (RFC 6996 §5).
+    pub fn is_private(self) -> bool {
+        matches!(self.0, 64512..=65534 | 4_200_000_000..=4_294_967_294)
+    }
+
     /// The two-octet form for the OPEN message: AS_TRANS if the number does not fit.
     pub fn to_two_octets(self) -> u16 {
         u16::try_from(self.0).unwrap_or(23456)

@@ -4,8 +4,9 @@ use std::net::IpAddr;
 
 use super::matcher::{self, Action, Direction, Filter};
 use super::reflect;
+use super::role;
 use crate::speaker::config::NextHopMode;
-use crate::types::{Asn, ClusterId, Family, LocalPref, Prefix, RouterId};
+use crate::types::{Asn, ClusterId, Family, LocalPref, Prefix, Role, RouterId};
 use crate::wire::attribute::PathAttributes;
 use crate::wire::community::Community;
 
@@ -67,6 +68,8 @@ pub enum Rejection {
     NextHopUnresolvable,
     #[error("first AS in AS_PATH is not the peer's")]
     FirstAs,
+    #[error("route leak: OTC says it is for customers only (RFC 9234)")]
+    RouteLeak,
     #[error("no route is accepted from this peer")]
     Closed,
 }
@@ -82,6 +85,8 @@ pub struct ImportContext<'a> {
     pub local_addresses: &'a [IpAddr],
     /// How often our own AS may occur in AS_PATH.
     pub allow_own_as: u8,
+    /// Ours towards an eBGP peer.
+    pub role: Option<Role>,
     pub filters: &'a [Filter],
     pub default: &'a ImportDefault,
 }
@@ -96,6 +101,9 @@ impl ImportContext<'_> {
             .contains(&Community::GRACEFUL_SHUTDOWN)
         {
             attributes.local_pref = Some(LocalPref(0));
+        }
+        if let Some(role) = self.role.filter(|_| self.ebgp) {
+            role::mark_received(role, self.remote_asn, attributes);
         }
     }
 
@@ -116,6 +124,12 @@ impl ImportContext<'_> {
         if self.ebgp && attributes.as_path.first_as() != Some(self.remote_asn) {
             // RFC 4271 §6.3: optional check of the leftmost AS; RFC 7606 makes it no session error.
             return Err(Rejection::FirstAs);
+        }
+        if let Some(role) = self.role
+            && self.ebgp
+            && role::is_leak(role, self.remote_asn, attributes)
+        {
+            return Err(Rejection::RouteLeak);
         }
         // RFC 4456 §8.
         if attributes.originator_id == Some(self.router_id) {
@@ -236,9 +250,19 @@ pub struct ExportPolicy {
     pub client: bool,
     /// What is prepended towards eBGP.
     pub local_asn: Asn,
+    /// Ours towards an eBGP peer.
+    pub role: Option<Role>,
+    /// Private AS numbers are taken out of AS_PATH towards eBGP peers of this AS, but its own.
+    pub remove_private_as: Option<Asn>,
+    /// Every route asks to be used last (RFC 8326 §4.2).
+    pub is_draining: bool,
+    /// The peers take IPv4 prefixes with an IPv6 next hop (RFC 8950).
+    pub ipv4_over_ipv6: bool,
+    /// The peers know what LLGR_STALE means (RFC 9494).
+    pub long_lived: bool,
     pub cluster_id: ClusterId,
     pub next_hop_mode: NextHopMode,
-    /// Next hop where it is self, by family of the next hop.
+    /// Next hop where it is self: the first one of the family that is wanted.
     pub own_addresses: Vec<IpAddr>,
     /// LOCAL_PREF towards iBGP of routes that have none.
     pub local_pref: LocalPref,
@@ -260,11 +284,13 @@ impl ExportPolicy {
         }
     }
 
-    /// The attributes as these peers get them, or `None` where the route does not pass.
+    /// The attributes of a prefix of `family` as these peers get them, or `None` where the route does
+    /// not pass.
     pub fn transform(
         &self,
         attributes: &PathAttributes,
         source: RouteSource,
+        family: Family,
     ) -> Option<PathAttributes> {
         // RFC 1997: well-known communities.
         let has = |community| attributes.communities.contains(&community);
@@ -274,6 +300,14 @@ impl ExportPolicy {
             return None;
         }
         if !reflect::passes(source, self.ebgp, self.client) {
+            return None;
+        }
+        // RFC 9494 §4.3: only who knows what it means may hear of a route that is stale for long.
+        if !self.long_lived && has(Community::LLGR_STALE) {
+            return None;
+        }
+        let role = self.role.filter(|_| self.ebgp);
+        if role.is_some_and(|role| !role::may_say(role, attributes)) {
             return None;
         }
         let mut out = attributes.clone();
@@ -286,11 +320,30 @@ impl ExportPolicy {
                 reflect::mark(&mut out, router_id, self.cluster_id);
             }
         }
-        self.set_next_hop(&mut out, source)?;
+        if let Some(role) = role {
+            role::mark_said(role, self.local_asn, &mut out);
+        }
+        if self.is_draining {
+            self.ask_to_be_used_last(&mut out);
+        }
+        self.set_next_hop(&mut out, source, family)?;
         Some(out)
     }
 
+    /// RFC 8326 §4.2. Peers inside the AS may not know the community, but all know LOCAL_PREF.
+    fn ask_to_be_used_last(&self, out: &mut PathAttributes) {
+        if !out.communities.contains(&Community::GRACEFUL_SHUTDOWN) {
+            out.communities.push(Community::GRACEFUL_SHUTDOWN);
+        }
+        if !self.ebgp {
+            out.local_pref = Some(LocalPref(0));
+        }
+    }
+
     fn clean_for_ebgp(&self, out: &mut PathAttributes, source: RouteSource) {
+        if let Some(receiver) = self.remove_private_as {
+            out.as_path.remove_private(receiver);
+        }
         out.as_path.prepend(self.local_asn, 1);
         // RFC 4271 §5.1.5, RFC 4456 §8: internal attributes stay inside.
         out.local_pref = None;
@@ -302,8 +355,13 @@ impl ExportPolicy {
         }
     }
 
-    /// RFC 4271 §5.1.3. `None` where self is wanted and we have no address of that family.
-    fn set_next_hop(&self, out: &mut PathAttributes, source: RouteSource) -> Option<()> {
+    /// RFC 4271 §5.1.3. `None` where no next hop is left that these peers can take.
+    fn set_next_hop(
+        &self,
+        out: &mut PathAttributes,
+        source: RouteSource,
+        family: Family,
+    ) -> Option<()> {
         let to_self = match self.next_hop_mode {
             NextHopMode::Keep => false,
             NextHopMode::SelfAddress => true,
@@ -311,14 +369,23 @@ impl ExportPolicy {
             NextHopMode::Auto => self.ebgp && source != RouteSource::Local,
         };
         if to_self {
-            let family = Family::of(out.next_hop.address);
-            let own = self
-                .own_addresses
-                .iter()
-                .find(|own| Family::of(**own) == family)?;
-            out.next_hop = (*own).into();
+            out.next_hop = self.own_next_hop(family)?.into();
         }
-        Some(())
+        // RFC 8950 §4: only who announced that it takes them.
+        let is_over_ipv6 = family == Family::Ipv4 && out.next_hop.address.is_ipv6();
+        (!is_over_ipv6 || self.ipv4_over_ipv6).then_some(())
+    }
+
+    /// Our address for prefixes of `family`: one of that family, else for IPv4 an IPv6 one.
+    fn own_next_hop(&self, family: Family) -> Option<IpAddr> {
+        let of = |family| {
+            let mut own = self.own_addresses.iter().copied();
+            own.find(|own| Family::of(*own) == family)
+        };
+        of(family).or_else(|| match family {
+            Family::Ipv4 if self.ipv4_over_ipv6 => of(Family::Ipv6),
+            Family::Ipv4 | Family::Ipv6 => None,
+        })
     }
 }
 

@@ -9,7 +9,7 @@ use hashbrown::HashSet;
 use super::RibConfig;
 use crate::policy::propagate::{ExportPolicy, ImportContext, RouteSource};
 use crate::policy::{Filter, ImportDefault};
-use crate::types::{Asn, Family, FamilySet, PathPrefix, Prefix, RouterId};
+use crate::types::{Asn, Family, FamilySet, PathPrefix, Prefix, Role, RouterId};
 
 /// What a session that came up tells the RIB.
 #[derive(Clone, Debug)]
@@ -43,6 +43,7 @@ pub struct ImportPolicy {
     pub local_asn: Asn,
     pub remote_asn: Asn,
     pub allow_own_as: u8,
+    pub role: Option<Role>,
     pub filters: Vec<Filter>,
     pub default: ImportDefault,
 }
@@ -57,6 +58,7 @@ impl ImportPolicy {
             cluster_id: config.cluster_id,
             local_addresses: &config.local_addresses,
             allow_own_as: self.allow_own_as,
+            role: self.role,
             filters: &self.filters,
             default: &self.default,
         }

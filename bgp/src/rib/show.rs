@@ -148,7 +148,7 @@ impl Rib {
             }
             let source = self.source_of(path.peer);
             if group.export.admits_prefix(&path.prefix, source)
-                && let Some(attributes) = group.export.transform(&path.attributes, source)
+                && let Some(attributes) = group.export.transform(&path.attributes, source, family)
             {
                 let said = PathPrefix {
                     prefix: path.prefix,

@@ -129,12 +129,18 @@ fn client(id: PeerId) -> PeerSetup {
             local_asn: Asn(64512),
             remote_asn: Asn(64512),
             allow_own_as: 0,
+            role: None,
             filters: Vec::new(),
             default: ImportDefault::Accept,
         }),
         group: GroupKey {
             export: ExportPolicy {
                 ebgp: false,
+                role: None,
+                remove_private_as: None,
+                is_draining: false,
+                ipv4_over_ipv6: false,
+                long_lived: false,
                 client: true,
                 local_asn: Asn(64512),
                 cluster_id: ClusterId([10, 0, 0, 1].into()),

@@ -1,5 +1,6 @@
 //! Sessions and routes as users see them, and the peer's configuration as the FSM and the RIB do.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -66,6 +67,7 @@ impl Core {
                 local_asn,
                 remote_asn: negotiated.remote_asn,
                 allow_own_as: config.allow_own_as,
+                role: config.role,
                 filters: config.filters.clone(),
                 default: config.import_default.clone(),
             }),
@@ -74,9 +76,18 @@ impl Core {
                     ebgp,
                     client: config.route_reflector_client && !ebgp,
                     local_asn,
+                    role: config.role,
+                    remove_private_as: Some(negotiated.remote_asn)
+                        .filter(|_| config.remove_private_as && ebgp),
+                    is_draining: self.config.is_draining,
+                    ipv4_over_ipv6: false,
+                    long_lived: false,
                     cluster_id: self.config.effective_cluster_id(),
                     next_hop_mode: config.next_hop_mode,
-                    own_addresses: vec![negotiated.local.ip().to_canonical()],
+                    own_addresses: own_next_hops(
+                        negotiated.local.ip().to_canonical(),
+                        &self.config.local_addresses,
+                    ),
                     local_pref: self.config.local_pref,
                     filters: config.filters.clone(),
                     default: config.export_default.clone(),
@@ -220,6 +231,14 @@ impl Core {
         });
         shown.iter().map(path_status).collect()
     }
+}
+
+/// The session's own address first, then one of the other family.
+fn own_next_hops(local: IpAddr, all: &[IpAddr]) -> Vec<IpAddr> {
+    let other = all
+        .iter()
+        .find(|address| Family::of(**address) != Family::of(local));
+    std::iter::once(local).chain(other.copied()).collect()
 }
 
 fn path_status(path: &ShownPath) -> RouteStatus {

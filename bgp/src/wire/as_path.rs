@@ -197,6 +197,17 @@ impl AsPath {
         }
     }
 
+    /// Takes out private AS numbers (RFC 6996 §5), but for `receiver`'s own, by which it notices its
+    /// loops. Segments that are empty then go.
+    pub fn remove_private(&mut self, receiver: Asn) {
+        for segment in &mut self.segments {
+            segment
+                .asns
+                .retain(|asn| !asn.is_private() || *asn == receiver);
+        }
+        self.segments.retain(|segment| !segment.asns.is_empty());
+    }
+
     /// The neighbouring AS: leftmost of the leading sequence, confederation segments aside.
     /// `None` for the empty path and for one that begins with a set.
     pub fn first_as(&self) -> Option<Asn> {

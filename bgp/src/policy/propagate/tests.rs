@@ -1,3 +1,5 @@
+mod agreed;
+
 use super::*;
 use crate::wire::community::Community;
 
@@ -15,6 +17,11 @@ fn attributes() -> PathAttributes {
 
 fn policy(ebgp: bool, client: bool) -> ExportPolicy {
     ExportPolicy {
+        role: None,
+        remove_private_as: None,
+        is_draining: false,
+        ipv4_over_ipv6: false,
+        long_lived: false,
         ebgp,
         client,
         local_asn: Asn(64512),
@@ -94,6 +101,7 @@ fn loops_and_unusable_next_hops_are_not_imported() {
         cluster_id: ClusterId([9, 9, 9, 9].into()),
         local_addresses: &own,
         allow_own_as: 0,
+        role: None,
         filters: &[],
         default: &ImportDefault::Accept,
     };
@@ -185,7 +193,7 @@ fn reflection_matrix() {
         let mut attributes = attributes();
         attributes.med = Some(crate::types::Med(5));
         attributes.local_pref = Some(LocalPref(200));
-        let out = to.transform(&attributes, source);
+        let out = to.transform(&attributes, source, Family::Ipv4);
         assert_eq!(out.is_some(), passes, "{name}");
         let (Some(out), false) = (out, to.ebgp) else {
             continue;
@@ -215,7 +223,7 @@ fn reflection_keeps_the_first_originator_and_prepends_the_cluster() {
         router_id: id(2),
     };
     let out = policy(false, true)
-        .transform(&attributes, source)
+        .transform(&attributes, source, Family::Ipv4)
         .expect("passes");
     assert_eq!(out.originator_id, Some(id(3)));
     let clusters: Vec<String> = out.cluster_list.iter().map(ToString::to_string).collect();
@@ -234,7 +242,7 @@ fn ebgp_export_cleans() {
         router_id: id(2),
     };
     let out = policy(true, false)
-        .transform(&attributes, source)
+        .transform(&attributes, source, Family::Ipv4)
         .expect("passes");
     assert_eq!(out.as_path.to_string(), "64512");
     assert_eq!(
@@ -247,7 +255,9 @@ fn ebgp_export_cleans() {
         next_hop_mode: NextHopMode::Keep,
         ..policy(true, false)
     };
-    let out = keep.transform(&attributes, source).expect("passes");
+    let out = keep
+        .transform(&attributes, source, Family::Ipv4)
+        .expect("passes");
     assert_eq!(out.next_hop, attributes.next_hop);
 }
 
@@ -267,7 +277,7 @@ fn well_known_communities_bound_propagation() {
         attributes.communities.push(community);
         let passes = |ebgp| {
             policy(ebgp, false)
-                .transform(&attributes, RouteSource::Ebgp)
+                .transform(&attributes, RouteSource::Ebgp, Family::Ipv4)
                 .is_some()
         };
         assert_eq!((passes(false), passes(true)), (to_ibgp, to_ebgp), "{name}");
@@ -306,6 +316,7 @@ fn graceful_shutdown_is_honoured_on_import() {
             cluster_id: ClusterId([10, 0, 0, 1].into()),
             local_addresses: &[],
             allow_own_as: 0,
+            role: None,
             filters: &[],
             default: &default,
         };

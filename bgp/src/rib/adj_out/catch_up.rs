@@ -125,7 +125,7 @@ impl Rib {
             return;
         };
         for family in key.families.iter().copied() {
-            let mut packer = Packer::new(&key);
+            let mut packer = Packer::new(&key, family);
             let mut withdrawn = Vec::new();
             let mine = paths.iter().filter(|path| path.prefix.family() == family);
             for path in mine {

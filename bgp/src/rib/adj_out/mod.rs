@@ -186,7 +186,7 @@ impl Rib {
         }
         let key = group.key.clone();
         let members = group.members.clone();
-        let mut packer = Packer::new(&key);
+        let mut packer = Packer::new(&key, family);
         let mut turn = GroupTurn::default();
         if key.add_path.contains(family) {
             self.follow_paths(slot, family, changes, &mut packer, &mut turn);

@@ -7,7 +7,7 @@ use hashbrown::HashMap;
 use crate::policy::propagate::RouteSource;
 use crate::rib::PeerId;
 use crate::rib::peer::{GroupKey, Peer};
-use crate::types::PathPrefix;
+use crate::types::{Family, PathPrefix};
 use crate::wire::attribute::PathAttributes;
 use crate::wire::update::EncodeContext;
 
@@ -21,14 +21,16 @@ pub(super) struct Bucket {
 /// Export decisions of one group within one turn. Attributes are transformed once per set and source.
 pub(super) struct Packer<'a> {
     key: &'a GroupKey,
+    family: Family,
     transformed: HashMap<(usize, PeerId), Option<usize>>,
     pub(super) buckets: Vec<Bucket>,
 }
 
 impl<'a> Packer<'a> {
-    pub(super) fn new(key: &'a GroupKey) -> Packer<'a> {
+    pub(super) fn new(key: &'a GroupKey, family: Family) -> Packer<'a> {
         Packer {
             key,
+            family,
             transformed: HashMap::new(),
             buckets: Vec::new(),
         }
@@ -51,7 +53,9 @@ impl<'a> Packer<'a> {
             .transformed
             .entry((Arc::as_ptr(attributes) as usize, source))
             .or_insert_with(|| {
-                let attributes = Arc::new(self.key.export.transform(attributes, route_source)?);
+                let export = &self.key.export;
+                let attributes = export.transform(attributes, route_source, self.family)?;
+                let attributes = Arc::new(attributes);
                 buckets.push(Bucket {
                     attributes,
                     source,
