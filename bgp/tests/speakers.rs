@@ -697,3 +697,51 @@ async fn a_stop_for_good_says_so_and_the_routes_go() {
         )
     );
 }
+
+#[tokio::test]
+async fn a_draining_speaker_asks_to_be_used_last_and_takes_it_back() {
+    let port = free_port();
+    let mut a = speaker(1, 64512, port);
+    let mut b = speaker(2, 64513, port);
+    peer(&mut a, 2, 64513, port);
+    peer(&mut b, 1, 64512, port);
+    let (a_config, a) = (a.clone(), Running::start(a));
+    let mut b = Running::start(b);
+    b.learns(&["10.1.0.0/16"]).await;
+    for is_draining in [true, false] {
+        let config = SpeakerConfig {
+            is_draining,
+            ..a_config.clone()
+        };
+        a.speaker.configure(config).await;
+        Running::wait_for("the community, and what it does", || async {
+            let routes = b.routes("10.1.0.0/16").await;
+            let asks = |route: &RouteStatus| {
+                let is_asked = route.communities == ["graceful-shutdown"];
+                is_asked && route.local_pref == Some(0)
+            };
+            !routes.is_empty() && routes.iter().all(|route| asks(route) == is_draining)
+        })
+        .await;
+    }
+    assert_eq!(b.speaker.peers().await[0].flaps, 0);
+}
+
+#[tokio::test]
+async fn bfd_ends_a_session_with_its_own_cease() {
+    let port = free_port();
+    let mut a = speaker(1, 64512, port);
+    let mut b = speaker(2, 64512, port);
+    peer(&mut a, 2, 64512, port);
+    peer(&mut b, 1, 64512, port);
+    let a = Running::start(a);
+    let mut b = Running::start(b);
+    b.learns(&["10.1.0.0/16"]).await;
+    a.speaker.bfd_down(loopback(2)).await;
+    Running::wait_for("Cease / BFD Down", || async {
+        let peers = b.speaker.peers().await;
+        let error = peers[0].last_error.as_ref();
+        error.is_some_and(|error| (error.code, error.subcode) == (6, 10))
+    })
+    .await;
+}

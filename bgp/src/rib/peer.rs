@@ -12,7 +12,7 @@ use crate::policy::{Filter, ImportDefault};
 use crate::types::{Asn, Family, FamilySet, PathPrefix, Prefix, Role, RouterId};
 
 /// What a session that came up tells the RIB.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PeerSetup {
     pub address: IpAddr,
     pub router_id: RouterId,

@@ -22,6 +22,7 @@ use super::{Event, Reach, RouteSelection, Stop};
 use crate::fsm::refresh::RefreshState;
 use crate::fsm::restart::{Decision, Deferral, HelperState};
 use crate::fsm::session::{DownReason, LastError, Negotiated, State};
+use crate::rib::peer::PeerSetup;
 use crate::rib::{PeerId, Rib, RibConfig, Sink};
 use crate::types::Family;
 use crate::wire::Notification;
@@ -31,6 +32,8 @@ use crate::wire::refresh::{RefreshKind, RouteRefresh};
 /// Inputs worked off before what they changed is said: large enough to pack messages well, small
 /// enough that nobody waits long.
 const TURN: usize = 256;
+/// Of the maximum of prefixes, above which the log warns.
+const WARN_PERCENT: u64 = 75;
 /// Learned routes per event.
 const LEARNED_PER_EVENT: usize = 4096;
 
@@ -96,6 +99,7 @@ pub enum Command {
     Problems(oneshot::Sender<Vec<String>>),
     NextHopCosts(BTreeMap<IpAddr, Reach>),
     NextHops(oneshot::Sender<BTreeSet<IpAddr>>),
+    BfdDown(IpAddr),
     Stop(Stop, oneshot::Sender<()>),
 }
 
@@ -117,6 +121,8 @@ pub struct PeerSlot {
     pub last_error: Option<(LastError, SystemTime)>,
     pub flaps: u64,
     pub last_connect_error: Option<(String, SystemTime)>,
+    /// Near the maximum of prefixes, and the log says so.
+    pub is_warned_of_prefixes: bool,
     pub faults: Faults,
 }
 
@@ -131,6 +137,8 @@ impl PeerSlot {
 
 pub struct Established {
     pub negotiated: Box<Negotiated>,
+    /// As the RIB last heard.
+    pub setup: PeerSetup,
     pub outbox: Arc<Outbox>,
     pub refresh: RefreshState,
 }
@@ -324,7 +332,18 @@ impl Core {
             Command::NextHops(reply) => {
                 let _ = reply.send(self.rib.next_hops());
             }
+            Command::BfdDown(address) => self.handle_bfd_down(address),
             Command::Stop(how, reply) => self.stop(how, reply),
+        }
+    }
+
+    /// RFC 9384 §3: the path to the peer is gone, whatever TCP still believes.
+    fn handle_bfd_down(&mut self, address: IpAddr) {
+        for slot in self.peers.iter().flatten() {
+            if slot.key.address == address && slot.session.is_some() {
+                warn!(peer = %slot.key, "BFD says the peer is unreachable");
+                send_control(slot, Control::Cease(Notification::cease(cease::BFD_DOWN)));
+            }
         }
     }
 
@@ -351,7 +370,7 @@ impl Core {
         let address = slot.key.address;
         self.deferral.handle_established(&address, &negotiated);
         self.adopted.handle_established(&address, &negotiated);
-        self.rib.peer_up(id, setup);
+        self.rib.peer_up(id, setup.clone());
         if !self.is_settled {
             self.rib.hold(id);
         }
@@ -361,6 +380,7 @@ impl Core {
         let refresh = RefreshState::new(&negotiated, stale_time);
         slot.session = Some(Established {
             negotiated,
+            setup,
             outbox,
             refresh,
         });
@@ -439,15 +459,24 @@ impl Core {
         let Some(limit) = slot.config.max_prefixes else {
             return;
         };
-        for family in Family::ALL {
-            if self.rib.counts(id, family).received > u64::from(limit) {
-                send_control(
-                    slot,
-                    Control::Cease(Notification::maximum_prefixes(family, limit)),
-                );
-                return;
-            }
+        let received = |family| self.rib.counts(id, family).received;
+        let over = Family::ALL
+            .into_iter()
+            .find(|family| received(*family) > u64::from(limit));
+        if let Some(family) = over {
+            send_control(
+                slot,
+                Control::Cease(Notification::maximum_prefixes(family, limit)),
+            );
+            return;
         }
+        let most = Family::ALL.map(received).into_iter().max().unwrap_or(0);
+        let is_near = most * 100 > u64::from(limit) * WARN_PERCENT;
+        let Some(slot) = self.slot(id) else { return };
+        if is_near && !slot.is_warned_of_prefixes {
+            warn!(peer = %slot.key, received = most, limit, "near the maximum of prefixes");
+        }
+        slot.is_warned_of_prefixes = is_near;
     }
 
     fn carry_out(&mut self, id: PeerId, decisions: &[Decision]) {

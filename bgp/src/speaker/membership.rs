@@ -100,7 +100,7 @@ impl Core {
         let Some(slot) = self.peers.get_mut(index).and_then(Option::as_mut) else {
             return;
         };
-        let was = std::mem::replace(&mut slot.config, wanted.clone());
+        slot.config = wanted.clone();
         let session = Box::new(self.session_config(&wanted));
         let Some(slot) = self.peers.get_mut(index).and_then(Option::as_mut) else {
             return;
@@ -109,32 +109,32 @@ impl Core {
             .reconfigure(helper_config(&self.config, &wanted));
         let transport = transport(slot.key, &wanted);
         send_control(slot, Control::Reconfigure { session, transport });
-        let policy_changed = was.filters != wanted.filters
-            || was.import_default != wanted.import_default
-            || was.export_default != wanted.export_default
-            || was.next_hop_mode != wanted.next_hop_mode
-            || was.route_reflector_client != wanted.route_reflector_client
-            || was.allow_own_as != wanted.allow_own_as;
-        if policy_changed {
-            self.change_policy(index);
-        }
+        self.follow_policy(index);
     }
 
-    /// A new policy holds for what is said at once, and for what was heard after a refresh.
-    pub(super) fn change_policy(&mut self, index: usize) {
+    /// Has a session that is up do as the configuration now says: for what is said at once, for what
+    /// was heard after a refresh.
+    fn follow_policy(&mut self, index: usize) {
         let id = PeerId(index as u32);
         let Some(slot) = self.peers.get(index).and_then(Option::as_ref) else {
             return;
         };
         let Some(session) = &slot.session else { return };
-        let families = session.negotiated.families.clone();
         let setup = self.peer_setup(slot, &session.negotiated);
-        for family in families {
-            let refresh = RouteRefresh {
-                family,
-                kind: RefreshKind::Request,
-            };
-            send_control(slot, Control::RequestRefresh(refresh));
+        if session.setup == setup {
+            return;
+        }
+        if session.setup.import != setup.import {
+            for family in session.negotiated.families.iter().copied() {
+                let refresh = RouteRefresh {
+                    family,
+                    kind: RefreshKind::Request,
+                };
+                send_control(slot, Control::RequestRefresh(refresh));
+            }
+        }
+        if let Some(session) = self.peers[index].as_mut().and_then(|s| s.session.as_mut()) {
+            session.setup = setup.clone();
         }
         self.rib.set_policy(id, setup);
     }
@@ -210,6 +210,7 @@ impl Core {
             last_error: None,
             flaps: 0,
             last_connect_error: None,
+            is_warned_of_prefixes: false,
             faults: Faults::default(),
         });
         index

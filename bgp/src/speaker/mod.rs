@@ -126,6 +126,12 @@ impl Speaker {
         self.ask(Command::NextHops).await.unwrap_or_default()
     }
 
+    /// BFD lost the peer at this address (RFC 5882 §4.1): its sessions end at once with Cease 6/10,
+    /// which graceful restart covers like any other NOTIFICATION where both sides have RFC 8538.
+    pub async fn bfd_down(&self, peer: IpAddr) {
+        self.tell(Command::BfdDown(peer)).await;
+    }
+
     /// What does not work at the moment: addresses that cannot be listened on, TCP MD5 keys that
     /// cannot be had.
     pub async fn problems(&self) -> Vec<String> {
