@@ -5,7 +5,7 @@ use Family::{Ipv4, Ipv6};
 
 use super::*;
 use crate::fsm::session::Direction;
-use crate::types::{Asn, HoldTime, RouterId};
+use crate::types::{Asn, FamilySet, HoldTime, RouterId};
 use crate::wire::Notification;
 
 fn config() -> HelperConfig {
@@ -50,6 +50,11 @@ fn negotiated(graceful_restart: Option<GracefulRestart>) -> Negotiated {
         enhanced_route_refresh: true,
         extended_message: true,
         graceful_restart,
+        long_lived: None,
+        add_path_send: FamilySet::EMPTY,
+        add_path_receive: FamilySet::EMPTY,
+        ipv4_over_ipv6: false,
+        role: None,
         capabilities: Vec::new(),
     }
 }
