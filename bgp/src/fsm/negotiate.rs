@@ -1,16 +1,30 @@
-//! Our OPEN, the checks of the peer's that need configuration, and what both agree on
-//! (RFC 4271 §4.2, §6.2; RFC 4760 §8; RFC 5492 §3).
+//! The checks of the peer's OPEN that need configuration, and what both sides agree on (RFC 4271
+//! §4.2, §6.2; RFC 4760 §8; RFC 5492 §3). Our own OPEN is made by `offer`.
+//!
+//! What one side offers and the other does not is off:
+//!
+//! | feature | offered if | on if the peer |
+//! |---|---|---|
+//! | several paths to a prefix, RFC 7911 | `add_path_…`, by family | lists the family, the other way |
+//! | IPv4 over IPv6 next hops, RFC 8950 | `extended_next_hop`, IPv4 is carried | lists IPv4 over IPv6 |
+//! | role, RFC 9234 | `role`, external session | has the counterpart, or none unless `role_strict` |
+//! | long-lived stale routes, RFC 9494 | `long_lived_stale_time`, graceful restart | has both capabilities |
+
+mod offer;
+mod role;
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::event::Direction;
 use super::notifications;
-use crate::types::{Asn, Family, HoldTime, RouterId};
-use crate::wire::capability::{Capability, GracefulRestart};
+use crate::types::{Asn, Family, FamilySet, HoldTime, Role, RouterId};
+use crate::wire::capability::{AddPathDirections, Capability, GracefulRestart, LongLivedFamily};
 use crate::wire::notification::{code, open as open_error};
 use crate::wire::open::Open;
 use crate::wire::{Notification, ProtocolError};
+
+pub(super) use offer::our_open;
 
 /// What our side of the session is set to.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -35,6 +49,21 @@ pub struct SessionConfig {
     pub families: Vec<Family>,
     /// `None`: graceful restart is not offered.
     pub graceful_restart: Option<GracefulRestart>,
+    /// How long the peer should keep our routes as its last resort once the restart time is over:
+    /// whole seconds, at most 2^24 - 1 (RFC 9494 §3.1). `None`, or without graceful restart: not
+    /// offered.
+    pub long_lived_stale_time: Option<Duration>,
+    /// Families in which we can send several paths to a prefix (RFC 7911 §4). Those that
+    /// `families` lacks count for nothing.
+    pub add_path_send: FamilySet,
+    /// Families in which we can receive several.
+    pub add_path_receive: FamilySet,
+    /// IPv4 prefixes may have IPv6 next hops (RFC 8950 §4).
+    pub extended_next_hop: bool,
+    /// What we are to an external peer (RFC 9234 §4).
+    pub role: Option<Role>,
+    /// A peer that announces no role is refused, where we have one (RFC 9234 §4.2).
+    pub role_strict: bool,
 }
 
 /// What both OPENs agreed on.
@@ -58,6 +87,19 @@ pub struct Negotiated {
     pub extended_message: bool,
     /// As the peer sent it; `None` if either side did not offer it.
     pub graceful_restart: Option<GracefulRestart>,
+    /// What the peer asks for beyond the restart time, for families of the session, each once. Empty
+    /// if it would do so for us only; `None` if either side did not offer it, or not together with
+    /// graceful restart (RFC 9494 §4.5).
+    pub long_lived: Option<Vec<LongLivedFamily>>,
+    /// We send path identifiers: we can send several paths and the peer can receive them
+    /// (RFC 7911 §5).
+    pub add_path_send: FamilySet,
+    /// The peer sends path identifiers.
+    pub add_path_receive: FamilySet,
+    /// IPv4 prefixes may go with IPv6 next hops, both ways (RFC 8950 §4).
+    pub ipv4_over_ipv6: bool,
+    /// Ours, on external sessions; the peer has the counterpart or knows no roles (RFC 9234 §4.2).
+    pub role: Option<Role>,
     /// All the peer sent, for display.
     pub capabilities: Vec<Capability>,
 }
@@ -68,6 +110,12 @@ impl Negotiated {
         self.graceful_restart
             .as_ref()
             .is_some_and(|theirs| theirs.notification)
+    }
+
+    /// What the peer asks for beyond the restart time in this family; `None` if it does not.
+    pub fn long_lived_of(&self, family: Family) -> Option<LongLivedFamily> {
+        let mut families = self.long_lived.iter().flatten();
+        families.find(|entry| entry.family == family).copied()
     }
 }
 
@@ -82,15 +130,47 @@ pub enum ConfigChange {
 }
 
 impl SessionConfig {
+    /// IPv4 only, nothing optional offered, hold time 90 s, connect retry 5 s, back-off from 1 to
+    /// 10 s.
+    pub fn new(local_asn: Asn, remote_asn: Option<Asn>, router_id: RouterId) -> SessionConfig {
+        SessionConfig {
+            local_asn,
+            remote_asn,
+            router_id,
+            hold_time: HoldTime::DEFAULT,
+            keepalive_time: None,
+            connect_retry_time: Duration::from_secs(5),
+            idle_hold_time: Duration::from_secs(1),
+            idle_hold_max: Duration::from_secs(10),
+            send_hold_time: None,
+            passive: false,
+            families: vec![Family::Ipv4],
+            graceful_restart: None,
+            long_lived_stale_time: None,
+            add_path_send: FamilySet::EMPTY,
+            add_path_receive: FamilySet::EMPTY,
+            extended_next_hop: false,
+            role: None,
+            role_strict: false,
+        }
+    }
+
     /// What changing from `self` to `new` means for a session that is up. Timers of dialling and
-    /// back-off apply at once; the graceful restart offer and the keepalive time from the next
-    /// OPEN on; everything else that the OPEN says needs a reset.
+    /// back-off apply at once; the offers of graceful restart and long-lived stale routes and the
+    /// keepalive time from the next OPEN on; everything else that the OPEN says needs a reset, as
+    /// does asking for a role that the peer may not have announced.
     pub fn change_to(&self, new: &SessionConfig) -> ConfigChange {
-        let is_same_open = self.local_asn == new.local_asn
-            && self.remote_asn == new.remote_asn
-            && self.router_id == new.router_id
-            && self.hold_time == new.hold_time
-            && self.families == new.families;
+        // Long-lived stale routes are offered only beside graceful restart.
+        let without_restart = |config: &SessionConfig| {
+            our_open(&SessionConfig {
+                graceful_restart: None,
+                ..config.clone()
+            })
+        };
+        let asks_for_a_role = new.role.is_some() && new.role_strict && !self.role_strict;
+        let is_same_open = self.remote_asn == new.remote_asn
+            && without_restart(self) == without_restart(new)
+            && !asks_for_a_role;
         if is_same_open {
             ConfigChange::Live
         } else {
@@ -107,37 +187,11 @@ pub(super) struct Endpoints {
     pub(super) remote: SocketAddr,
 }
 
-/// The OPEN that `config` makes us send.
-pub(super) fn our_open(config: &SessionConfig) -> Open {
-    let mut capabilities: Vec<Capability> = config
-        .families
-        .iter()
-        .copied()
-        .map(Capability::from)
-        .collect();
-    capabilities.push(Capability::RouteRefresh);
-    capabilities.push(Capability::EnhancedRouteRefresh);
-    capabilities.push(Capability::ExtendedMessage);
-    capabilities.push(Capability::FourOctetAs(config.local_asn));
-    capabilities.extend(
-        config
-            .graceful_restart
-            .clone()
-            .map(Capability::GracefulRestart),
-    );
-    Open {
-        asn: config.local_asn,
-        hold_time: config.hold_time,
-        router_id: config.router_id,
-        capabilities,
-    }
-}
-
 /// Checks the peer's OPEN against `config` and combines both.
 ///
 /// # Errors
 /// 2/2 for another AS than configured, 2/3 for our own identifier within our AS, 2/7 if no address
-/// family is common.
+/// family is common, 2/11 if the roles do not go together.
 pub(super) fn negotiate(
     config: &SessionConfig,
     endpoints: Endpoints,
@@ -169,7 +223,14 @@ pub(super) fn negotiate(
             reason: "peer announces no address family that is configured".to_owned(),
         });
     }
+    let role = role::agree_on_role(config, &open)?;
     let hold_time = config.hold_time.negotiate(open.hold_time);
+    let common = |offered: FamilySet, theirs: fn(AddPathDirections) -> bool| {
+        let families = families.iter().copied();
+        families
+            .filter(|family| offered.contains(*family) && theirs(open.add_path(*family)))
+            .collect()
+    };
     Ok(Negotiated {
         direction: endpoints.direction,
         local: endpoints.local,
@@ -178,6 +239,13 @@ pub(super) fn negotiate(
         remote_router_id: open.router_id,
         hold_time,
         keepalive_time: keepalive_time(hold_time, config.keepalive_time),
+        add_path_send: common(config.add_path_send, |theirs| theirs.receive),
+        add_path_receive: common(config.add_path_receive, |theirs| theirs.send),
+        long_lived: long_lived(config, &families, &open),
+        ipv4_over_ipv6: config.extended_next_hop
+            && families.contains(&Family::Ipv4)
+            && open.ipv4_over_ipv6_next_hop(),
+        role,
         families,
         four_octet_as: open.four_octet_as().is_some(),
         route_refresh: open.route_refresh(),
@@ -191,6 +259,19 @@ pub(super) fn negotiate(
     })
 }
 
+/// What the peer asks for, if we offer the same. Its other families count for nothing.
+fn long_lived(
+    config: &SessionConfig,
+    families: &[Family],
+    open: &Open,
+) -> Option<Vec<LongLivedFamily>> {
+    config.graceful_restart.as_ref()?;
+    config.long_lived_stale_time?;
+    let mut theirs = open.long_lived()?;
+    theirs.retain(|entry| families.contains(&entry.family));
+    Some(theirs)
+}
+
 /// A third of the hold time in whole seconds (RFC 4271 §4.4), or `configured` if that is shorter;
 /// never below a second (ibid.). Zero, meaning none are sent, if the hold time is zero.
 fn keepalive_time(hold_time: HoldTime, configured: Option<Duration>) -> Duration {
@@ -200,3 +281,6 @@ fn keepalive_time(hold_time: HoldTime, configured: Option<Duration>) -> Duration
         Some(_) | None => third,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -36,10 +36,8 @@ impl Core {
                 .map(|family| (*family, self.preserves_forwarding()))
                 .collect(),
         });
+        let local_asn = peer.local_asn.unwrap_or(self.config.asn);
         SessionConfig {
-            local_asn: peer.local_asn.unwrap_or(self.config.asn),
-            remote_asn: peer.remote_asn,
-            router_id: self.config.router_id,
             hold_time: peer.hold_time,
             keepalive_time: peer.keepalive_time,
             connect_retry_time: peer.connect_retry_time,
@@ -49,6 +47,7 @@ impl Core {
             passive: peer.passive,
             families: peer.families.clone(),
             graceful_restart,
+            ..SessionConfig::new(local_asn, peer.remote_asn, self.config.router_id)
         }
     }
 

@@ -3,6 +3,8 @@
 //! One capability's octets to its value and back. What follows from both sides' capabilities is
 //! negotiated by the session.
 
+use std::time::Duration;
+
 use bytes::BufMut;
 
 use super::frame::SAFI_UNICAST;
@@ -59,6 +61,64 @@ pub struct GracefulRestart {
     pub families: Vec<(Family, bool)>,
 }
 
+/// Whether several paths to one prefix may be sent or received in a family (RFC 7911 §4). By default
+/// neither.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct AddPathDirections {
+    pub receive: bool,
+    pub send: bool,
+}
+
+impl AddPathDirections {
+    /// 1 receive, 2 send, 3 both; `None` for every other value.
+    pub fn from_octet(octet: u8) -> Option<AddPathDirections> {
+        match octet {
+            1..=3 => Some(AddPathDirections {
+                receive: octet & ADD_PATH_RECEIVE != 0,
+                send: octet & ADD_PATH_SEND != 0,
+            }),
+            _ => None,
+        }
+    }
+
+    /// 0, which is never sent, for neither.
+    pub fn octet(self) -> u8 {
+        let receive = if self.receive { ADD_PATH_RECEIVE } else { 0 };
+        let send = if self.send { ADD_PATH_SEND } else { 0 };
+        receive | send
+    }
+}
+
+/// What the long-lived graceful restart capability says of one family (RFC 9494 §3.1).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LongLivedFamily {
+    pub family: Family,
+    /// F: the sender's forwarding state was preserved.
+    pub preserved: bool,
+    /// How long its stale routes should be kept after the restart time: whole seconds, below 2^24.
+    pub stale_time: Duration,
+}
+
+impl LongLivedFamily {
+    /// The entry as it is in the capability. A longer time than fits is cut.
+    pub fn entry(&self) -> (u16, u8, u8, u32) {
+        let flags = if self.preserved { FORWARDING_STATE } else { 0 };
+        let seconds = u32::try_from(self.stale_time.as_secs()).unwrap_or(STALE_TIME);
+        let stale_time_secs = seconds.min(STALE_TIME);
+        (self.family.afi(), SAFI_UNICAST, flags, stale_time_secs)
+    }
+
+    /// `None` for families that are not ours. Reserved bits are ignored.
+    pub fn from_entry(entry: &(u16, u8, u8, u32)) -> Option<LongLivedFamily> {
+        let (afi, safi, flags, stale_time_secs) = *entry;
+        Some(LongLivedFamily {
+            family: Family::from_afi_safi(afi, safi)?,
+            preserved: flags & FORWARDING_STATE != 0,
+            stale_time: Duration::from_secs(u64::from(stale_time_secs)),
+        })
+    }
+}
+
 mod code {
     pub(super) const MULTI_PROTOCOL: u8 = 1;
     pub(super) const ROUTE_REFRESH: u8 = 2;
@@ -78,6 +138,8 @@ const RESTART_NOTIFICATION: u16 = 0x4000;
 const RESTART_TIME: u16 = 0x0FFF;
 const FORWARDING_STATE: u8 = 0x80;
 const STALE_TIME: u32 = 0x00FF_FFFF;
+const ADD_PATH_RECEIVE: u8 = 1;
+const ADD_PATH_SEND: u8 = 2;
 
 /// A capability we use, whose value does not have the form its RFC gives it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]

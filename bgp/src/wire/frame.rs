@@ -17,7 +17,7 @@ pub const MAX_LEN: usize = 4096;
 pub const MAX_EXTENDED_LEN: usize = 65535;
 
 /// The SAFI of all our families.
-pub(super) const SAFI_UNICAST: u8 = 1;
+pub(crate) const SAFI_UNICAST: u8 = 1;
 
 const MARKER: [u8; 16] = [0xFF; 16];
 

@@ -14,6 +14,7 @@ pub mod notification;
 pub mod open;
 mod reader;
 pub mod refresh;
+mod role;
 pub mod update;
 pub mod zetta;
 

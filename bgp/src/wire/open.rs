@@ -5,7 +5,7 @@
 
 use bytes::{BufMut, Bytes};
 
-use super::capability::{Capability, GracefulRestart};
+use super::capability::{AddPathDirections, Capability, GracefulRestart, LongLivedFamily};
 use super::error::ProtocolError;
 use super::frame::{self, HEADER_LEN, MAX_LEN, MessageKind, SAFI_UNICAST};
 use super::notification::{Notification, code, open};
@@ -172,6 +172,50 @@ impl Open {
         self.capabilities.iter().any(|c| match c {
             Capability::ExtendedNextHop(entries) => entries.contains(&wanted),
             _ => false,
+        })
+    }
+
+    /// What the peer can do with several paths in this family.
+    ///
+    /// RFC 7911 §4 wants one instance of the capability. Where there are more, or a family is
+    /// listed twice, the last entry of the family counts, as with FRR and BIRD: both ends must
+    /// come to the same, or they misread each other's prefixes. An entry whose value is not
+    /// defined is ignored (ibid.).
+    pub fn add_path(&self, family: Family) -> AddPathDirections {
+        let entries = self.capabilities.iter().flat_map(|c| match c {
+            Capability::AddPath(entries) => entries.as_slice(),
+            _ => &[],
+        });
+        entries
+            .filter(|(afi, safi, _)| Family::from_afi_safi(*afi, *safi) == Some(family))
+            .filter_map(|(_, _, value)| AddPathDirections::from_octet(*value))
+            .next_back()
+            .unwrap_or_default()
+    }
+
+    /// Our families in the long-lived graceful restart capability. The last instance counts, and
+    /// the last entry of a family. `None` without one, or where the graceful restart capability
+    /// does not go with it (RFC 9494 §4.5); empty if the peer asks for nothing but would do it
+    /// for others.
+    pub fn long_lived(&self) -> Option<Vec<LongLivedFamily>> {
+        self.graceful_restart()?;
+        let entries = self.capabilities.iter().rev().find_map(|c| match c {
+            Capability::LongLivedGracefulRestart(entries) => Some(entries),
+            _ => None,
+        })?;
+        let mut families: Vec<LongLivedFamily> = Vec::new();
+        for entry in entries.iter().filter_map(LongLivedFamily::from_entry) {
+            families.retain(|earlier| earlier.family != entry.family);
+            families.push(entry);
+        }
+        Some(families)
+    }
+
+    /// Every role the peer announces, as it is in the capability (RFC 9234 §4.1).
+    pub fn roles(&self) -> impl Iterator<Item = u8> {
+        self.capabilities.iter().filter_map(|c| match c {
+            Capability::Role(role) => Some(*role),
+            _ => None,
         })
     }
 

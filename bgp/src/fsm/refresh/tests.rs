@@ -4,7 +4,7 @@ use Family::{Ipv4, Ipv6};
 
 use super::*;
 use crate::fsm::session::Direction;
-use crate::types::{Asn, HoldTime, RouterId};
+use crate::types::{Asn, FamilySet, HoldTime, RouterId};
 use crate::wire::capability::GracefulRestart;
 
 const LIMIT: Duration = Duration::from_secs(180);
@@ -25,6 +25,11 @@ fn negotiated() -> Negotiated {
         enhanced_route_refresh: true,
         extended_message: true,
         graceful_restart: None,
+        long_lived: None,
+        add_path_send: FamilySet::EMPTY,
+        add_path_receive: FamilySet::EMPTY,
+        ipv4_over_ipv6: false,
+        role: None,
         capabilities: Vec::new(),
     }
 }

@@ -9,7 +9,7 @@ mod waits;
 use std::net::{Ipv4Addr, SocketAddr};
 
 use super::*;
-use crate::types::{Asn, Family, HoldTime, RouterId};
+use crate::types::{Asn, Family, HoldTime, Role, RouterId};
 use crate::wire::ProtocolError;
 use crate::wire::capability::{Capability, GracefulRestart};
 
@@ -30,20 +30,7 @@ fn seconds(seconds: u64) -> Duration {
 
 /// Ours is 192.0.2.5.
 fn config() -> SessionConfig {
-    SessionConfig {
-        local_asn: LOCAL_AS,
-        remote_asn: Some(PEER_AS),
-        router_id: router_id(5),
-        hold_time: HoldTime::DEFAULT,
-        keepalive_time: None,
-        connect_retry_time: seconds(5),
-        idle_hold_time: seconds(1),
-        idle_hold_max: seconds(10),
-        send_hold_time: None,
-        passive: false,
-        families: vec![Family::Ipv4],
-        graceful_restart: None,
-    }
+    SessionConfig::new(LOCAL_AS, Some(PEER_AS), router_id(5))
 }
 
 fn graceful_restart() -> GracefulRestart {
@@ -577,7 +564,7 @@ fn events_of_connections_that_are_over_change_nothing() {
 #[test]
 fn change_of_configuration_says_whether_it_needs_a_reset() {
     type Change = fn(&mut SessionConfig);
-    let changes: [(&str, Change, ConfigChange); 9] = [
+    let changes: [(&str, Change, ConfigChange); 17] = [
         ("nothing", |_| {}, ConfigChange::Live),
         (
             "local AS",
@@ -619,6 +606,46 @@ fn change_of_configuration_says_whether_it_needs_a_reset() {
             |config| config.graceful_restart = Some(graceful_restart()),
             ConfigChange::Live,
         ),
+        (
+            "long-lived stale time",
+            |config| config.long_lived_stale_time = Some(seconds(3600)),
+            ConfigChange::Live,
+        ),
+        (
+            "several paths sent",
+            |config| config.add_path_send = Family::ALL.into_iter().collect(),
+            ConfigChange::NeedsReset,
+        ),
+        (
+            "several paths received",
+            |config| config.add_path_receive = Family::ALL.into_iter().collect(),
+            ConfigChange::NeedsReset,
+        ),
+        (
+            "several paths in a family that is not carried",
+            |config| config.add_path_send = [Family::Ipv6].into_iter().collect(),
+            ConfigChange::Live,
+        ),
+        (
+            "IPv6 next hops",
+            |config| config.extended_next_hop = true,
+            ConfigChange::NeedsReset,
+        ),
+        (
+            "role",
+            |config| config.role = Some(Role::Customer),
+            ConfigChange::NeedsReset,
+        ),
+        (
+            "strict role",
+            |config| (config.role, config.role_strict) = (Some(Role::Customer), true),
+            ConfigChange::NeedsReset,
+        ),
+        (
+            "strict without a role",
+            |config| config.role_strict = true,
+            ConfigChange::Live,
+        ),
     ];
     for (name, change, expected) in changes {
         let mut rig = Rig::established(config());
@@ -632,6 +659,21 @@ fn change_of_configuration_says_whether_it_needs_a_reset() {
         assert_eq!(rig.session.config(), &new, "{name}");
         assert_eq!(rig.actions(), "", "{name}");
     }
+}
+
+#[test]
+fn a_role_that_becomes_strict_needs_a_reset_and_one_that_ceases_to_be_does_not() {
+    let lenient = || SessionConfig {
+        role: Some(Role::Customer),
+        ..config()
+    };
+    let strict = || SessionConfig {
+        role_strict: true,
+        ..lenient()
+    };
+    assert_eq!(lenient().change_to(&strict()), ConfigChange::NeedsReset);
+    assert_eq!(strict().change_to(&lenient()), ConfigChange::Live);
+    assert_eq!(strict().change_to(&strict()), ConfigChange::Live);
 }
 
 #[test]
