@@ -22,7 +22,6 @@ use crate::fsm::session::{
 };
 use crate::fsm::timer::Jitter;
 use crate::rib::PeerId;
-use crate::types::FamilySet;
 use crate::wire::refresh::RouteRefresh;
 use crate::wire::update::UpdateContext;
 use crate::wire::{Notification, frame};
@@ -295,7 +294,7 @@ impl PeerTask {
                     let context = UpdateContext {
                         four_octet_as: negotiated.four_octet_as,
                         ebgp: negotiated.remote_asn != self.session.config().local_asn,
-                        add_path: FamilySet::EMPTY,
+                        add_path: negotiated.add_path_receive,
                     };
                     if let Some(outbox) = self.outbox(connection) {
                         let negotiated = Box::new(negotiated);

@@ -27,9 +27,10 @@ impl Core {
             restart_state: self.is_restarting(),
             // RFC 8538 §2: NOTIFICATIONs are covered.
             notification: true,
-            restart_time_secs: u16::try_from(restart.restart_time.as_secs())
-                .unwrap_or(4095)
-                .min(4095),
+            restart_time_secs: {
+                let time = peer.restart_time.unwrap_or(restart.restart_time);
+                u16::try_from(time.as_secs()).unwrap_or(4095).min(4095)
+            },
             families: peer
                 .families
                 .iter()
@@ -47,6 +48,12 @@ impl Core {
             passive: peer.passive,
             families: peer.families.clone(),
             graceful_restart,
+            long_lived_stale_time: peer.long_lived_stale_time,
+            add_path_send: families_if(peer.add_paths.send, peer),
+            add_path_receive: families_if(peer.add_paths.receive, peer),
+            extended_next_hop: peer.extended_next_hop,
+            role: peer.role,
+            role_strict: peer.role_strict,
             ..SessionConfig::new(local_asn, peer.remote_asn, self.config.router_id)
         }
     }
@@ -66,7 +73,7 @@ impl Core {
                 local_asn,
                 remote_asn: negotiated.remote_asn,
                 allow_own_as: config.allow_own_as,
-                role: config.role,
+                role: negotiated.role,
                 filters: config.filters.clone(),
                 default: config.import_default.clone(),
             }),
@@ -75,12 +82,12 @@ impl Core {
                     ebgp,
                     client: config.route_reflector_client && !ebgp,
                     local_asn,
-                    role: config.role,
+                    role: negotiated.role,
                     remove_private_as: Some(negotiated.remote_asn)
                         .filter(|_| config.remove_private_as && ebgp),
                     is_draining: self.config.is_draining,
-                    ipv4_over_ipv6: false,
-                    long_lived: false,
+                    ipv4_over_ipv6: negotiated.ipv4_over_ipv6,
+                    long_lived: negotiated.long_lived.is_some(),
                     cluster_id: self.config.effective_cluster_id(),
                     next_hop_mode: config.next_hop_mode,
                     own_addresses: own_next_hops(
@@ -98,7 +105,7 @@ impl Core {
                 } else {
                     MAX_LEN
                 },
-                add_path: FamilySet::EMPTY,
+                add_path: negotiated.add_path_send,
             },
         }
     }
@@ -194,7 +201,10 @@ impl Core {
             update_errors: slot.faults.counts,
             last_malformed: slot.faults.last(),
             max_prefixes: config.max_prefixes,
-            add_paths: AddPathsStatus::default(),
+            add_paths: session.map_or_else(AddPathsStatus::default, |session| AddPathsStatus {
+                send: names(session.add_path_send),
+                receive: names(session.add_path_receive),
+            }),
             role: config.role.map(|role| role.to_string()),
         }
     }
@@ -230,6 +240,16 @@ impl Core {
         });
         shown.iter().map(path_status).collect()
     }
+}
+
+/// All of the peer's families, or none.
+fn families_if(is_wanted: bool, peer: &PeerConfig) -> FamilySet {
+    let families = peer.families.iter().copied();
+    families.filter(|_| is_wanted).collect()
+}
+
+fn names(families: FamilySet) -> Vec<String> {
+    families.iter().map(|family| family.to_string()).collect()
 }
 
 /// The session's own address first, then one of the other family.

@@ -1,156 +1,18 @@
-//! Whole speakers against each other over loopback: real sockets, real time, no fixed ports.
+//! Sessions, restarts, ranges and passwords.
 
-use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use bgp::policy::{Action, Filter, ImportDefault, PrefixMatch, Rule};
-use bgp::rib::decision;
 use bgp::speaker::config::{
-    GracefulRestartConfig, NextHopMode, Originated, PeerConfig, PeerKey, PeerSource, SpeakerConfig,
+    NextHopMode, Originated, PeerConfig, PeerKey, PeerSource, SpeakerConfig,
 };
 use bgp::speaker::secret::Secret;
-use bgp::speaker::status::{PeerStatus, RouteStatus};
-use bgp::speaker::{Event, LearnedRoute, RouteSelection, Speaker, Stop};
-use bgp::types::{Asn, HoldTime, LocalPref, Prefix, RouterId};
-use tokio::sync::mpsc;
+use bgp::speaker::status::PeerStatus;
+use bgp::speaker::{RouteSelection, Stop};
+use bgp::types::{Asn, HoldTime};
 
-const DEADLINE: Duration = Duration::from_secs(20);
-
-fn loopback(last: u8) -> IpAddr {
-    Ipv4Addr::new(127, 0, 0, last).into()
-}
-
-fn prefix(text: &str) -> Prefix {
-    text.parse().expect(text)
-}
-
-/// A port that was free a moment ago on every loopback address.
-fn free_port() -> u16 {
-    let socket = std::net::TcpListener::bind("0.0.0.0:0").expect("bind");
-    socket.local_addr().expect("bound").port()
-}
-
-/// Speaker number `last` listens on 127.0.0.`last` and originates 10.`last`.0.0/16.
-fn speaker(last: u8, asn: u32, port: u16) -> SpeakerConfig {
-    let address = loopback(last);
-    let own = prefix(&format!("10.{last}.0.0/16"));
-    // 127/8 is no next hop one may use; the tests' next hops are only numbers.
-    let next_hop = IpAddr::from([192, 0, 2, last]);
-    SpeakerConfig {
-        asn: Asn(asn),
-        router_id: RouterId(Ipv4Addr::new(127, 0, 0, last)),
-        cluster_id: None,
-        listen: vec![SocketAddr::new(address, port)],
-        local_addresses: vec![address, next_hop],
-        local_pref: LocalPref::DEFAULT,
-        peers: BTreeMap::new(),
-        ranges: BTreeMap::new(),
-        max_dynamic_peers: 100,
-        originated: [(own, Originated { next_hop })].into(),
-        decision: decision::Options::default(),
-        is_draining: false,
-        graceful_restart: GracefulRestartConfig::default(),
-    }
-}
-
-fn peer(config: &mut SpeakerConfig, last: u8, asn: u32, port: u16) -> &mut PeerConfig {
-    let local = config.listen[0].ip();
-    let mut peer = PeerConfig::new(format!("peer-{last}"), PeerSource::Peer, Some(Asn(asn)));
-    peer.local_address = Some(local);
-    peer.connect_retry_time = Duration::from_millis(500);
-    peer.idle_hold_time = Duration::from_millis(100);
-    config
-        .peers
-        .entry(PeerKey {
-            address: loopback(last),
-            port,
-        })
-        .or_insert(peer)
-}
-
-/// A running speaker and what its events came to.
-struct Running {
-    speaker: Speaker,
-    events: mpsc::Receiver<Event>,
-    kernel: BTreeMap<Prefix, IpAddr>,
-    is_settled: bool,
-    /// As last told to be remembered.
-    dynamic: Vec<IpAddr>,
-    /// Every change in order, for tests that nothing changed.
-    changes: usize,
-}
-
-impl Running {
-    fn start(config: SpeakerConfig) -> Running {
-        let (speaker, events) = Speaker::start(config, true);
-        Running {
-            speaker,
-            events,
-            kernel: BTreeMap::new(),
-            is_settled: false,
-            dynamic: Vec::new(),
-            changes: 0,
-        }
-    }
-
-    fn take(&mut self, event: Event) {
-        match event {
-            Event::Learned(routes) => {
-                for LearnedRoute { prefix, best, .. } in routes {
-                    let before = match best {
-                        Some(best) => self.kernel.insert(prefix, best.next_hop.address),
-                        None => self.kernel.remove(&prefix),
-                    };
-                    self.changes += usize::from(before != self.kernel.get(&prefix).copied());
-                }
-            }
-            Event::Settled => self.is_settled = true,
-            Event::DynamicPeers(peers) => self.dynamic = peers,
-        }
-    }
-
-    /// Takes events until the learned prefixes are exactly these.
-    async fn learns(&mut self, expected: &[&str]) {
-        let expected: Vec<Prefix> = expected.iter().map(|text| prefix(text)).collect();
-        let mut reached = false;
-        let wait = tokio::time::timeout(DEADLINE, async {
-            while self.kernel.keys().copied().collect::<Vec<_>>() != expected {
-                let event = self.events.recv().await.expect("speaker runs");
-                self.take(event);
-            }
-            reached = true;
-        });
-        if wait.await.is_err() {
-            let peers = self.speaker.peers().await;
-            panic!(
-                "wanted {expected:?}, have {:?}; peers: {peers:#?}",
-                self.kernel
-            );
-        }
-        assert!(reached);
-    }
-
-    async fn routes(&self, text: &str) -> Vec<RouteStatus> {
-        self.speaker
-            .routes(RouteSelection {
-                prefix: Some(prefix(text)),
-                ..RouteSelection::default()
-            })
-            .await
-    }
-
-    async fn wait_for<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
-        let poll = async {
-            while !holds().await {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        };
-        tokio::time::timeout(DEADLINE, poll)
-            .await
-            .unwrap_or_else(|_| panic!("timed out: {what}"));
-    }
-}
+use crate::rig::*;
 
 #[tokio::test]
 async fn two_speakers_exchange_their_routes_however_they_dial() {
@@ -696,52 +558,4 @@ async fn a_stop_for_good_says_so_and_the_routes_go() {
             "Cease / Hard Reset (Cease / Administrative Shutdown: \"the speaker stops for good\")"
         )
     );
-}
-
-#[tokio::test]
-async fn a_draining_speaker_asks_to_be_used_last_and_takes_it_back() {
-    let port = free_port();
-    let mut a = speaker(1, 64512, port);
-    let mut b = speaker(2, 64513, port);
-    peer(&mut a, 2, 64513, port);
-    peer(&mut b, 1, 64512, port);
-    let (a_config, a) = (a.clone(), Running::start(a));
-    let mut b = Running::start(b);
-    b.learns(&["10.1.0.0/16"]).await;
-    for is_draining in [true, false] {
-        let config = SpeakerConfig {
-            is_draining,
-            ..a_config.clone()
-        };
-        a.speaker.configure(config).await;
-        Running::wait_for("the community, and what it does", || async {
-            let routes = b.routes("10.1.0.0/16").await;
-            let asks = |route: &RouteStatus| {
-                let is_asked = route.communities == ["graceful-shutdown"];
-                is_asked && route.local_pref == Some(0)
-            };
-            !routes.is_empty() && routes.iter().all(|route| asks(route) == is_draining)
-        })
-        .await;
-    }
-    assert_eq!(b.speaker.peers().await[0].flaps, 0);
-}
-
-#[tokio::test]
-async fn bfd_ends_a_session_with_its_own_cease() {
-    let port = free_port();
-    let mut a = speaker(1, 64512, port);
-    let mut b = speaker(2, 64512, port);
-    peer(&mut a, 2, 64512, port);
-    peer(&mut b, 1, 64512, port);
-    let a = Running::start(a);
-    let mut b = Running::start(b);
-    b.learns(&["10.1.0.0/16"]).await;
-    a.speaker.bfd_down(loopback(2)).await;
-    Running::wait_for("Cease / BFD Down", || async {
-        let peers = b.speaker.peers().await;
-        let error = peers[0].last_error.as_ref();
-        error.is_some_and(|error| (error.code, error.subcode) == (6, 10))
-    })
-    .await;
 }

@@ -1,0 +1,5 @@
+//! Whole speakers against each other over loopback: real sockets, real time, no fixed ports.
+
+mod agreed;
+mod rig;
+mod sessions;
