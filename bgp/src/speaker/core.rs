@@ -400,7 +400,9 @@ impl Core {
             .iter()
             .filter_map(|decision| match decision {
                 Decision::KeepStale { family } => Some(*family),
-                Decision::FlushStale { .. } | Decision::FlushAll { .. } => None,
+                Decision::KeepLongLived { .. }
+                | Decision::FlushStale { .. }
+                | Decision::FlushAll { .. } => None,
             })
             .collect();
         info!(peer = %slot.key, ?reason, ?kept, "session down");
@@ -484,7 +486,10 @@ impl Core {
             match decision {
                 // Done by `peer_down`.
                 Decision::KeepStale { .. } | Decision::FlushAll { .. } => {}
-                Decision::FlushStale { family } => self.rib.flush_stale(id, *family),
+                // Never offered to a peer, so that none asks for long-lived stale routes.
+                Decision::FlushStale { family } | Decision::KeepLongLived { family } => {
+                    self.rib.flush_stale(id, *family);
+                }
             }
         }
     }

@@ -253,6 +253,7 @@ fn helper_config(speaker: &SpeakerConfig, peer: &PeerConfig) -> HelperConfig {
         max_restart_time: speaker.graceful_restart.stale_time,
         stale_time: speaker.graceful_restart.stale_time,
         strict_consecutive_restart: peer.strict_consecutive_restart,
+        long_lived_stale_time: peer.long_lived_stale_time,
         notification: true,
     }
 }

@@ -1,8 +1,9 @@
 mod deferral;
+mod long_lived;
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use Decision::{FlushAll, FlushStale, KeepStale};
+use Decision::{FlushAll, FlushStale, KeepLongLived, KeepStale};
 use Family::{Ipv4, Ipv6};
 
 use super::*;
@@ -15,6 +16,7 @@ fn config() -> HelperConfig {
         max_restart_time: Duration::from_secs(300),
         stale_time: HelperConfig::DEFAULT_STALE_TIME,
         strict_consecutive_restart: false,
+        long_lived_stale_time: None,
         notification: true,
     }
 }
