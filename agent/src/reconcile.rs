@@ -269,6 +269,15 @@ impl Reconciler {
                 let changes = self.routing.learn(routes, &resolver, &basis.workloads);
                 self.apply_learned(changes).await;
             }
+            Event::NextHops(next_hops) => {
+                let Some(basis) = self.basis.clone() else {
+                    return;
+                };
+                let Some(resolver) = basis.resolver(&self.settings.node) else {
+                    return;
+                };
+                self.routing.answer_next_hops(next_hops, &resolver).await;
+            }
             Event::Settled => {
                 info!("first convergence is over");
                 self.routing.set_settled();

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use bgp::speaker::config::{GracefulRestartConfig, SpeakerConfig};
-use bgp::speaker::{Event, LearnedRoute, Speaker};
+use bgp::speaker::{Event, LearnedRoute, Reach, Speaker};
 use bgp::types::Prefix;
 use tokio::sync::mpsc;
 
@@ -29,6 +29,10 @@ pub struct Routing {
     start: StartState,
     running: Option<Running>,
     learned: BTreeMap<Prefix, Learned>,
+    /// Of learned routes, as last asked about.
+    next_hops: BTreeSet<IpAddr>,
+    /// How they are reached, as last told.
+    told: BTreeMap<IpAddr, Reach>,
     is_settled: bool,
 }
 
@@ -51,6 +55,8 @@ impl Routing {
             start,
             running: None,
             learned: BTreeMap::new(),
+            next_hops: BTreeSet::new(),
+            told: BTreeMap::new(),
             is_settled: false,
         }
     }
@@ -71,6 +77,8 @@ impl Routing {
             }
             None => {
                 let (speaker, events) = Speaker::start(config.clone(), true);
+                // Whoever tells once is asked from then on, so no route is used unseen.
+                speaker.set_next_hop_costs(BTreeMap::new()).await;
                 self.running = Some(Running {
                     speaker,
                     events,
@@ -101,6 +109,39 @@ impl Routing {
                 None => std::future::pending().await,
             },
             None => std::future::pending().await,
+        }
+    }
+
+    /// Answers what the speaker asks about its next hops.
+    pub async fn answer_next_hops(
+        &mut self,
+        next_hops: BTreeSet<IpAddr>,
+        resolver: &NextHopResolver<'_>,
+    ) {
+        self.next_hops = next_hops;
+        self.told = self.reaches(resolver);
+        self.tell_next_hops().await;
+    }
+
+    /// Tells how next hops are reached now, if any is reached otherwise than last told.
+    pub async fn weigh_next_hops_again(&mut self, resolver: &NextHopResolver<'_>) {
+        let reaches = self.reaches(resolver);
+        if reaches != self.told {
+            self.told = reaches;
+            self.tell_next_hops().await;
+        }
+    }
+
+    fn reaches(&self, resolver: &NextHopResolver<'_>) -> BTreeMap<IpAddr, Reach> {
+        let next_hops = self.next_hops.iter();
+        next_hops
+            .map(|next_hop| (*next_hop, resolver.reach(*next_hop)))
+            .collect()
+    }
+
+    async fn tell_next_hops(&self) {
+        if let Some(speaker) = self.speaker() {
+            speaker.set_next_hop_costs(self.told.clone()).await;
         }
     }
 

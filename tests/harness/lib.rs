@@ -2,6 +2,7 @@
 //!
 //! Namespaces, captures, pings and waiting are those of `agent::lab`.
 
+pub mod crossing;
 pub mod guest;
 pub mod leftovers;
 pub mod monitor;

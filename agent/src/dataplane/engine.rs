@@ -171,6 +171,7 @@ impl Engine {
                 index: link.index,
                 mtu: link.mtu,
                 is_up: link.is_up,
+                is_running: link.is_running,
                 is_point_to_point: link.is_noarp || link.is_point_to_point,
             };
             view.links.insert(name.clone(), summary);

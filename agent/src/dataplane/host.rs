@@ -25,6 +25,8 @@ pub struct Link {
     pub index: u32,
     pub mtu: u32,
     pub is_up: bool,
+    /// It has a carrier too: what is behind it can be reached.
+    pub is_running: bool,
     /// NOARP or point-to-point: nothing behind it is on-link in the sense of next-hop resolution.
     pub is_point_to_point: bool,
 }

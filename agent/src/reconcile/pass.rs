@@ -176,6 +176,7 @@ impl Reconciler {
                     .resolve_again(&prefixes, &resolver, &basis.workloads)
             }
             _ => {
+                self.routing.weigh_next_hops_again(&resolver).await;
                 let prefixes = self.routing.learned_prefixes();
                 self.routing
                     .resolve_again(&prefixes, &resolver, &basis.workloads)

@@ -11,11 +11,16 @@
 //! is a unicast route without gateway on a device that is neither NOARP nor point-to-point. So the
 //! kernel decides what is near, not the length of a configured address, and a prefix outside every
 //! pool never enters a tunnel.
+//!
+//! How far away a next hop is does not depend on the prefix (RFC 4271 §9.1.2.1): 0 where (b) holds,
+//! 1 where another router or the tunnel lies between, and not resolvable where the kernel has no
+//! way at all. The default route is a way like any other. A link without carrier leads nowhere.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 
+use bgp::speaker::Reach;
 use bgp::types::{Family, Prefix};
 
 use super::longest_match::LongestMatch;
@@ -130,6 +135,32 @@ impl<'a> NextHopResolver<'a> {
         }
     }
 
+    /// How far away a next hop is, for the decision. That of a route of our own is no further than
+    /// this host.
+    pub fn reach(&self, next_hop: IpAddr) -> Reach {
+        if self.host.addresses.contains_key(&next_hop) || self.is_own(next_hop) {
+            return Reach::Cost(0);
+        }
+        match self.way_to(next_hop) {
+            // The kernel's route stays, and leads nowhere.
+            Way::OnLink { device } | Way::Gateway { device, .. } if !self.is_running(device) => {
+                Reach::Unresolvable
+            }
+            Way::OnLink { .. } => Reach::Cost(0),
+            Way::Gateway { .. } => Reach::Cost(1),
+            // The outer packet is the host's own, so the kernel takes it along any way it has.
+            Way::OfHost(_) if self.tunnel.is_some() && self.nodes.contains_key(&next_hop) => {
+                Reach::Cost(1)
+            }
+            Way::OfHost(_) | Way::None(_) => Reach::Unresolvable,
+        }
+    }
+
+    fn is_running(&self, device: &str) -> bool {
+        let link = self.host.links.get(device);
+        link.is_some_and(|link| link.is_running)
+    }
+
     fn is_own(&self, address: IpAddr) -> bool {
         self.node.addresses().any(|own| own == address)
     }
@@ -193,8 +224,13 @@ impl<'a> NextHopResolver<'a> {
             ));
         }
         let Some(device) = route.device.as_deref() else {
-            return Way::None(format!(
+            return Way::OfHost(format!(
                 "the kernel's route {prefix} to next hop {next_hop} has no single device"
+            ));
+        };
+        let Some(link) = self.host.links.get(device) else {
+            return Way::None(format!(
+                "device {device} of the route to next hop {next_hop} does not exist"
             ));
         };
         if let Some(gateway) = route.gateway {
@@ -204,20 +240,17 @@ impl<'a> NextHopResolver<'a> {
                     gateway,
                     device,
                 },
-                false => Way::None(format!(
+                false => Way::OfHost(format!(
                     "the gateway {gateway} to next hop {next_hop} is of the other family"
                 )),
             };
         }
-        match self.host.links.get(device) {
-            Some(link) if !link.is_point_to_point => Way::OnLink { device },
-            Some(_) => Way::None(format!(
+        if link.is_point_to_point {
+            return Way::OfHost(format!(
                 "next hop {next_hop} is behind {device}, which is point-to-point or has no ARP"
-            )),
-            None => Way::None(format!(
-                "device {device} of the route to next hop {next_hop} does not exist"
-            )),
+            ));
         }
+        Way::OnLink { device }
     }
 }
 
@@ -236,6 +269,8 @@ enum Way<'a> {
         gateway: IpAddr,
         device: &'a str,
     },
+    /// One that packets of the host itself take, and none that a route of ours could say.
+    OfHost(String),
     None(String),
 }
 
@@ -263,7 +298,7 @@ fn via_kernel(next_hop: IpAddr, way: Way<'_>) -> Resolution {
             rule: Rule::Gateway,
             reason: format!("the kernel's route {prefix} to {next_hop} goes via {gateway}"),
         },
-        Way::None(reason) => skip(reason),
+        Way::OfHost(reason) | Way::None(reason) => skip(reason),
     }
 }
 

@@ -29,11 +29,13 @@ impl Interner {
     }
 
     /// Drops sets that no route uses, each time their number has doubled: the cost is spread over
-    /// the routes that made it grow.
-    pub fn purge_if_grown(&mut self) {
-        if self.sets.len() > self.purge_above.max(1024) {
+    /// the routes that made it grow. Returns whether it did.
+    pub fn purge_if_grown(&mut self) -> bool {
+        let has_grown = self.sets.len() > self.purge_above.max(1024);
+        if has_grown {
             self.sets.retain(|set| Arc::strong_count(set) > 1);
             self.purge_above = self.sets.len() * 2;
         }
+        has_grown
     }
 }

@@ -167,8 +167,11 @@ impl Rib {
     }
 
     /// How next hops are reached from now on; those that are not in the map, at cost 0. Walks the
-    /// table if any is reached otherwise than before.
+    /// table if any is reached otherwise than before. From the first call on next hops are tracked.
     pub fn set_next_hop_costs(&mut self, costs: HashMap<IpAddr, Reach>) {
+        if !self.next_hops.is_tracking() {
+            self.track_next_hops();
+        }
         let changed = self.next_hops.replace(costs);
         if changed.is_empty() {
             return;
@@ -190,6 +193,22 @@ impl Rib {
             .in_use()
             .map(|attributes| attributes.next_hop.address)
             .collect()
+    }
+
+    fn track_next_hops(&mut self) {
+        let in_use = self.interner.in_use();
+        let addresses = in_use.map(|attributes| attributes.next_hop.address);
+        self.next_hops.track(addresses.collect());
+    }
+
+    /// Whether the next hops of learned routes are others than when last asked about.
+    pub fn has_next_hop_question(&self) -> bool {
+        self.next_hops.is_question_due()
+    }
+
+    /// All next hops to tell of by [`Rib::set_next_hop_costs`].
+    pub fn next_hop_question(&mut self) -> BTreeSet<IpAddr> {
+        self.next_hops.question()
     }
 
     /// A session came up: the peer hears everything, then End-of-RIB. Paths kept from an earlier
@@ -346,6 +365,7 @@ impl Rib {
         };
         let import = peer.setup.import.clone();
         import.context(&self.config).transform(&mut attributes);
+        self.next_hops.note(attributes.next_hop.address);
         let attributes = self.interner.intern(attributes);
         let attribute_verdict = import
             .context(&self.config)
@@ -388,12 +408,15 @@ impl Rib {
         for id in waiting {
             self.resume(id, sink);
         }
-        self.interner.purge_if_grown();
+        if self.interner.purge_if_grown() && self.next_hops.is_tracking() {
+            self.track_next_hops();
+        }
     }
 
-    /// Best routes the consumer has not heard of, at most `limit`. Empty while deferring.
+    /// Best routes the consumer has not heard of, at most `limit`. Empty while deferring, and while
+    /// a next hop has not been told of: the best route may not be usable at all.
     pub fn learned(&mut self, limit: usize) -> Vec<LearnedRoute> {
-        if self.is_deferring {
+        if !self.can_tell() {
             return Vec::new();
         }
         let prefixes: Vec<Prefix> = self.untold.iter().take(limit).copied().collect();
@@ -411,7 +434,16 @@ impl Rib {
     }
 
     pub fn has_learned(&self) -> bool {
-        !self.untold.is_empty() && !self.is_deferring
+        !self.untold.is_empty() && self.can_tell()
+    }
+
+    /// Whether there is anything that the consumer has not heard, told now or later.
+    pub fn has_untold(&self) -> bool {
+        !self.untold.is_empty()
+    }
+
+    fn can_tell(&self) -> bool {
+        !self.is_deferring && !self.next_hops.is_waiting()
     }
 
     fn best_learned(&self, prefix: &Prefix) -> Option<Arc<PathAttributes>> {

@@ -1,6 +1,7 @@
 //! How next hops are reached (RFC 4271 §9.1.2.1), as told from outside: the RIB knows no routes of
 //! the kernel. Pure.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use hashbrown::{HashMap, HashSet};
@@ -18,11 +19,23 @@ pub enum Reach {
 #[derive(Clone, Debug, Default)]
 pub struct NextHops {
     by_address: HashMap<IpAddr, Reach>,
+    /// Since somebody tells: reflectors have nobody who does.
+    tracked: Option<Tracked>,
+}
+
+/// The next hops of learned routes. Bounded by their attribute sets; those that no route has any
+/// more stay until the sets are purged.
+#[derive(Clone, Debug, Default)]
+struct Tracked {
+    addresses: HashSet<IpAddr>,
+    /// Those that nobody has told of yet.
+    unanswered: HashSet<IpAddr>,
+    /// `addresses` differ from what was last asked about.
+    is_question_due: bool,
 }
 
 impl NextHops {
     pub fn reach(&self, address: IpAddr) -> Reach {
-        // Reflectors tell of none.
         if self.by_address.is_empty() {
             return Reach::Cost(0);
         }
@@ -36,12 +49,73 @@ impl NextHops {
     pub fn replace(&mut self, by_address: HashMap<IpAddr, Reach>) -> HashSet<IpAddr> {
         let was = NextHops {
             by_address: std::mem::replace(&mut self.by_address, by_address),
+            tracked: None,
         };
+        if let Some(tracked) = &mut self.tracked {
+            let is_unanswered = |address: &&IpAddr| !self.by_address.contains_key(*address);
+            tracked.unanswered = tracked
+                .addresses
+                .iter()
+                .filter(is_unanswered)
+                .copied()
+                .collect();
+        }
         was.by_address
             .keys()
             .chain(self.by_address.keys())
             .copied()
             .filter(|address| was.reach(*address) != self.reach(*address))
             .collect()
+    }
+
+    pub fn is_tracking(&self) -> bool {
+        self.tracked.is_some()
+    }
+
+    /// From now on these are the next hops that are asked about; `note` adds to them.
+    pub fn track(&mut self, addresses: HashSet<IpAddr>) {
+        let is_same = |tracked: &Tracked| tracked.addresses == addresses;
+        if self.tracked.as_ref().is_some_and(is_same) {
+            return;
+        }
+        let is_unanswered = |address: &&IpAddr| !self.by_address.contains_key(*address);
+        self.tracked = Some(Tracked {
+            unanswered: addresses.iter().filter(is_unanswered).copied().collect(),
+            addresses,
+            is_question_due: true,
+        });
+    }
+
+    /// A route with this next hop was learned.
+    pub fn note(&mut self, address: IpAddr) {
+        if let Some(tracked) = &mut self.tracked
+            && tracked.addresses.insert(address)
+        {
+            tracked.is_question_due = true;
+            if !self.by_address.contains_key(&address) {
+                tracked.unanswered.insert(address);
+            }
+        }
+    }
+
+    /// Whether there are next hops that nobody has told of yet although somebody tells.
+    pub fn is_waiting(&self) -> bool {
+        let is_waiting = |tracked: &Tracked| !tracked.unanswered.is_empty();
+        self.tracked.as_ref().is_some_and(is_waiting)
+    }
+
+    pub fn is_question_due(&self) -> bool {
+        self.tracked
+            .as_ref()
+            .is_some_and(|tracked| tracked.is_question_due)
+    }
+
+    /// The next hops to tell of, all of them.
+    pub fn question(&mut self) -> BTreeSet<IpAddr> {
+        let Some(tracked) = &mut self.tracked else {
+            return BTreeSet::new();
+        };
+        tracked.is_question_due = false;
+        tracked.addresses.iter().copied().collect()
     }
 }

@@ -620,6 +620,39 @@ fn a_next_hop_that_resolves_again_brings_its_routes_back() {
 }
 
 #[test]
+fn the_consumer_hears_nothing_before_it_has_told_of_every_next_hop() {
+    let (mut rib, mut heard) = with_clients();
+    let told = |ids: &[PeerId]| -> HashMap<IpAddr, Reach> {
+        let reached = |id: &PeerId| (address(*id), Reach::Cost(0));
+        ids.iter().map(reached).collect()
+    };
+    announce(&mut rib, A, "172.17.8.0/24");
+    rib.turn(&mut heard);
+    assert!(!rib.has_next_hop_question(), "nobody tells");
+    assert_eq!(rib.learned(10).len(), 1);
+
+    rib.set_next_hop_costs(HashMap::new());
+    assert_eq!(rib.next_hop_question(), [address(A)].into());
+    assert!(!rib.has_next_hop_question(), "asked once");
+    rib.set_next_hop_costs(told(&[A]));
+    announce(&mut rib, A, "172.17.9.0/24");
+    announce(&mut rib, B, "172.17.10.0/24");
+    rib.turn(&mut heard);
+    assert_eq!(heard.prefixes(C).len(), 3, "peers do not wait");
+    assert!(!rib.has_learned() && rib.learned(10).is_empty());
+    assert_eq!(rib.next_hop_question(), [address(A), address(B)].into());
+    rib.set_next_hop_costs(told(&[A]));
+    assert!(!rib.has_learned(), "the answer to an earlier question");
+    rib.set_next_hop_costs(told(&[A, B]));
+    assert_eq!(rib.learned(10).len(), 2);
+
+    announce(&mut rib, B, "172.17.11.0/24");
+    rib.turn(&mut heard);
+    assert!(!rib.has_next_hop_question(), "no new one");
+    assert_eq!(rib.learned(10).len(), 1);
+}
+
+#[test]
 fn own_routes_need_no_next_hop() {
     let (mut rib, mut heard) = with_clients();
     let next_hop = IpAddr::from([10, 0, 0, 1]);

@@ -221,8 +221,7 @@ impl Core {
                 break;
             }
             let wake_at = self.next_timeout();
-            let has_event =
-                self.rib.has_learned() || (self.is_convergence_over() && !self.has_told_settled);
+            let has_event = self.has_event();
             tokio::select! {
                 input = inputs.recv() => match input {
                     Some(input) => {
@@ -559,7 +558,16 @@ impl Core {
         }
     }
 
+    fn has_event(&self) -> bool {
+        let is_settled_due =
+            self.is_convergence_over() && !self.has_told_settled && !self.rib.has_untold();
+        self.rib.has_next_hop_question() || self.rib.has_learned() || is_settled_due
+    }
+
     fn next_event(&mut self) -> Event {
+        if self.rib.has_next_hop_question() {
+            return Event::NextHops(self.rib.next_hop_question());
+        }
         if self.rib.has_learned() {
             return Event::Learned(self.rib.learned(LEARNED_PER_EVENT));
         }

@@ -54,6 +54,10 @@ pub enum Event {
     /// The first convergence is over: every peer that was waited for sent its End-of-RIB, or the
     /// wait is over. Said once, after the routes that belong to it.
     Settled,
+    /// The next hops of learned routes, all of them, whenever one came or many went. Only where
+    /// [`Speaker::set_next_hop_costs`] was called once, which is how to answer: until then no route
+    /// is told as learned.
+    NextHops(BTreeSet<IpAddr>),
     /// The dynamic peers that are up or whose routes are kept, in order; to be remembered over a
     /// restart.
     DynamicPeers(Vec<IpAddr>),
@@ -116,7 +120,8 @@ impl Speaker {
     }
 
     /// How next hops are reached from now on; those that are not in the map, at cost 0. Routes over
-    /// one that is not reached at all are not used.
+    /// one that is not reached at all are not used. Who has called this is asked about new ones by
+    /// [`Event::NextHops`].
     pub async fn set_next_hop_costs(&self, costs: BTreeMap<IpAddr, Reach>) {
         self.tell(Command::NextHopCosts(costs)).await;
     }

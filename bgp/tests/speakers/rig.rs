@@ -105,6 +105,8 @@ impl Running {
             }
             Event::Settled => self.is_settled = true,
             Event::DynamicPeers(peers) => self.dynamic = peers,
+            // Nobody tells of next hops here, so nobody is asked.
+            Event::NextHops(next_hops) => panic!("asked about {next_hops:?}"),
         }
     }
 

@@ -54,6 +54,7 @@ fn host() -> HostView {
         index: 2,
         mtu: 1500,
         is_up: true,
+        is_running: true,
         is_point_to_point,
     };
     HostView {
@@ -348,6 +349,110 @@ fn the_kernels_routes_say_what_is_near() {
         let prefix = "172.17.10.0/24".parse().expect("prefix");
         let resolution = resolver.resolve(prefix, far.parse().expect(far));
         assert_eq!(shown(&resolution), expected, "{name}: {resolution:?}");
+    }
+}
+
+#[test]
+fn next_hops_are_as_far_as_the_kernel_says() {
+    use bgp::speaker::Reach::{Cost, Unresolvable};
+    let without_default = |host: &mut HostView| host.routes.retain(|r| !r.prefix.is_default());
+    let unplugged = |host: &mut HostView| {
+        let eth0 = host.links.get_mut("eth0").expect("eth0");
+        eth0.is_running = false;
+    };
+    let with_multipath_default = |host: &mut HostView| host.routes[0].device = None;
+    let unchanged = |_: &mut HostView| {};
+    type Change<'a> = &'a dyn Fn(&mut HostView);
+    for (name, change, next_hop, has_tunnel, expected) in [
+        (
+            "on-link",
+            &unchanged as Change<'_>,
+            "192.168.100.101",
+            true,
+            Cost(0),
+        ),
+        ("on-link, IPv6", &unchanged, "fd00:100::101", true, Cost(0)),
+        (
+            "by the default route",
+            &unchanged,
+            "198.51.100.7",
+            true,
+            Cost(1),
+        ),
+        ("a far node", &unchanged, "192.168.200.101", true, Cost(1)),
+        ("ourselves", &unchanged, "192.168.100.100", true, Cost(0)),
+        (
+            "no route in IPv6",
+            &unchanged,
+            "fd00:200::1",
+            true,
+            Unresolvable,
+        ),
+        (
+            "behind a point-to-point link",
+            &unchanged,
+            "10.20.0.1",
+            true,
+            Unresolvable,
+        ),
+        (
+            "no default route",
+            &without_default,
+            "198.51.100.7",
+            true,
+            Unresolvable,
+        ),
+        (
+            "a far node, no route",
+            &without_default,
+            "192.168.200.101",
+            true,
+            Unresolvable,
+        ),
+        (
+            "no carrier, near",
+            &unplugged,
+            "192.168.100.101",
+            true,
+            Unresolvable,
+        ),
+        (
+            "no carrier, far",
+            &unplugged,
+            "192.168.200.101",
+            true,
+            Unresolvable,
+        ),
+        (
+            "a far node by several routers",
+            &with_multipath_default,
+            "192.168.200.101",
+            true,
+            Cost(1),
+        ),
+        (
+            "the same without tunnel",
+            &with_multipath_default,
+            "192.168.200.101",
+            false,
+            Unresolvable,
+        ),
+        (
+            "no node, by several routers",
+            &with_multipath_default,
+            "198.51.100.7",
+            true,
+            Unresolvable,
+        ),
+    ] {
+        let snapshot = snapshot(CROSS);
+        let node = snapshot.node("a1").expect("a1");
+        let mut host = host();
+        change(&mut host);
+        let tunnel = Some(tunnel()).filter(|_| has_tunnel);
+        let resolver = NextHopResolver::new(&snapshot, node, &host, tunnel.as_ref());
+        let reach = resolver.reach(next_hop.parse().expect(next_hop));
+        assert_eq!(reach, expected, "{name}");
     }
 }
 

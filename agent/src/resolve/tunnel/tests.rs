@@ -36,6 +36,7 @@ fn host(has_kernel_ipip: bool) -> HostView {
         index: 2,
         mtu: 9000,
         is_up: true,
+        is_running: true,
         is_point_to_point: false,
     };
     HostView {
