@@ -7,10 +7,21 @@ use std::process::Command;
 use agent::lab::Mounts;
 use anyhow::{Result, ensure};
 
-use super::{PEERS, Router, Setting};
+use super::{Hops, Router, Setting};
 use crate::site::Site;
+use crate::speaker::ASN;
 
 pub struct Gobgp;
+
+impl Gobgp {
+    fn add(site: &Site, family: &str, words: &str) -> Result<()> {
+        let mut command = vec!["gobgp", "global", "rib", "add", "-a", family];
+        command.extend(words.split(' '));
+        let said = site.ask(&command)?;
+        ensure!(said.is_empty(), "{said}");
+        Ok(())
+    }
+}
 
 impl Router for Gobgp {
     fn name(&self) -> &'static str {
@@ -21,30 +32,8 @@ impl Router for Gobgp {
         "gobgpd"
     }
 
-    fn prepare(&self, directory: &Path, setting: Setting, _: &mut Mounts) -> Result<()> {
-        let mut text = "[global.config]\nas = 64512\nrouter-id = \"192.0.2.2\"\n".to_owned();
-        for peer in PEERS {
-            text += &format!(
-                "[[neighbors]]\n[neighbors.config]\nneighbor-address = \"{peer}\"\npeer-as = 64512\n\
-                 [neighbors.transport.config]\npassive-mode = {}\n\
-                 [neighbors.timers.config]\nconnect-retry = 1\nidle-hold-time-after-reset = 1\n\
-                 [neighbors.graceful-restart.config]\nenabled = true\nrestart-time = 60\n\
-                 deferral-time = 5\n",
-                !setting.dials
-            );
-            if setting.reflects {
-                text += "[neighbors.route-reflector.config]\nroute-reflector-client = true\n\
-                         route-reflector-cluster-id = \"192.0.2.2\"\n";
-            }
-            for family in ["ipv4", "ipv6"] {
-                text += &format!(
-                    "[[neighbors.afi-safis]]\n[neighbors.afi-safis.config]\n\
-                     afi-safi-name = \"{family}-unicast\"\n\
-                     [neighbors.afi-safis.mp-graceful-restart.config]\nenabled = true\n"
-                );
-            }
-        }
-        fs::write(directory.join("gobgpd.toml"), text)?;
+    fn prepare(&self, directory: &Path, setting: &Setting, _: &mut Mounts) -> Result<()> {
+        fs::write(directory.join("gobgpd.toml"), configuration(setting))?;
         Ok(())
     }
 
@@ -59,19 +48,19 @@ impl Router for Gobgp {
     }
 
     fn announce(&self, site: &Site) -> Result<()> {
-        for (family, words) in [
-            (
-                "ipv4",
-                "10.2.0.0/16 nexthop 192.0.2.2 large-community 64512:1:2",
-            ),
-            ("ipv6", "2001:db8:2::/48 nexthop 2001:db8::2"),
-        ] {
-            let mut command = vec!["gobgp", "global", "rib", "add", "-a", family];
-            command.extend(words.split(' '));
-            let said = site.ask(&command)?;
-            ensure!(said.is_empty(), "{said}");
-        }
-        Ok(())
+        let drains = if site.setting().drains {
+            " community 65535:0"
+        } else {
+            ""
+        };
+        let large = "10.2.0.0/16 nexthop 192.0.2.2 large-community 64512:1:2";
+        Gobgp::add(site, "ipv4", &format!("{large}{drains}"))?;
+        let hop = "2001:db8:2::/48 nexthop 2001:db8::2";
+        Gobgp::add(site, "ipv6", &format!("{hop}{drains}"))
+    }
+
+    fn announce_more(&self, site: &Site, prefix: &str) -> Result<()> {
+        Gobgp::add(site, "ipv4", &format!("{prefix} nexthop 192.0.2.2"))
     }
 
     fn route(&self, site: &Site, prefix: &str) -> Result<String> {
@@ -80,6 +69,56 @@ impl Router for Gobgp {
     }
 
     fn refresh(&self, site: &Site) -> Result<String> {
-        site.ask(&["gobgp", "neighbor", "192.0.2.1", "softresetin"])
+        let peer = site.setting().first_peer();
+        site.ask(&["gobgp", "neighbor", &peer, "softresetin"])
     }
+}
+
+fn configuration(setting: &Setting) -> String {
+    let mut text = format!(
+        "[global.config]\nas = {}\nrouter-id = \"192.0.2.2\"\n",
+        setting.asn()
+    );
+    for peer in &setting.peers {
+        text += &format!(
+            "[[neighbors]]\n[neighbors.config]\nneighbor-address = \"{peer}\"\npeer-as = {ASN}\n"
+        );
+        if let Some(password) = setting.password {
+            text += &format!("auth-password = \"{password}\"\n");
+        }
+        text += &format!(
+            "[neighbors.transport.config]\npassive-mode = {}\n\
+             [neighbors.timers.config]\nconnect-retry = 1\nidle-hold-time-after-reset = 1\n\
+             [neighbors.graceful-restart.config]\nenabled = true\nrestart-time = 60\n\
+             deferral-time = 5\n",
+            !setting.dials
+        );
+        match setting.hops {
+            Hops::Unsaid => {}
+            Hops::Secured => {
+                text += "[neighbors.ttl-security.config]\nenabled = true\nttl-min = 255\n";
+            }
+            Hops::Many(hops) => {
+                text += &format!(
+                    "[neighbors.ebgp-multihop.config]\nenabled = true\nmultihop-ttl = {hops}\n"
+                );
+            }
+        }
+        if setting.reflects {
+            text += "[neighbors.route-reflector.config]\nroute-reflector-client = true\n\
+                     route-reflector-cluster-id = \"192.0.2.2\"\n";
+        }
+        for family in ["ipv4", "ipv6"] {
+            text += &format!(
+                "[[neighbors.afi-safis]]\n[neighbors.afi-safis.config]\n\
+                 afi-safi-name = \"{family}-unicast\"\n\
+                 [neighbors.afi-safis.mp-graceful-restart.config]\nenabled = true\n"
+            );
+            if let Some(most) = setting.max_prefixes {
+                text +=
+                    &format!("[neighbors.afi-safis.prefix-limit.config]\nmax-prefixes = {most}\n");
+            }
+        }
+    }
+    text
 }

@@ -13,19 +13,6 @@ use harness::routers::{Bird, Frr, Gobgp, Openbgpd, Router, Setting};
 use harness::site::Site;
 use harness::speaker::{Running, config, peer};
 
-const PLAIN: Setting = Setting {
-    reflects: false,
-    dials: false,
-};
-const REFLECTS: Setting = Setting {
-    reflects: true,
-    dials: false,
-};
-const DIALS: Setting = Setting {
-    reflects: false,
-    dials: true,
-};
-
 /// One test per cell. FRR and BIRD are never missing; the others are skipped where they are.
 macro_rules! cells {
     ($peer:ident, $router:expr, [$($area:ident::$feature:ident),* $(,)?]) => {

@@ -1,13 +1,13 @@
 //! What outlives the end of either side.
 
 use anyhow::{Result, ensure};
-use harness::routers::Router;
+use harness::routers::{Router, Setting};
 use harness::speaker::{Running, config, peer};
 
-use super::{PLAIN, start_session};
+use super::start_session;
 
 pub fn routes_outlive_kill_of_peer(router: &'static dyn Router) -> Result<()> {
-    let (mut site, ours) = start_session(router, PLAIN)?;
+    let (mut site, ours) = start_session(router, Setting::default())?;
     for prefix in ["10.2.0.0/16", "2001:db8:2::/48"] {
         ours.expect_route(prefix, "learned", |route| !route.stale)?;
     }
@@ -24,7 +24,7 @@ pub fn routes_outlive_kill_of_peer(router: &'static dyn Router) -> Result<()> {
 }
 
 pub fn routes_outlive_kill_of_us(router: &'static dyn Router) -> Result<()> {
-    let (site, ours) = start_session(router, PLAIN)?;
+    let (site, ours) = start_session(router, Setting::default())?;
     let kept = ["10.1.0.0/16", "2001:db8:1::/48"];
     for prefix in kept {
         site.expect_route(prefix, &[])?;

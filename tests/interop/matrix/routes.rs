@@ -2,14 +2,14 @@
 
 use anyhow::{Result, ensure};
 use bgp::policy::{Action, Filter, PrefixMatch, Rule};
-use harness::routers::Router;
+use harness::routers::{Router, Setting};
 use harness::site::Site;
 use harness::speaker::{Running, config, peer};
 
-use super::{PLAIN, REFLECTS, start_session};
+use super::start_session;
 
 pub fn both_families_pass_in_one_session(router: &'static dyn Router) -> Result<()> {
-    let (site, ours) = start_session(router, PLAIN)?;
+    let (site, ours) = start_session(router, Setting::default())?;
     for (prefix, next_hop) in [
         ("10.2.0.0/16", "192.0.2.2"),
         ("2001:db8:2::/48", "2001:db8::2"),
@@ -26,14 +26,14 @@ pub fn both_families_pass_in_one_session(router: &'static dyn Router) -> Result<
 }
 
 pub fn large_communities_arrive(router: &'static dyn Router) -> Result<()> {
-    let (_site, ours) = start_session(router, PLAIN)?;
+    let (_site, ours) = start_session(router, Setting::default())?;
     ours.expect_route("10.2.0.0/16", "with its large community", |route| {
         route.large_communities == ["64512:1:2"]
     })
 }
 
 pub fn routes_are_reflected_by_us(router: &'static dyn Router) -> Result<()> {
-    let site = Site::start(router, PLAIN)?;
+    let site = Site::start(router, Setting::default())?;
     let mut reflector = config(1);
     peer(&mut reflector, 2).route_reflector_client = true;
     peer(&mut reflector, 3).route_reflector_client = true;
@@ -57,7 +57,13 @@ pub fn routes_are_reflected_by_us(router: &'static dyn Router) -> Result<()> {
 }
 
 pub fn routes_are_reflected_to_us(router: &'static dyn Router) -> Result<()> {
-    let (site, ours) = start_session(router, REFLECTS)?;
+    let (site, ours) = start_session(
+        router,
+        Setting {
+            reflects: true,
+            ..Setting::default()
+        },
+    )?;
     let mut other = config(3);
     peer(&mut other, 2);
     let other = Running::start(&site.ours, other)?;
@@ -75,7 +81,7 @@ pub fn routes_are_reflected_to_us(router: &'static dyn Router) -> Result<()> {
 
 /// A change of policy asks the peer again rather than ending the session.
 pub fn refresh_brings_refused_routes_back(router: &'static dyn Router) -> Result<()> {
-    let (_site, ours) = start_session(router, PLAIN)?;
+    let (_site, ours) = start_session(router, Setting::default())?;
     let is_used = |route: &bgp::speaker::status::RouteStatus| route.rejected_reason.is_none();
     ours.expect_route("10.2.0.0/16", "used", is_used)?;
     let mut refusing = config(1);
@@ -98,7 +104,7 @@ pub fn refresh_brings_refused_routes_back(router: &'static dyn Router) -> Result
 }
 
 pub fn refresh_is_answered(router: &'static dyn Router) -> Result<()> {
-    let (site, ours) = start_session(router, PLAIN)?;
+    let (site, ours) = start_session(router, Setting::default())?;
     site.expect_route("10.1.0.0/16", &["192.0.2.1"])?;
     router.refresh(&site)?;
     // The answer changes nothing; what may go wrong is the session, or the route.

@@ -2,16 +2,14 @@
 
 use anyhow::Result;
 use bgp::speaker::Stop;
-use harness::routers::Router;
+use harness::routers::{Router, Setting};
 use harness::site::Site;
 use harness::speaker::{Running, config, peer};
 use nix::sys::signal::Signal;
 
-use super::{DIALS, PLAIN};
-
 /// RFC 4271 §6.5: nothing is heard for the hold time.
 pub fn silent_peer_is_dropped_and_comes_back(router: &'static dyn Router) -> Result<()> {
-    let site = Site::start(router, PLAIN)?;
+    let site = Site::start(router, Setting::default())?;
     let mut impatient = config(1);
     peer(&mut impatient, 2).hold_time = bgp::types::HoldTime::new(3)?;
     let ours = Running::start(&site.ours, impatient)?;
@@ -32,7 +30,13 @@ pub fn silent_peer_is_dropped_and_comes_back(router: &'static dyn Router) -> Res
 
 /// RFC 4271 §6.8, again and again: one session each time, whoever dialled it.
 pub fn both_sides_dial_at_once(router: &'static dyn Router) -> Result<()> {
-    let site = Site::start(router, DIALS)?;
+    let site = Site::start(
+        router,
+        Setting {
+            dials: true,
+            ..Setting::default()
+        },
+    )?;
     for _ in 0..5 {
         let mut config = config(1);
         peer(&mut config, 2);
