@@ -20,6 +20,7 @@ pub struct Site {
     pub ours: Namespace,
     pub theirs: Namespace,
     router: &'static dyn Router,
+    setting: Setting,
     directory: TempDir,
     running: Vec<Process>,
     id: String,
@@ -31,7 +32,7 @@ impl Site {
         let directory = tempfile::Builder::new().prefix("caracal-site-").tempdir()?;
         open_to_all(directory.path())?;
         let mut mounts = Mounts::default();
-        router.prepare(directory.path(), setting, &mut mounts)?;
+        router.prepare(directory.path(), &setting, &mut mounts)?;
         let name = directory.path().file_name().context("a name")?;
         let id = name.to_string_lossy().into_owned();
         let ours = Namespace::create(&id, "ours", &Mounts::default())?;
@@ -40,6 +41,7 @@ impl Site {
             ours,
             theirs,
             router,
+            setting,
             directory,
             running: Vec::new(),
             id,
@@ -116,6 +118,10 @@ impl Site {
         }
         self.running.clear();
         Ok(())
+    }
+
+    pub fn setting(&self) -> &Setting {
+        &self.setting
     }
 
     pub fn directory(&self) -> &Path {
