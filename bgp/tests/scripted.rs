@@ -264,6 +264,119 @@ async fn a_requested_refresh_is_demarcated_where_that_was_negotiated() {
     }
 }
 
+/// A speaker with a peer for each of these, who have all heard what it has.
+async fn several(capabilities: &[&[Capability]]) -> (Speaker, Vec<Script>) {
+    let mut listeners = Vec::new();
+    for _ in capabilities {
+        listeners.push(TcpListener::bind("127.0.0.1:0").await.expect("bind"));
+    }
+    let addresses: Vec<SocketAddr> = listeners
+        .iter()
+        .map(|listener| listener.local_addr().expect("bound"))
+        .collect();
+    let speaker = start(&addresses);
+    let mut peers = Vec::new();
+    for (number, (listener, capabilities)) in (71..).zip(listeners.iter().zip(capabilities)) {
+        let mut peer = Script::accept(listener, number, capabilities).await;
+        assert_eq!(peer.hears(2).await, ["+10.1.0.0/16", "EoR"]);
+        peers.push(peer);
+    }
+    (speaker, peers)
+}
+
+#[tokio::test]
+async fn one_octet_segments() {
+    let (speaker, mut peer) = Script::establish(&[]).await;
+    peer.stream.set_nodelay(true).expect("set");
+    for octet in [plain(&["10.2.0.0/16"]), plain(&["10.3.0.0/16"])].concat() {
+        peer.send(&[Bytes::from(vec![octet])]).await;
+        // Lets the speaker's reader run, which is on this thread.
+        tokio::task::yield_now().await;
+    }
+    shows(&speaker, |routes| {
+        are(routes, &[("10.2.0.0/16", false), ("10.3.0.0/16", false)])
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn three_messages_in_one_segment() {
+    let (speaker, mut peer) = Script::establish(&[]).await;
+    let segment = [
+        plain(&["10.2.0.0/16"]),
+        frame::keepalive(),
+        plain(&["10.3.0.0/16"]),
+    ];
+    peer.send(&[segment.concat().into()]).await;
+    shows(&speaker, |routes| {
+        are(routes, &[("10.2.0.0/16", false), ("10.3.0.0/16", false)])
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn taw_withdraws_at_other_peers() {
+    let (speaker, mut peers) = several(&[&[], &[]]).await;
+    let [from, other] = &mut peers[..] else {
+        unreachable!("two were made");
+    };
+    from.send(&[plain(&["10.2.0.0/16"])]).await;
+    assert_eq!(other.hears(1).await, ["+10.2.0.0/16"]);
+    let mut malformed = plain(&["10.2.0.0/16"]).to_vec();
+    // The first attribute is ORIGIN: flags, type, length, value. There is no origin 9.
+    let origin = frame::HEADER_LEN + 4;
+    assert_eq!(malformed[origin..origin + 4], [0x40, 1, 1, 0]);
+    malformed[origin + 3] = 9;
+    from.send(&[malformed.into(), plain(&["10.3.0.0/16"])])
+        .await;
+    assert_eq!(
+        other.hears(2).await,
+        ["-10.2.0.0/16", "+10.3.0.0/16"],
+        "RFC 7606 §7.1"
+    );
+    shows(&speaker, |routes| are(routes, &[("10.3.0.0/16", false)])).await;
+    for peer in speaker.peers().await {
+        assert_eq!((peer.state.as_str(), peer.flaps), ("established", 0));
+    }
+}
+
+#[tokio::test]
+async fn next_hop_self_zero_multicast_never_used() {
+    let (speaker, mut peers) = several(&[&[], &[]]).await;
+    let [from, other] = &mut peers[..] else {
+        unreachable!("two were made");
+    };
+    let unusable = [
+        ("10.2.0.0/16", [192, 0, 2, 1], "next hop is an own address"),
+        ("10.3.0.0/16", [0; 4], "next hop is not a unicast address"),
+        (
+            "10.4.0.0/16",
+            [224, 0, 0, 5],
+            "next hop is not a unicast address",
+        ),
+        ("10.5.0.0/16", [255; 4], "next hop is not a unicast address"),
+        (
+            "10.6.0.0/16",
+            [127, 0, 0, 1],
+            "next hop is not a unicast address",
+        ),
+    ];
+    for (route, next_hop, _) in unusable {
+        let attributes = PathAttributes::originated(next_hop.into());
+        from.send(&announce(&[route], &attributes, MAX_LEN)).await;
+    }
+    from.send(&[plain(&["10.7.0.0/16"])]).await;
+    assert_eq!(other.hears(1).await, ["+10.7.0.0/16"], "and nothing before");
+    let shown = speaker.routes(RouteSelection::default()).await;
+    for (route, _, reason) in unusable {
+        let shown = shown.iter().find(|shown| shown.prefix == prefix(route));
+        let shown = shown.expect(route);
+        assert!(!shown.best, "{route}");
+        assert_eq!(shown.rejected_reason.as_deref(), Some(reason), "{route}");
+    }
+    assert!(speaker.peers().await.iter().all(|peer| peer.flaps == 0));
+}
+
 fn with_communities(count: u32) -> PathAttributes {
     PathAttributes {
         communities: (0..count).map(Community).collect(),
@@ -274,22 +387,7 @@ fn with_communities(count: u32) -> PathAttributes {
 #[tokio::test]
 async fn extended_messages_go_between_those_that_have_them() {
     let extended = [Capability::ExtendedMessage];
-    let capabilities: [&[Capability]; 3] = [&extended, &extended, &[]];
-    let mut listeners = Vec::new();
-    for _ in capabilities {
-        listeners.push(TcpListener::bind("127.0.0.1:0").await.expect("bind"));
-    }
-    let addresses: Vec<SocketAddr> = listeners
-        .iter()
-        .map(|listener| listener.local_addr().expect("bound"))
-        .collect();
-    let _speaker = start(&addresses);
-    let mut peers = Vec::new();
-    for (number, (listener, capabilities)) in (71..).zip(listeners.iter().zip(capabilities)) {
-        let mut peer = Script::accept(listener, number, capabilities).await;
-        assert_eq!(peer.hears(2).await, ["+10.1.0.0/16", "EoR"]);
-        peers.push(peer);
-    }
+    let (_speaker, mut peers) = several(&[&extended, &extended, &[]]).await;
     let [from, with, without] = &mut peers[..] else {
         unreachable!("three were made");
     };

@@ -6,7 +6,7 @@
 use std::io::IoSlice;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -17,6 +17,7 @@ use tokio::task::JoinHandle;
 
 use super::core::CoreInput;
 use super::outbox::{Next, Outbox};
+use super::peer::sleep_until;
 use crate::fsm::session::ConnectionId;
 use crate::rib::PeerId;
 use crate::types::{Family, PathPrefix};
@@ -48,7 +49,7 @@ pub enum Inbound {
     Update,
     Malformed(ProtocolError),
     Closed,
-    /// Nothing could be written for the send hold time.
+    /// No message could be written for the send hold time.
     SendHoldExpired,
 }
 
@@ -335,15 +336,14 @@ async fn write_all(
             Next::Write(messages) => messages,
             Next::Close => break,
         };
-        let limit = send_hold.unwrap_or(Duration::MAX);
-        match tokio::time::timeout(limit, write_batch(&mut write, &messages, &outbox)).await {
-            Ok(Ok(())) => {}
-            // The reader notices and tells.
-            Ok(Err(_)) => return,
-            Err(_) => {
+        match write_batch(&mut write, &messages, &outbox, send_hold).await {
+            Ok(()) => {}
+            Err(Stuck::SendHold) => {
                 inbound.send(Inbound::SendHoldExpired).await;
                 return;
             }
+            // The reader notices and tells.
+            Err(Stuck::Closed) => return,
         }
         outbox.written(&messages);
         if outbox.take_has_room_again() {
@@ -354,30 +354,54 @@ async fn write_all(
     let _ = tokio::time::timeout(LAST_WORDS, write.shutdown()).await;
 }
 
+/// Why a batch was not written to its end.
+enum Stuck {
+    /// The connection is gone, or is to be closed and the peer does not read.
+    Closed,
+    /// No message left for the send hold time.
+    SendHold,
+}
+
 /// Ends early, with an error, when the outbox is told to close while the peer does not read.
 async fn write_batch(
     write: &mut OwnedWriteHalf,
     messages: &[Bytes],
     outbox: &Outbox,
-) -> std::io::Result<()> {
+    send_hold: Option<Duration>,
+) -> Result<(), Stuck> {
     tokio::select! {
-        result = write_slices(write, messages) => result,
-        () = outbox.closed_for(LAST_WORDS) => Err(std::io::ErrorKind::TimedOut.into()),
+        result = write_slices(write, messages, send_hold) => result,
+        () = outbox.closed_for(LAST_WORDS) => Err(Stuck::Closed),
     }
 }
 
-async fn write_slices(write: &mut OwnedWriteHalf, messages: &[Bytes]) -> std::io::Result<()> {
+async fn write_slices(
+    write: &mut OwnedWriteHalf,
+    messages: &[Bytes],
+    send_hold: Option<Duration>,
+) -> Result<(), Stuck> {
     let mut slices: Vec<IoSlice<'_>> = messages
         .iter()
         .map(|message| IoSlice::new(message))
         .collect();
     let mut left = &mut slices[..];
+    let deadline = || send_hold.map(|send_hold| Instant::now() + send_hold);
+    let mut hold_until = deadline();
     while !left.is_empty() {
-        let written = write.write_vectored(left).await?;
+        let messages_left = left.len();
+        let written = tokio::select! {
+            written = write.write_vectored(left) => written.map_err(|_| Stuck::Closed)?,
+            () = sleep_until(hold_until) => return Err(Stuck::SendHold),
+        };
         if written == 0 {
-            return Err(std::io::ErrorKind::WriteZero.into());
+            return Err(Stuck::Closed);
         }
         IoSlice::advance_slices(&mut left, written);
+        // RFC 9687 §3: each message that is sent starts the timer anew. A part of one does not, or
+        // a peer that takes an octet now and then would be kept for ever.
+        if left.len() < messages_left {
+            hold_until = deadline();
+        }
     }
     Ok(())
 }
