@@ -398,10 +398,10 @@ impl Core {
         let kept: Vec<Family> = decisions
             .iter()
             .filter_map(|decision| match decision {
-                Decision::KeepStale { family } => Some(*family),
-                Decision::KeepLongLived { .. }
-                | Decision::FlushStale { .. }
-                | Decision::FlushAll { .. } => None,
+                Decision::KeepStale { family } | Decision::KeepLongLived { family } => {
+                    Some(*family)
+                }
+                Decision::FlushStale { .. } | Decision::FlushAll { .. } => None,
             })
             .collect();
         info!(peer = %slot.key, ?reason, ?kept, "session down");
@@ -485,10 +485,8 @@ impl Core {
             match decision {
                 // Done by `peer_down`.
                 Decision::KeepStale { .. } | Decision::FlushAll { .. } => {}
-                // Never offered to a peer, so that none asks for long-lived stale routes.
-                Decision::FlushStale { family } | Decision::KeepLongLived { family } => {
-                    self.rib.flush_stale(id, *family);
-                }
+                Decision::KeepLongLived { family } => self.rib.keep_long_lived(id, *family),
+                Decision::FlushStale { family } => self.rib.flush_stale(id, *family),
             }
         }
     }
@@ -519,7 +517,7 @@ impl Core {
             }
             let decisions = slot.helper.handle_timeout(now);
             if !decisions.is_empty() {
-                info!(peer = %slot.key, "stale routes flushed: the peer did not come back in time");
+                info!(peer = %slot.key, ?decisions, "the peer did not come back in time");
                 self.carry_out(PeerId(index as u32), &decisions);
                 self.drop_dynamic_without_routes(PeerId(index as u32));
             }

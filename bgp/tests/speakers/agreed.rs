@@ -1,5 +1,7 @@
 //! What both sides agreed on, as each of them then sees it.
 
+use std::time::Duration;
+
 use bgp::speaker::config::{AddPaths, NextHopMode, SpeakerConfig};
 use bgp::speaker::status::RouteStatus;
 use bgp::types::Role;
@@ -167,4 +169,47 @@ async fn sides_whose_roles_do_not_match_have_no_session() {
         errors.any(|error| (error.code, error.subcode) == (2, 11))
     })
     .await;
+}
+
+/// RFC 9494: what a peer leaves behind goes on as the last resort, for those who know what that is.
+#[tokio::test]
+async fn routes_of_a_lost_peer_become_the_last_resort() {
+    let port = free_port();
+    let long = Some(Duration::from_secs(60));
+    let mut lost = speaker(1, 64512, port);
+    let mut helper = speaker(2, 64512, port);
+    let mut knows = speaker(3, 64512, port);
+    let mut knows_not = speaker(4, 64512, port);
+    lost.graceful_restart.forwarding_preserved = true;
+    for (config, last) in [(&mut lost, 1), (&mut knows, 3), (&mut knows_not, 4)] {
+        let to_helper = peer(config, 2, 64512, port);
+        to_helper.restart_time = Some(Duration::from_secs(1));
+        let client = peer(&mut helper, last, 64512, port);
+        client.route_reflector_client = true;
+        if last != 4 {
+            to_helper.long_lived_stale_time = long;
+            client.long_lived_stale_time = long;
+        }
+    }
+    let helper = Running::start(helper);
+    let mut knows = Running::start(knows);
+    let mut knows_not = Running::start(knows_not);
+    let lost = Running::start(lost);
+    let own = |last: u8| format!("10.{last}.0.0/16");
+    knows.learns(&[&own(1), &own(2), &own(4)]).await;
+    knows_not.learns(&[&own(1), &own(2), &own(3)]).await;
+    // Silently: peers keep its routes for its restart time of a second.
+    lost.speaker.stop(bgp::speaker::Stop::Restarting).await;
+    let is_last_resort = |routes: &[RouteStatus]| {
+        let is = |route: &RouteStatus| route.communities == ["llgr-stale"];
+        !routes.is_empty() && routes.iter().all(is)
+    };
+    for running in [&helper, &knows] {
+        Running::wait_for("the last resort", || async {
+            is_last_resort(&running.routes(&own(1)).await)
+        })
+        .await;
+    }
+    knows_not.learns(&[&own(2), &own(3)]).await;
+    knows.learns(&[&own(1), &own(2), &own(4)]).await;
 }
