@@ -1,6 +1,7 @@
 //! What a session is told and what it asks for: the values that cross the seam to the driver.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use super::negotiate::Negotiated;
 use crate::wire::open::Open;
@@ -74,7 +75,20 @@ pub enum Input {
         error: ProtocolError,
     },
     /// The RIB or an operator ends the session with this Cease (maximum prefixes, configuration change).
-    Cease { notification: Notification },
+    ///
+    /// With `hold_down` the peer stays Idle for as long, whatever the back-off allows: nothing is
+    /// dialled, and what the peer opens is closed before an OPEN goes out. RFC 4271 §6.7 ends a
+    /// session that brought too many prefixes; one that came back at once would bring them again, and
+    /// each round costs both sides a table. Idle refuses connections (§8.2.2), and a NOTIFICATION in
+    /// place of the OPEN (6/5, RFC 4486 §4) is left out because the peer was told the reason by this
+    /// Cease. [`Input::Release`] and [`Input::Start`] end it early, a further one can only prolong it.
+    Cease {
+        notification: Notification,
+        hold_down: Option<Duration>,
+    },
+    /// What the peer is held down for does not hold any more: it begins again at once. Otherwise
+    /// nothing changes.
+    Release,
     /// Nothing could be written for the send hold time (RFC 9687).
     SendHoldExpired { connection: ConnectionId },
 }

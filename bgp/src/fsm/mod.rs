@@ -24,7 +24,8 @@
 //!   off the real peer for four minutes. At most two such incoming connections are kept; a third
 //!   one replaces the oldest.
 //! - Idle after an error still accepts connections, so that a peer that comes back is taken at
-//!   once. Only a peer whose messages were wrong twice in a row is refused until the wait ends.
+//!   once. Only a peer whose messages were wrong twice in a row is refused until the wait ends, and
+//!   one that a Cease holds down.
 //! - A dial that has not become a connection is given up as soon as another connection received
 //!   a valid OPEN.
 //! - The hold timer is restarted by ROUTE-REFRESH too, which shows the same as a KEEPALIVE.

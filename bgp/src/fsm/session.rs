@@ -36,7 +36,7 @@ pub struct Session {
     /// An [`Action::Dial`] is not answered yet.
     is_dialing: bool,
     back_off: BackOff,
-    /// ConnectRetry and IdleHold only.
+    /// ConnectRetry, IdleHold and HoldDown only.
     timers: TimerTable,
     /// Oldest first. Bounded: `MAX_UNOPENED` incoming and one outgoing in OpenSent, and one that
     /// is past it.
@@ -71,7 +71,7 @@ impl Session {
             state
         } else if self.is_dialing {
             State::Connect
-        } else if !self.is_started || self.timers.is_set(Timer::IdleHold) {
+        } else if !self.is_started || self.is_waiting() {
             State::Idle
         } else {
             State::Active
@@ -141,7 +141,11 @@ impl Session {
                 self.fail(connection, reason, &why, at);
             }
             Input::Malformed { connection, error } => self.fail_with(connection, error, at),
-            Input::Cease { notification } => self.cease(notification, at),
+            Input::Cease {
+                notification,
+                hold_down,
+            } => self.cease(notification, hold_down, at),
+            Input::Release => self.release(at),
             Input::SendHoldExpired { connection } => {
                 let why = "the peer read nothing for the send hold time";
                 self.fail(connection, DownReason::SendHoldTimerExpired, why, at);
@@ -156,7 +160,9 @@ impl Session {
         if self.timers.take_expired(Timer::ConnectRetry, now) {
             self.dial(at);
         }
-        if self.timers.take_expired(Timer::IdleHold, now) {
+        if self.timers.take_expired(Timer::IdleHold, now)
+            || self.timers.take_expired(Timer::HoldDown, now)
+        {
             self.begin(at);
         }
         let ids: Vec<ConnectionId> = self.connections.iter().map(|c| c.id).collect();
@@ -206,9 +212,8 @@ impl Session {
 
     fn start(&mut self, at: Moment) {
         // RFC 4271 §8.2.2: a start is ignored in every state but Idle. During the wait after an
-        // error it ends that wait.
-        let is_waiting = self.timers.is_set(Timer::IdleHold);
-        if self.is_started && !is_waiting {
+        // error, or after a Cease, it ends that wait.
+        if self.is_started && !self.is_waiting() {
             return;
         }
         self.is_started = true;
@@ -224,8 +229,19 @@ impl Session {
         self.back_off.reset();
     }
 
-    /// Ends every connection; the back-off decides when to dial again.
-    fn cease(&mut self, notification: Notification, at: Moment) {
+    /// Ends every connection. The back-off decides when to dial again, if `hold_down` does not.
+    fn cease(&mut self, notification: Notification, hold_down: Option<Duration>, at: Moment) {
+        if let Some(wait) = hold_down.filter(|_| self.is_started) {
+            self.abort_dial();
+            self.timers.stop(Timer::ConnectRetry);
+            self.timers.stop(Timer::IdleHold);
+            let end = at.now + wait.max(MIN_WAIT);
+            let running = self.timers.get(Timer::HoldDown);
+            self.timers.set(
+                Timer::HoldDown,
+                running.map_or(end, |running| running.max(end)),
+            );
+        }
         self.end_all(
             &DownReason::NotificationSent(notification),
             "ended by the speaker",
@@ -233,9 +249,16 @@ impl Session {
         );
     }
 
+    fn release(&mut self, at: Moment) {
+        if self.timers.is_set(Timer::HoldDown) {
+            self.begin(at);
+        }
+    }
+
     /// Leaves Idle.
     fn begin(&mut self, at: Moment) {
         self.timers.stop(Timer::IdleHold);
+        self.timers.stop(Timer::HoldDown);
         if !self.config.passive && !self.has_progress() {
             self.dial(at);
         }
@@ -415,8 +438,14 @@ impl Session {
         false
     }
 
+    /// After an error or a Cease, in Idle unless the peer comes back by itself.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.timers.is_set(Timer::IdleHold) || self.timers.is_set(Timer::HoldDown)
+    }
+
     fn is_refusing(&self) -> bool {
-        self.timers.is_set(Timer::IdleHold) && self.back_off.is_peer_refused()
+        let is_offender = self.timers.is_set(Timer::IdleHold) && self.back_off.is_peer_refused();
+        is_offender || self.timers.is_set(Timer::HoldDown)
     }
 
     /// Ends the oldest incoming connection without an OPEN where one more would be too many.

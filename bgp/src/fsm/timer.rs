@@ -3,13 +3,16 @@
 
 use std::time::{Duration, Instant};
 
-/// What a deadline is for. The first two belong to the peer, the others to one connection.
+/// What a deadline is for. The first three belong to the peer, the others to one connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Timer {
     /// When to dial (again) (RFC 4271 §8.1.3, event 9).
     ConnectRetry,
     /// When the wait after an error ends (RFC 4271 §8.1.3, event 13).
     IdleHold,
+    /// When a peer that was held down by a Cease may come back (ours alone; RFC 4271 has one idle
+    /// hold timer, whose wait the back-off bounds).
+    HoldDown,
     /// When silence of the peer ends the connection (RFC 4271 §6.5, event 10).
     Hold,
     /// When to send the next KEEPALIVE (RFC 4271 §4.4, event 11).
@@ -17,7 +20,7 @@ pub enum Timer {
 }
 
 impl Timer {
-    const COUNT: usize = 4;
+    const COUNT: usize = 5;
 }
 
 /// At most one deadline for each [`Timer`].

@@ -146,11 +146,21 @@ impl PeerTask {
                 if needs_reset {
                     // RFC 4486: other configuration change.
                     let notification = Notification::cease(6);
-                    self.feed(Input::Cease { notification }).await;
+                    self.feed(Input::Cease {
+                        notification,
+                        hold_down: None,
+                    })
+                    .await;
                 }
                 self.carry_out().await;
             }
-            Control::Cease(notification) => self.feed(Input::Cease { notification }).await,
+            Control::Cease(notification) => {
+                self.feed(Input::Cease {
+                    notification,
+                    hold_down: None,
+                })
+                .await;
+            }
             Control::RequestRefresh(refresh) => {
                 let established = self
                     .session

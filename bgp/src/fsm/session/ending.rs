@@ -179,10 +179,7 @@ impl Session {
     /// Whether nothing is under way towards a session and no wait is running that further errors
     /// must not prolong: a host that keeps connecting badly would put off our dial for ever.
     pub(super) fn needs_plan(&self) -> bool {
-        self.is_started
-            && !self.is_dialing
-            && !self.timers.is_set(Timer::IdleHold)
-            && !self.has_progress()
+        self.is_started && !self.is_dialing && !self.is_waiting() && !self.has_progress()
     }
 
     /// Whether a connection exists that makes dialling useless: one that we opened, or one on

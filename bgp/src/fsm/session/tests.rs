@@ -1,6 +1,7 @@
 //! The session as its driver sees it: inputs in, actions out, on a virtual clock.
 
 mod collisions;
+mod hold_down;
 mod opens;
 mod simulation;
 mod table;
@@ -141,6 +142,14 @@ fn malformed(number: u64) -> Input {
 fn stop(code: u8, subcode: u8) -> Input {
     Input::Stop {
         notification: Some(notification(code, subcode)),
+    }
+}
+
+/// 6/6 without, 6/1 with a hold-down.
+fn cease(hold_down: Option<Duration>) -> Input {
+    Input::Cease {
+        notification: notification(6, if hold_down.is_some() { 1 } else { 6 }),
+        hold_down,
     }
 }
 
@@ -524,9 +533,7 @@ fn lasting_ends_are_hard_resets_where_both_sides_have_rfc_8538() {
 fn cease_ends_the_session_and_dials_again() {
     let mut rig = Rig::established(config());
     assert_eq!(
-        rig.feed([Input::Cease {
-            notification: notification(6, 6)
-        }]),
+        rig.feed([cease(None)]),
         "error sent 6/6, notify 1 6/6, down 1 sent 6/6, Established>Idle"
     );
     assert_eq!(rig.wait(seconds(1)), "dial, Idle>Connect");

@@ -463,6 +463,7 @@ impl World {
                     side,
                     Input::Cease {
                         notification: cease,
+                        hold_down: None,
                     },
                 );
             }

@@ -98,7 +98,7 @@ fn every_event_in_every_state() {
             "error sent 3/1, notify 1 3/1, OpenConfirm>Idle",
             "error sent 3/1, notify 1 3/1, down 1 sent 3/1, Established>Idle",
         ]),
-        ("Cease", input(Input::Cease { notification: notification(6, 6) }), [
+        ("Cease", input(cease(None)), [
             "", "", "", "", "error sent 6/6, notify 1 6/6, OpenSent>Idle",
             "error sent 6/6, notify 1 6/6, OpenConfirm>Idle",
             "error sent 6/6, notify 1 6/6, down 1 sent 6/6, Established>Idle",
