@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc, oneshot};
@@ -32,6 +32,9 @@ use crate::wire::refresh::{RefreshKind, RouteRefresh};
 /// Inputs worked off before what they changed is said: large enough to pack messages well, small
 /// enough that nobody waits long.
 const TURN: usize = 256;
+/// How long a peer with too many prefixes stays Idle, unless its maximum is changed: it would bring
+/// them again, and each time cost everybody a table that comes and goes.
+const TOO_MANY_PREFIXES_HOLD: Duration = Duration::from_secs(300);
 /// Of the maximum of prefixes, above which the log warns.
 const WARN_PERCENT: u64 = 75;
 /// Learned routes per event.
@@ -121,6 +124,8 @@ pub struct PeerSlot {
     pub last_error: Option<(LastError, SystemTime)>,
     pub flaps: u64,
     pub last_connect_error: Option<(String, SystemTime)>,
+    /// Idle until then because it had too many prefixes.
+    pub held_until: Option<Instant>,
     /// Near the maximum of prefixes, and the log says so.
     pub is_warned_of_prefixes: bool,
     pub faults: Faults,
@@ -132,6 +137,12 @@ impl PeerSlot {
     fn is_up_or_kept(&self) -> bool {
         let mut families = Family::ALL.iter();
         self.session.is_some() || families.any(|family| self.helper.is_stale(*family))
+    }
+
+    /// Whether a peer of a range still needs its place: one that is held down and forgotten would
+    /// be back at once.
+    fn is_needed(&self) -> bool {
+        self.is_up_or_kept() || self.held_until.is_some()
     }
 }
 
@@ -341,7 +352,11 @@ impl Core {
         for slot in self.peers.iter().flatten() {
             if slot.key.address == address && slot.session.is_some() {
                 warn!(peer = %slot.key, "BFD says the peer is unreachable");
-                send_control(slot, Control::Cease(Notification::cease(cease::BFD_DOWN)));
+                let cease = Control::Cease {
+                    notification: Notification::cease(cease::BFD_DOWN),
+                    hold_down: None,
+                };
+                send_control(slot, cease);
             }
         }
     }
@@ -465,10 +480,14 @@ impl Core {
             .into_iter()
             .find(|family| received(*family) > u64::from(limit));
         if let Some(family) = over {
-            send_control(
-                slot,
-                Control::Cease(Notification::maximum_prefixes(family, limit)),
-            );
+            let cease = Control::Cease {
+                notification: Notification::maximum_prefixes(family, limit),
+                hold_down: Some(TOO_MANY_PREFIXES_HOLD),
+            };
+            send_control(slot, cease);
+            if let Some(slot) = self.slot(id) {
+                slot.held_until = Some(Instant::now() + TOO_MANY_PREFIXES_HOLD);
+            }
             return;
         }
         let most = Family::ALL.map(received).into_iter().max().unwrap_or(0);
@@ -494,7 +513,7 @@ impl Core {
     /// A peer of a range exists as long as it is connected or its routes are kept.
     fn drop_dynamic_without_routes(&mut self, id: PeerId) {
         let Some(slot) = self.slot(id) else { return };
-        if slot.is_dynamic && !slot.is_up_or_kept() {
+        if slot.is_dynamic && !slot.is_needed() {
             self.leave(id.0 as usize, None);
         }
     }
@@ -515,6 +534,12 @@ impl Core {
                 warn!(peer = %slot.key, %family, "stale routes flushed: the refresh was not ended in time");
                 self.rib.flush_stale(PeerId(index as u32), family);
             }
+            if slot.held_until.take_if(|until| *until <= now).is_some() {
+                self.drop_dynamic_without_routes(PeerId(index as u32));
+            }
+            let Some(slot) = self.peers[index].as_mut() else {
+                continue;
+            };
             let decisions = slot.helper.handle_timeout(now);
             if !decisions.is_empty() {
                 info!(peer = %slot.key, ?decisions, "the peer did not come back in time");
@@ -525,11 +550,12 @@ impl Core {
     }
 
     fn next_timeout(&self) -> Option<Instant> {
-        let helpers = self
-            .peers
-            .iter()
-            .flatten()
-            .filter_map(|slot| slot.helper.next_timeout());
+        let helpers = self.peers.iter().flatten().flat_map(|slot| {
+            slot.helper
+                .next_timeout()
+                .into_iter()
+                .chain(slot.held_until)
+        });
         let refreshes = self
             .peers
             .iter()

@@ -100,6 +100,7 @@ impl Core {
         let Some(slot) = self.peers.get_mut(index).and_then(Option::as_mut) else {
             return;
         };
+        let is_new_maximum = slot.config.max_prefixes != wanted.max_prefixes;
         slot.config = wanted.clone();
         let session = Box::new(self.session_config(&wanted));
         let Some(slot) = self.peers.get_mut(index).and_then(Option::as_mut) else {
@@ -109,6 +110,10 @@ impl Core {
             .reconfigure(helper_config(&self.config, &wanted));
         let transport = transport(slot.key, &wanted);
         send_control(slot, Control::Reconfigure { session, transport });
+        if is_new_maximum {
+            slot.held_until = None;
+            send_control(slot, Control::Release);
+        }
         self.follow_policy(index);
     }
 
@@ -210,6 +215,7 @@ impl Core {
             last_error: None,
             flaps: 0,
             last_connect_error: None,
+            held_until: None,
             is_warned_of_prefixes: false,
             faults: Faults::default(),
         });

@@ -5,7 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use hashbrown::HashMap;
 use tokio::net::TcpStream;
@@ -39,8 +39,13 @@ pub enum Control {
         session: Box<SessionConfig>,
         transport: Transport,
     },
-    /// Ends the session; the peer stays configured.
-    Cease(Notification),
+    /// Ends the session; the peer stays configured, and Idle for as long as it is held down.
+    Cease {
+        notification: Notification,
+        hold_down: Option<Duration>,
+    },
+    /// It is not held down any longer.
+    Release,
     /// Ends the session and the task.
     Stop(Option<Notification>),
     /// Asks the peer to send its routes again.
@@ -154,13 +159,17 @@ impl PeerTask {
                 }
                 self.carry_out().await;
             }
-            Control::Cease(notification) => {
+            Control::Cease {
+                notification,
+                hold_down,
+            } => {
                 self.feed(Input::Cease {
                     notification,
-                    hold_down: None,
+                    hold_down,
                 })
                 .await;
             }
+            Control::Release => self.feed(Input::Release).await,
             Control::RequestRefresh(refresh) => {
                 let established = self
                     .session

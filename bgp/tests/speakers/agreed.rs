@@ -213,3 +213,46 @@ async fn routes_of_a_lost_peer_become_the_last_resort() {
     knows_not.learns(&[&own(2), &own(3)]).await;
     knows.learns(&[&own(1), &own(2), &own(4)]).await;
 }
+
+#[tokio::test]
+async fn a_peer_with_too_many_prefixes_is_held_down_until_it_may_have_them() {
+    let port = free_port();
+    let mut many = speaker(1, 64512, port);
+    let mut few = speaker(2, 64512, port);
+    let mut other = speaker(3, 64512, port);
+    let own = many.originated.values().next().cloned().expect("one");
+    for third in 0..5 {
+        let text = format!("10.100.{third}.0/24");
+        many.originated.insert(prefix(&text), own.clone());
+    }
+    peer(&mut many, 2, 64512, port);
+    peer(&mut other, 2, 64512, port);
+    peer(&mut few, 1, 64512, port).max_prefixes = Some(3);
+    peer(&mut few, 3, 64512, port);
+    let (few_config, mut few) = (few.clone(), Running::start(few));
+    let many = Running::start(many);
+    let _other = Running::start(other);
+    Running::wait_for("Cease / Maximum Number of Prefixes", || async {
+        let peers = many.speaker.peers().await;
+        let error = peers[0].last_error.as_ref();
+        // A Hard Reset around 6/1, since both sides have RFC 8538; IPv4 unicast, and the limit
+        // (RFC 4486 §4).
+        let data = "060100010100000003";
+        error.is_some_and(|e| (e.code, e.subcode) == (6, 9) && e.data_hex == data)
+    })
+    .await;
+    few.learns(&["10.3.0.0/16"]).await;
+    let peers = few.speaker.peers().await;
+    assert_eq!((peers[0].state.as_str(), peers[0].flaps), ("idle", 1));
+    assert_eq!(peers[1].flaps, 0, "the other peer is not concerned");
+    let mut raised = few_config;
+    raised
+        .peers
+        .values_mut()
+        .for_each(|peer| peer.max_prefixes = Some(10));
+    few.speaker.configure(raised).await;
+    Running::wait_for("all its prefixes", || async {
+        few.speaker.peers().await[0].received.ipv4 == 6
+    })
+    .await;
+}
