@@ -728,3 +728,35 @@ fn every_order_of_arrival_gives_the_same_table() {
         assert_eq!(*table, tables[0]);
     }
 }
+
+/// A route that came back to us is not used, and neither is what it replaced (RFC 4456 §8).
+#[test]
+fn reflection_loops() {
+    let own = [10, 0, 0, 1].into();
+    for (name, loops) in [
+        (
+            "own ORIGINATOR_ID",
+            PathAttributes {
+                originator_id: Some(RouterId(own)),
+                ..PathAttributes::originated(address(A))
+            },
+        ),
+        (
+            "own cluster id",
+            PathAttributes {
+                cluster_list: vec![ClusterId([9, 9, 9, 9].into()), ClusterId(own)],
+                ..PathAttributes::originated(address(A))
+            },
+        ),
+    ] {
+        let (mut rib, mut heard) = with_clients();
+        announce(&mut rib, A, "10.9.0.0/16");
+        rib.turn(&mut heard);
+        assert_eq!(heard.prefixes(B), ["10.9.0.0/16"], "{name}");
+        rib.announce(A, loops, [prefix("10.9.0.0/16")].into_iter());
+        rib.turn(&mut heard);
+        assert_eq!(heard.prefixes(B), Vec::<String>::new(), "{name}");
+        let shown = rib.show(Selection::default());
+        assert!(shown[0].rejection.is_some(), "{name}: {shown:?}");
+    }
+}

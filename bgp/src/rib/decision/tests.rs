@@ -197,3 +197,123 @@ fn the_only_path_was_decided_by_nothing() {
     assert_eq!(winner(&[path()]), (0, None));
     assert_eq!(decide(&[], &Options::default()), None);
 }
+
+fn used(paths: &[Path], options: &Options) -> Vec<usize> {
+    let candidates: Vec<Candidate<'_>> = paths.iter().map(Path::candidate).collect();
+    multipath(&candidates, options).to_vec()
+}
+
+fn by(last: u8) -> Path {
+    path().with(|path| {
+        path.attributes.next_hop = IpAddr::from([10, 0, 1, last]).into();
+        path.router_id = RouterId([10, 0, 0, last].into());
+        path.address = [10, 0, 0, last].into();
+    })
+}
+
+#[test]
+fn med_of_different_ases_is_compared_where_asked() {
+    let paths = [by(1).through(&[1]).med(9), by(2).through(&[2]).med(1)];
+    let candidates = paths.each_ref().map(Path::candidate);
+    for (always_compare_med, best, step) in [(false, 0, Step::RouterId), (true, 1, Step::Med)] {
+        let options = Options {
+            always_compare_med,
+            ..Options::default()
+        };
+        let verdict = decide(&candidates, &options).expect("there are candidates");
+        assert_eq!(
+            (verdict.best, verdict.deciding_step(best)),
+            (best, Some(step))
+        );
+    }
+}
+
+#[test]
+fn several_paths_of_one_peer_are_decided_by_their_identifiers() {
+    let paths = [2, 1, 3].map(|id| path().with(|path| path.path_id = id));
+    assert_eq!(winner(&paths), (1, Some(Step::PathId)));
+}
+
+#[test]
+fn paths_that_tie_up_to_the_next_hop_are_used_together() {
+    let four = Options {
+        max_ebgp_paths: 4,
+        max_ibgp_paths: 4,
+        ..Options::default()
+    };
+    let across = Options {
+        multipath_across_as: true,
+        ..four
+    };
+    let two = Options {
+        max_ibgp_paths: 2,
+        ..four
+    };
+    let ebgp = |path: Path| path.with(|path| path.is_ebgp = true);
+    for (name, paths, options, expected) in [
+        (
+            "off by default",
+            vec![by(1), by(2)],
+            Options::default(),
+            vec![0],
+        ),
+        ("equal", vec![by(2), by(1)], four, vec![1, 0]),
+        (
+            "as many as allowed, by next hop",
+            vec![by(3), by(1), by(2)],
+            two,
+            vec![1, 2],
+        ),
+        (
+            "worse next hop",
+            vec![by(1), by(2).with(|p| p.igp_cost = 9)],
+            four,
+            vec![0],
+        ),
+        (
+            "worse LOCAL_PREF",
+            vec![
+                by(1),
+                by(2).with(|p| p.attributes.local_pref = Some(LocalPref(1))),
+            ],
+            four,
+            vec![0],
+        ),
+        (
+            "own route alone",
+            vec![by(1).with(|p| p.is_local = true), by(2)],
+            four,
+            vec![0],
+        ),
+        (
+            "eBGP and iBGP",
+            vec![ebgp(by(1).through(&[1])), by(2).through(&[1])],
+            four,
+            vec![0],
+        ),
+        (
+            "one next hop twice",
+            vec![
+                by(1),
+                by(2).with(|p| p.attributes.next_hop = IpAddr::from([10, 0, 1, 1]).into()),
+            ],
+            four,
+            vec![0],
+        ),
+        (
+            "another neighbour",
+            vec![ebgp(by(1).through(&[1])), ebgp(by(2).through(&[2]))],
+            four,
+            vec![0],
+        ),
+        (
+            "another neighbour, across",
+            vec![ebgp(by(1).through(&[1])), ebgp(by(2).through(&[2]))],
+            across,
+            vec![0, 1],
+        ),
+        ("nothing", vec![], four, vec![]),
+    ] {
+        assert_eq!(used(&paths, &options), expected, "{name}");
+    }
+}
