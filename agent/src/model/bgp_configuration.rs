@@ -23,6 +23,17 @@ pub struct BgpConfiguration {
     /// A password is asked for in the mesh. None is supported yet, so there must be no mesh.
     pub has_mesh_password: bool,
     pub local_pref: Option<LocalPref>,
+    /// Most equal paths in use together, and whether of different neighbouring ASes.
+    pub multipath: Option<Multipath>,
+    pub always_compare_med: Option<bool>,
+}
+
+/// How many equal paths are used together (ECMP): 1 to 64, 1 being the best alone.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Multipath {
+    pub ebgp: u8,
+    pub ibgp: u8,
+    pub across_as: bool,
 }
 
 /// Whom a BGPConfiguration is for; its name says it.
@@ -53,6 +64,8 @@ pub(super) fn read(metadata: Metadata, spec: &mut Fields<'_, '_>) -> Option<BgpC
         node_to_node_mesh_enabled: spec.optional("nodeToNodeMeshEnabled", values::boolean),
         has_mesh_password: spec.has("nodeMeshPassword"),
         local_pref: spec.optional("localPreference", local_preference).flatten(),
+        multipath: read_multipath(spec),
+        always_compare_med: spec.optional("alwaysCompareMED", values::boolean),
     };
     spec.ignored(&["nodeMeshPassword"]);
     if configuration.has_mesh_password {
@@ -83,6 +96,20 @@ pub(super) fn read(metadata: Metadata, spec: &mut Fields<'_, '_>) -> Option<BgpC
     }
     read_calicos_fields(spec);
     scope.map(|_| configuration)
+}
+
+fn read_multipath(spec: &mut Fields<'_, '_>) -> Option<Multipath> {
+    let mut fields = spec.mapping("multipath")?;
+    let paths = |value: &Value| values::small_integer(value, 1..=64);
+    let multipath = Multipath {
+        ebgp: fields.optional("ebgp", paths).unwrap_or(1),
+        ibgp: fields.optional("ibgp", paths).unwrap_or(1),
+        across_as: fields
+            .optional("acrossAS", values::boolean)
+            .unwrap_or(false),
+    };
+    fields.finish();
+    Some(multipath)
 }
 
 fn router_id(value: &Value) -> Result<RouterId, String> {

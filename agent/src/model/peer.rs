@@ -5,12 +5,13 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use bgp::speaker::config::NextHopMode;
+use bgp::speaker::config::{AddPaths, NextHopMode};
 use bgp::speaker::secret::Secret;
-use bgp::types::{Asn, Family, HoldTime, Prefix};
+use bgp::types::{Asn, Family, HoldTime, Prefix, Role};
 use serde_json::Value;
 
 use super::fields::Fields;
@@ -51,7 +52,24 @@ pub struct BgpPeer {
     pub max_prefixes: Option<u32>,
     pub allow_own_as: Option<u8>,
     pub strict_consecutive_restart: Option<bool>,
+    /// Several paths a prefix (RFC 7911).
+    pub add_paths: Option<AddPaths>,
+    /// Ours (RFC 9234).
+    pub role: Option<Role>,
+    pub role_strict: Option<bool>,
+    /// `Some(None)`: off.
+    pub long_lived_stale_time: Option<Option<Duration>>,
+    /// How long the peer should wait for us when we restart.
+    pub max_restart_time: Option<Duration>,
+    pub remove_private_as: Option<bool>,
+    /// IPv4 prefixes with IPv6 next hops (RFC 8950).
+    pub extended_next_hop: Option<bool>,
 }
+
+/// What the 24 bits of the capability hold (RFC 9494 §3.1).
+const MOST_LONG_LIVED_SECONDS: u64 = (1 << 24) - 1;
+/// What the 12 bits of the capability hold (RFC 4724 §3).
+const MOST_RESTART_SECONDS: u64 = 4095;
 
 /// Where the password of a session is.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -136,6 +154,19 @@ pub(super) fn read(metadata: Metadata, spec: &mut Fields<'_, '_>) -> Option<BgpP
             values::small_integer(value, 0..=255)
         }),
         strict_consecutive_restart: spec.optional("strictConsecutiveRestart", values::boolean),
+        add_paths: spec.optional("addPaths", add_paths),
+        role: spec.optional("role", role),
+        role_strict: spec.optional("roleStrict", values::boolean),
+        long_lived_stale_time: spec
+            .optional("longLivedStaleTime", |value| {
+                whole_seconds(value, 0..=MOST_LONG_LIVED_SECONDS)
+            })
+            .map(|time| Some(time).filter(|time| !time.is_zero())),
+        max_restart_time: spec.optional("maxRestartTime", |value| {
+            whole_seconds(value, 1..=MOST_RESTART_SECONDS)
+        }),
+        remove_private_as: spec.optional("removePrivateASNumbers", values::boolean),
+        extended_next_hop: spec.optional("extendedNextHop", values::boolean),
     };
     check_together(&peer, spec);
     read_other_fields(spec);
@@ -293,6 +324,54 @@ fn positive_duration(value: &Value) -> Result<Duration, String> {
     }
 }
 
+fn add_paths(value: &Value) -> Result<AddPaths, String> {
+    let (send, receive) = (true, true);
+    values::choice(
+        value,
+        &[
+            (
+                "send",
+                AddPaths {
+                    send,
+                    receive: false,
+                },
+            ),
+            (
+                "receive",
+                AddPaths {
+                    send: false,
+                    receive,
+                },
+            ),
+            ("both", AddPaths { send, receive }),
+        ],
+    )
+}
+
+fn role(value: &Value) -> Result<Role, String> {
+    values::choice(
+        value,
+        &[
+            ("provider", Role::Provider),
+            ("rs", Role::RouteServer),
+            ("rsClient", Role::RouteServerClient),
+            ("customer", Role::Customer),
+            ("peer", Role::Peer),
+        ],
+    )
+}
+
+/// A time that goes out in whole seconds, within what its field of the OPEN can hold.
+fn whole_seconds(value: &Value, range: RangeInclusive<u64>) -> Result<Duration, String> {
+    let duration = values::duration(value)?;
+    if range.contains(&duration.as_secs()) && duration.subsec_nanos() == 0 {
+        return Ok(duration);
+    }
+    let (least, most) = (range.start(), range.end());
+    let wanted = format!("whole seconds from {least}s to {most}s");
+    Err(values::expected(&wanted, value))
+}
+
 /// Hops, or `true` for as many as a TTL has; `false` is directly connected.
 fn multihop(value: &Value) -> Result<u8, String> {
     match value.as_bool() {
@@ -345,6 +424,9 @@ fn check_together(peer: &BgpPeer, spec: &mut Fields<'_, '_>) {
             "ttlSecurity says the hops already; remove one",
         );
     }
+    if peer.role_strict == Some(true) && peer.role.is_none() {
+        spec.reject("roleStrict", "there is no role; add it");
+    }
     if peer.passive == Some(true) && matches!(peer.target, PeerTarget::Nodes(_)) && peer.reverse {
         spec.reject(
             "passive",
@@ -362,17 +444,5 @@ fn read_other_fields(spec: &mut Fields<'_, '_>) {
         "reachableBy",
         "the kernel's routes lead to the peer; add one there",
     );
-    spec.unsupported(
-        "maxRestartTime",
-        "set gracefulRestartSeconds in the agent's configuration",
-    );
-    spec.unsupported("addPaths", "one path a prefix is sent");
-    spec.unsupported(
-        "longLivedStaleTime",
-        "stale routes end with the stale timer",
-    );
     spec.unsupported("bfd", "use a short holdTime");
-    // A session that ignored these would let routes through which they are there to stop.
-    spec.refused("role", "use filters");
-    spec.refused("roleStrict", "use filters");
 }

@@ -265,6 +265,10 @@ fn build(
     }
     config.local_address = local_address(own, peer, remote.key.address, errors)?;
     change(own, peer, &mut config, errors)?;
+    // Between IPv6 addresses an IPv4 next hop may lead nowhere.
+    config.extended_next_hop = peer
+        .extended_next_hop
+        .unwrap_or(remote.key.address.is_ipv6() && config.families.contains(&Family::Ipv4));
     Some(config)
 }
 
@@ -284,6 +288,7 @@ fn apply_range(own: &Own<'_>, peer: &BgpPeer, sessions: &mut Sessions) {
     if change(own, peer, &mut config, &mut sessions.errors).is_none() {
         return;
     }
+    set(&mut config.extended_next_hop, peer.extended_next_hop);
     for (index, prefix) in prefixes.iter().enumerate() {
         match sessions.ranges.get(prefix) {
             Some(holder) => sessions.errors.push(error(
@@ -385,6 +390,24 @@ fn change(
         &mut config.strict_consecutive_restart,
         peer.strict_consecutive_restart,
     );
+    set(&mut config.add_paths, peer.add_paths);
+    set(&mut config.role_strict, peer.role_strict);
+    set(
+        &mut config.long_lived_stale_time,
+        peer.long_lived_stale_time,
+    );
+    config.restart_time = peer.max_restart_time.or(config.restart_time);
+    set(&mut config.remove_private_as, peer.remove_private_as);
+    config.role = peer.role.or(config.role);
+    if config.role.is_some() && config.remote_asn.is_some() && !own.is_ebgp(config) {
+        errors.push(error(
+            own,
+            peer,
+            "spec.role",
+            "roles are between different AS numbers (RFC 9234); remove it, or correct asNumber",
+        ));
+        config.role = None;
+    }
     if !peer.filters.is_empty() {
         match filters(own, peer, errors) {
             Some(filters) => config.filters = filters,

@@ -104,6 +104,9 @@ fn rack_sessions(own: &Own<'_>, rack: &Rack) -> BTreeMap<PeerKey, PeerConfig> {
             // A reflector need not be on the node's subnet.
             peer.ttl = 255;
             peer.families = own.families.clone();
+            // Between IPv6 addresses an IPv4 next hop may lead nowhere.
+            peer.extended_next_hop =
+                reflector.address.is_ipv6() && peer.families.contains(&Family::Ipv4);
             peer.local_address = own.address(Family::of(reflector.address));
             let key = PeerKey {
                 address: reflector.address,

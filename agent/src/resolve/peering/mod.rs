@@ -23,6 +23,7 @@ pub use reflector::reflector_config;
 
 use super::advertise;
 use crate::api::schema::StoreError;
+use crate::model::bgp_configuration::Multipath;
 use crate::model::peer::Passwords;
 use crate::model::values::PeerAddress;
 use crate::model::{BgpConfiguration, Kind, Node, ObjectId, Rack, Snapshot};
@@ -69,7 +70,7 @@ pub fn speaker_config(
         ranges: sessions.ranges,
         max_dynamic_peers: MOST_DYNAMIC_PEERS_AGENT,
         originated,
-        decision: decision::Options::default(),
+        decision: settings.decision,
         is_draining: false,
         graceful_restart: GracefulRestartConfig::default(),
     };
@@ -187,6 +188,7 @@ struct NodeSettings {
     listen_addresses: Vec<IpAddr>,
     listen_port: u16,
     local_pref: LocalPref,
+    decision: decision::Options,
 }
 
 impl NodeSettings {
@@ -198,8 +200,28 @@ impl NodeSettings {
                 .unwrap_or_else(|| node.addresses().collect()),
             listen_port: listen_port(snapshot, node),
             local_pref: setting(snapshot, node, |c| c.local_pref).unwrap_or(LocalPref::DEFAULT),
+            decision: decision_options(
+                setting(snapshot, node, |c| c.multipath),
+                setting(snapshot, node, |c| c.always_compare_med),
+            ),
         }
     }
+}
+
+fn decision_options(
+    multipath: Option<Multipath>,
+    always_compare_med: Option<bool>,
+) -> decision::Options {
+    let mut options = decision::Options {
+        always_compare_med: always_compare_med.unwrap_or(false),
+        ..decision::Options::default()
+    };
+    if let Some(multipath) = multipath {
+        options.max_ebgp_paths = multipath.ebgp;
+        options.max_ibgp_paths = multipath.ibgp;
+        options.multipath_across_as = multipath.across_as;
+    }
+    options
 }
 
 fn setting<T>(

@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use bgp::rib::decision;
 use bgp::speaker::config::{GracefulRestartConfig, SpeakerConfig};
 use bgp::types::{Asn, ClusterId, Family, LocalPref, RouterId};
 
-use super::{MOST_DYNAMIC_PEERS_REFLECTOR, Own, Role, default_asn, explicit, pools};
+use super::{
+    MOST_DYNAMIC_PEERS_REFLECTOR, Own, Role, decision_options, default_asn, explicit, pools,
+};
 use crate::api::schema::StoreError;
 use crate::model::peer::Passwords;
 use crate::model::{BgpConfiguration, Kind, ObjectId, Snapshot};
@@ -67,7 +68,10 @@ pub fn reflector_config(
         ranges: sessions.ranges,
         max_dynamic_peers: MOST_DYNAMIC_PEERS_REFLECTOR,
         originated: BTreeMap::new(),
-        decision: decision::Options::default(),
+        decision: decision_options(
+            default.and_then(|default| default.multipath),
+            default.and_then(|default| default.always_compare_med),
+        ),
         is_draining: false,
         graceful_restart: GracefulRestartConfig::default(),
     };

@@ -7,6 +7,7 @@ use bgp::speaker::secret::Secret;
 use super::*;
 use crate::datastore::{load, parse_stream};
 
+mod features;
 mod reflector;
 
 /// Four nodes: a1 and a2 in rack a with a reflector, b1 in rack b without, c1 in none.
