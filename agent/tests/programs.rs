@@ -86,11 +86,14 @@ fn peer(address: &str, name: &str, state: &str) -> Value {
         "peerAsn": 64512, "localAsn": 64512, "type": "ibgp", "client": false, "state": state,
         "since": "2025-01-01T00:00:00Z", "routerId": null, "holdTimeSeconds": null,
         "keepaliveSeconds": null, "families": ["ipv4"], "capabilities": [], "received": none,
-        "accepted": none, "advertised": none, "flaps": 0, "lastError": null})
+        "accepted": none, "advertised": none, "flaps": 0, "lastError": null,
+        "lastConnectError": {"reason": "refused", "at": "2025-01-01T00:00:01Z"},
+        "updateErrors": {"treatAsWithdraw": 3, "attributeDiscard": 1}, "lastMalformed": null,
+        "maxPrefixes": 100, "addPaths": {"send": [], "receive": ["ipv4"]}, "role": null})
 }
 
 fn route(prefix: &str, kernel: Value) -> Value {
-    json!({"prefix": prefix, "peer": "192.168.100.2", "nextHop": "192.168.200.101",
+    json!({"prefix": prefix, "peer": "192.168.100.2", "pathId": null, "nextHop": "192.168.200.101",
         "asPath": "64513", "origin": "igp", "localPref": 100, "med": null, "communities": [],
         "largeCommunities": [], "originatorId": null, "clusterList": [], "best": true,
         "multipath": false, "stale": false, "rejectedReason": null, "decidingStep": "only",
@@ -162,6 +165,8 @@ fn exit_codes_tell_how_a_command_ended() {
     for (args, code, said) in [
         (&["status"][..], 0, ""),
         (&["peers"], 0, ""),
+        (&["peers", "rack-a"], 0, ""),
+        (&["peers", "rack-b"], 1, "known are: 192.168.100.2 (rack-a)"),
         (&["routes"], 0, ""),
         (&["routes", "172.17.10.0/24"], 0, ""),
         (&["endpoints", "-o", "json"], 0, ""),
@@ -215,6 +220,35 @@ fn exit_codes_tell_how_a_command_ended() {
         let (exit, _, stderr) = served.caracal(args);
         assert_eq!(exit, code, "{args:?}: {stderr}");
         assert!(stderr.contains(said), "{args:?}: {stderr}");
+    }
+}
+
+#[test]
+fn one_peer_is_shown_with_all_that_is_known_of_it() {
+    let served = Served::start(Answers {
+        peers: vec![
+            peer("192.168.100.2", "rack-a", "active"),
+            peer("192.168.100.3", "rack-b", "established"),
+        ],
+        ..Answers::default()
+    });
+    for wanted in ["192.168.100.2", "rack-a"] {
+        let (exit, stdout, _) = served.caracal(&["peers", wanted]);
+        assert_eq!(exit, 0);
+        for line in [
+            "peer            192.168.100.2 port 179",
+            "AS              64512, ours 64512 (ibgp)",
+            "several paths   send none; receive ipv4",
+            "maximum         100",
+            "malformed       3 treated as withdraw, 1 attributes discarded",
+            "cannot connect  refused at 2025-01-01T00:00:01Z",
+        ] {
+            assert!(
+                stdout.lines().any(|shown| shown == line),
+                "{line}:\n{stdout}"
+            );
+        }
+        assert!(!stdout.contains("rack-b"), "{stdout}");
     }
 }
 

@@ -26,6 +26,8 @@ pub struct BgpConfiguration {
     /// Most equal paths in use together, and whether of different neighbouring ASes.
     pub multipath: Option<Multipath>,
     pub always_compare_med: Option<bool>,
+    /// About to stop: every route said asks to be used last (RFC 8326).
+    pub graceful_shutdown: Option<bool>,
 }
 
 /// How many equal paths are used together (ECMP): 1 to 64, 1 being the best alone.
@@ -66,6 +68,7 @@ pub(super) fn read(metadata: Metadata, spec: &mut Fields<'_, '_>) -> Option<BgpC
         local_pref: spec.optional("localPreference", local_preference).flatten(),
         multipath: read_multipath(spec),
         always_compare_med: spec.optional("alwaysCompareMED", values::boolean),
+        graceful_shutdown: spec.optional("gracefulShutdown", values::boolean),
     };
     spec.ignored(&["nodeMeshPassword"]);
     if configuration.has_mesh_password {

@@ -362,6 +362,11 @@ impl Core {
     }
 
     fn stop(&mut self, how: Stop, reply: oneshot::Sender<()>) {
+        // Who drained is meant to go: peers that kept its routes would send packets after it.
+        let how = match how {
+            Stop::Restarting if self.config.is_draining => Stop::ForGood,
+            how => how,
+        };
         self.listeners.clear();
         self.stopping = Some(reply);
         for index in 0..self.peers.len() {

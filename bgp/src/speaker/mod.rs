@@ -76,7 +76,7 @@ pub struct RouteSelection {
 /// How sessions end when the speaker stops.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Stop {
-    /// Peers with graceful restart keep our routes: TCP is closed without a word, or with Cease,
+    /// As `ForGood` for a speaker that drains. Else peers with graceful restart keep our routes: TCP is closed without a word, or with Cease,
     /// administrative reset, where both sides have RFC 8538.
     Restarting,
     /// For good: Cease, administrative shutdown, with a word for the peer's operator (RFC 9003); a

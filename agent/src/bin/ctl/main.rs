@@ -46,8 +46,8 @@ struct Cli {
 enum Command {
     /// Whether all is well; exit code 1 if not
     Status,
-    /// BGP peers and their sessions
-    Peers,
+    /// BGP peers and their sessions; with PEER all about one
+    Peers(peers::Args),
     /// Routes: which are best, why, and what the kernel has; > best, s stale, x rejected
     Routes(routes::Args),
     /// Workloads of this node
@@ -87,7 +87,7 @@ fn main() -> ExitCode {
     let target = Target::new(cli.socket);
     let done = match cli.command {
         Command::Status => status::run(&target, cli.output),
-        Command::Peers => peers::run(&target, cli.output),
+        Command::Peers(args) => peers::run(&target, cli.output, &args),
         Command::Routes(args) => routes::run(&target, cli.output, &args),
         Command::Endpoints => endpoints::run(&target, cli.output),
         Command::Wait(args) => wait::run(&target, &args),

@@ -10,9 +10,38 @@ use crate::Exit;
 use crate::output::{Format, columns, or_dash, show};
 use crate::target::Target;
 
-pub(crate) fn run(target: &Target, format: Format) -> Result<Exit, ClientError> {
-    show(format, &target.peers()?, table);
+mod detail;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Everything about this peer: its address or name
+    #[arg(value_name = "PEER")]
+    peer: Option<String>,
+}
+
+pub(crate) fn run(target: &Target, format: Format, args: &Args) -> Result<Exit, ClientError> {
+    let all = target.peers()?;
+    let Some(wanted) = &args.peer else {
+        show(format, &all, table);
+        return Ok(Exit::Fine);
+    };
+    let Some(peer) = find_or_say(&all.items, wanted) else {
+        return Ok(Exit::Finding);
+    };
+    show(format, &Items::new(vec![peer.clone()]), |one| {
+        one.items.iter().map(detail::text).collect()
+    });
     Ok(Exit::Fine)
+}
+
+/// The peer that is wanted; else says on stderr which there are.
+pub(crate) fn find_or_say<'a>(peers: &'a [PeerStatus], wanted: &str) -> Option<&'a PeerStatus> {
+    let found = find(peers, wanted);
+    if found.is_none() {
+        let known: Vec<_> = peers.iter().map(known).collect();
+        eprintln!("caracal: no peer {wanted}; known are: {}", known.join(", "));
+    }
+    found
 }
 
 /// The peer with this address or name. Several sessions with one address are told apart by name.

@@ -63,12 +63,7 @@ pub(crate) fn parse_prefix(text: &str) -> Result<Prefix, String> {
 
 fn find_peer(target: &Target, wanted: &str) -> Result<Option<IpAddr>, ClientError> {
     let all = target.peers()?.items;
-    if let Some(peer) = peers::find(&all, wanted) {
-        return Ok(Some(peer.peer));
-    }
-    let known: Vec<_> = all.iter().map(peers::known).collect();
-    eprintln!("caracal: no peer {wanted}; known are: {}", known.join(", "));
-    Ok(None)
+    Ok(peers::find_or_say(&all, wanted).map(|peer| peer.peer))
 }
 
 fn table(routes: &Items<RouteStatus>) -> String {

@@ -71,7 +71,7 @@ pub fn speaker_config(
         max_dynamic_peers: MOST_DYNAMIC_PEERS_AGENT,
         originated,
         decision: settings.decision,
-        is_draining: false,
+        is_draining: setting(snapshot, node, |c| c.graceful_shutdown).unwrap_or(false),
         graceful_restart: GracefulRestartConfig::default(),
     };
     (config, errors)

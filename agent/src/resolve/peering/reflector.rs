@@ -72,7 +72,9 @@ pub fn reflector_config(
             default.and_then(|default| default.multipath),
             default.and_then(|default| default.always_compare_med),
         ),
-        is_draining: false,
+        is_draining: default
+            .and_then(|default| default.graceful_shutdown)
+            .unwrap_or(false),
         graceful_restart: GracefulRestartConfig::default(),
     };
     (config, errors)
