@@ -65,7 +65,7 @@ pub(super) fn read(metadata: Metadata, spec: &mut Fields<'_, '_>) -> Option<BgpC
         listen_port: spec.optional("listenPort", values::port),
         node_to_node_mesh_enabled: spec.optional("nodeToNodeMeshEnabled", values::boolean),
         has_mesh_password: spec.has("nodeMeshPassword"),
-        local_pref: spec.optional("localPreference", local_preference).flatten(),
+        local_pref: spec.optional("localPreference", local_preference),
         multipath: read_multipath(spec),
         always_compare_med: spec.optional("alwaysCompareMED", values::boolean),
         graceful_shutdown: spec.optional("gracefulShutdown", values::boolean),
@@ -75,12 +75,6 @@ pub(super) fn read(metadata: Metadata, spec: &mut Fields<'_, '_>) -> Option<BgpC
         spec.report(
             "nodeMeshPassword",
             "not supported yet: the mesh is closed; remove the password or the mesh",
-        );
-    }
-    if spec.is_text("localPreference", "calico") {
-        spec.report(
-            "localPreference",
-            "`calico` is not supported yet: 100 is used; remove it, or write a number",
         );
     }
     match scope {
@@ -123,15 +117,19 @@ fn router_id(value: &Value) -> Result<RouterId, String> {
     Ok(RouterId(address))
 }
 
-/// A number, or Calico's rule (`None`).
-fn local_preference(value: &Value) -> Result<Option<LocalPref>, String> {
+/// What Calico's nodes say of their routes: 2^31 - 1 less the metric, which is 1024 there unless
+/// configured. Others' routes get their metric from it the same way.
+const CALICO_LOCAL_PREF: LocalPref = LocalPref(2_147_483_647 - 1024);
+
+/// A number, or that of Calico's nodes.
+fn local_preference(value: &Value) -> Result<LocalPref, String> {
     let wrong = || values::expected("a number from 0 to 4294967295, or `calico`", value);
     if value.as_str() == Some("calico") {
-        return Ok(None);
+        return Ok(CALICO_LOCAL_PREF);
     }
     let number = value.as_u64().ok_or_else(wrong)?;
     let number = u32::try_from(number).map_err(|_| wrong())?;
-    Ok(Some(LocalPref(number)))
+    Ok(LocalPref(number))
 }
 
 fn read_calicos_fields(spec: &mut Fields<'_, '_>) {

@@ -142,10 +142,6 @@ impl<'v, 'p> Fields<'v, 'p> {
             .is_some_and(|items| !items.is_empty())
     }
 
-    pub fn is_text(&self, name: &str, text: &str) -> bool {
-        self.map.get(name).and_then(Value::as_str) == Some(text)
-    }
-
     fn items(&mut self, name: &'static str) -> Option<&'v [Value]> {
         match self.take(name)? {
             Value::Array(items) => Some(items),

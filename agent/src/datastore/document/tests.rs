@@ -257,12 +257,8 @@ fn fields_without_effect_are_reported_and_the_object_is_used() {
         (
             "BGPConfiguration",
             "default",
-            "{logSeverityScreen: Info, localPreference: calico, nodeMeshPassword: {secretKeyRef: {name: a, key: b}}, communities: []}",
-            vec![
-                "spec.localPreference",
-                "spec.logSeverityScreen",
-                "spec.nodeMeshPassword",
-            ],
+            "{logSeverityScreen: Info, nodeMeshPassword: {secretKeyRef: {name: a, key: b}}, communities: []}",
+            vec!["spec.logSeverityScreen", "spec.nodeMeshPassword"],
         ),
         (
             "BGPPeer",

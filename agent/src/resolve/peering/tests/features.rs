@@ -125,3 +125,9 @@ fn multipath_and_med_are_settings_of_the_speaker() {
     };
     assert_eq!(config("c1", &more).0.decision, of_node);
 }
+
+#[test]
+fn among_nodes_of_calico_routes_are_as_good_as_theirs() {
+    let more = document("BGPConfiguration", "default", "{localPreference: calico}");
+    assert_eq!(config("a1", &more).0.local_pref, LocalPref(2_147_482_623));
+}
