@@ -11,10 +11,11 @@ use std::time::Duration;
 use bgp::speaker::config::{GracefulRestartConfig, SpeakerConfig};
 use bgp::speaker::{Event, LearnedRoute, Reach, Speaker};
 use bgp::types::Prefix;
+use smallvec::SmallVec;
 use tokio::sync::mpsc;
 
 use crate::dataplane::desired::LearnedChange;
-use crate::resolve::routes::{NextHopResolver, Resolution};
+use crate::resolve::routes::{NextHopResolver, Resolution, Resolved};
 
 /// What the speaker needs to know that the store does not: how this agent started.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -28,7 +29,7 @@ pub struct StartState {
 pub struct Routing {
     start: StartState,
     running: Option<Running>,
-    learned: BTreeMap<Prefix, Learned>,
+    learned: BTreeMap<Prefix, Resolved>,
     /// Of learned routes, as last asked about.
     next_hops: BTreeSet<IpAddr>,
     /// How they are reached, as last told.
@@ -40,13 +41,6 @@ struct Running {
     speaker: Speaker,
     events: mpsc::Receiver<Event>,
     config: SpeakerConfig,
-}
-
-/// One learned prefix and what was decided about it.
-#[derive(Clone, PartialEq, Eq, Debug)]
-struct Learned {
-    next_hop: IpAddr,
-    resolution: Resolution,
 }
 
 impl Routing {
@@ -156,8 +150,10 @@ impl Routing {
             .into_iter()
             .filter_map(|route| match route.best {
                 Some(best) => {
-                    let next_hop = best.next_hop.address;
-                    self.resolve(route.prefix, next_hop, resolver, workloads)
+                    let all = std::iter::once(&best).chain(&route.multipath);
+                    let next_hops: SmallVec<[IpAddr; 1]> =
+                        all.map(|path| path.next_hop.address).collect();
+                    self.resolve(route.prefix, next_hops, resolver, workloads)
                 }
                 None => self.learned.remove(&route.prefix).map(|_| LearnedChange {
                     prefix: route.prefix,
@@ -181,52 +177,42 @@ impl Routing {
         prefixes
             .iter()
             .filter_map(|prefix| {
-                let next_hop = self.learned.get(prefix)?.next_hop;
-                self.resolve(*prefix, next_hop, resolver, workloads)
+                let paths = self.learned.get(prefix)?.paths.iter();
+                let next_hops = paths.map(|(next_hop, _)| *next_hop).collect();
+                self.resolve(*prefix, next_hops, resolver, workloads)
             })
             .collect()
     }
 
-    /// Why a learned prefix is, or is not, programmed.
-    pub fn reason(&self, prefix: &Prefix) -> Option<(bool, &str)> {
-        self.learned
-            .get(prefix)
-            .map(|learned| match &learned.resolution {
-                Resolution::Program { reason, .. } => (true, reason.as_str()),
-                Resolution::Skip { reason } => (false, reason.as_str()),
-            })
+    /// What was decided about a learned prefix, path by path.
+    pub fn resolved(&self, prefix: &Prefix) -> Option<&Resolved> {
+        self.learned.get(prefix)
     }
 
     fn resolve(
         &mut self,
         prefix: Prefix,
-        next_hop: IpAddr,
+        next_hops: SmallVec<[IpAddr; 1]>,
         resolver: &NextHopResolver<'_>,
         workloads: &BTreeSet<IpAddr>,
     ) -> Option<LearnedChange> {
-        let resolution = if prefix.is_host() && workloads.contains(&prefix.network()) {
+        let resolved = if prefix.is_host() && workloads.contains(&prefix.network()) {
             // The kernel would have one key for both.
-            Resolution::Skip {
-                reason: format!("{} is a workload on this node", prefix.network()),
+            let reason = format!("{} is a workload on this node", prefix.network());
+            let skip = Resolution::Skip { reason };
+            Resolved {
+                route: None,
+                paths: next_hops
+                    .into_iter()
+                    .map(|one| (one, skip.clone()))
+                    .collect(),
             }
         } else {
-            resolver.resolve(prefix, next_hop)
+            resolver.resolve_all(prefix, next_hops)
         };
-        let wanted = match &resolution {
-            Resolution::Program { route, .. } => Some(route.clone()),
-            Resolution::Skip { .. } => None,
-        };
-        let before = self.learned.insert(
-            prefix,
-            Learned {
-                next_hop,
-                resolution,
-            },
-        );
-        let had = before.and_then(|before| match before.resolution {
-            Resolution::Program { route, .. } => Some(route),
-            Resolution::Skip { .. } => None,
-        });
+        let wanted = resolved.route.clone();
+        let before = self.learned.insert(prefix, resolved);
+        let had = before.and_then(|before| before.route);
         (had != wanted).then_some(LearnedChange {
             prefix,
             route: wanted,

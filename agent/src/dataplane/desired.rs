@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
 use bgp::types::Prefix;
+use smallvec::SmallVec;
 
 /// Everything of ours in the kernel except learned routes, which flow as changes.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -58,12 +59,51 @@ pub enum Route {
     Link {
         device: String,
     },
-    /// `via GATEWAY dev DEVICE onlink [src SOURCE]`.
+    /// `via GATEWAY dev DEVICE onlink [src SOURCE]`, or a `nexthop` of that kind for each hop.
     Via {
-        gateway: IpAddr,
-        device: String,
+        hops: Hops,
+        /// The kernel knows one for the whole route.
         source: Option<IpAddr>,
     },
+}
+
+impl Route {
+    pub fn via(hop: Hop, source: Option<IpAddr>) -> Route {
+        Route::Via {
+            hops: Hops::one(hop),
+            source,
+        }
+    }
+}
+
+/// A neighbour and the device it is on. One of the other family carries IPv4 by IPv6 (RFC 8950).
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct Hop {
+    pub gateway: IpAddr,
+    pub device: String,
+}
+
+/// What packets are spread over, each with the same share: at least one, in order and each once, so
+/// that the same hops are the same route however they were found.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct Hops(SmallVec<[Hop; 1]>);
+
+impl Hops {
+    pub fn one(hop: Hop) -> Hops {
+        Hops(SmallVec::from_buf([hop]))
+    }
+
+    /// `None` if there are none.
+    pub fn all(hops: impl IntoIterator<Item = Hop>) -> Option<Hops> {
+        let mut hops: SmallVec<[Hop; 1]> = hops.into_iter().collect();
+        hops.sort_unstable();
+        hops.dedup();
+        (!hops.is_empty()).then_some(Hops(hops))
+    }
+
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &Hop> {
+        self.0.iter()
+    }
 }
 
 /// One change to the learned routes (protocol `caracal-bgp`). `None` removes.

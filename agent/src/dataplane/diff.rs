@@ -7,6 +7,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use bgp::types::Prefix;
+use smallvec::SmallVec;
 
 use super::desired::{Route, RouteState};
 use super::link::Links;
@@ -26,12 +27,22 @@ pub struct KernelRoute {
     pub kind: RouteKind,
     /// `rt_scope` of IPv4; IPv6 has none and says 0.
     pub scope: u8,
-    pub device: Option<u32>,
-    pub gateway: Option<IpAddr>,
+    /// In order, since the kernel may give them in any. Empty for a blackhole.
+    pub hops: SmallVec<[KernelHop; 1]>,
     pub source: Option<IpAddr>,
-    pub is_onlink: bool,
-    /// Multipath, encapsulation, metrics, next-hop objects: things we never write.
+    /// Encapsulation, metrics, next-hop objects: things we never write.
     pub has_extras: bool,
+}
+
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub struct KernelHop {
+    pub gateway: Option<IpAddr>,
+    pub device: Option<u32>,
+    pub is_onlink: bool,
+    /// `rtnh_hops`: its share of packets less one.
+    pub extra_weight: u8,
+    /// Its device went down: it is skipped, and not always taken up again with the device.
+    pub is_dead: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -72,13 +83,18 @@ impl fmt::Display for Described<'_> {
             RouteKind::Other(kind) => write!(f, "type {kind} ")?,
         }
         write!(f, "proto {}", protocol_name(route.protocol))?;
-        if let Some(gateway) = route.gateway {
-            write!(f, " via {gateway}")?;
-        }
-        if let Some(device) = route.device {
-            match self.links.name_of(device) {
-                Some(name) => write!(f, " dev {name}")?,
-                None => write!(f, " dev if{device}")?,
+        for hop in &route.hops {
+            if route.hops.len() > 1 {
+                write!(f, " nexthop")?;
+            }
+            if let Some(gateway) = hop.gateway {
+                write!(f, " via {gateway}")?;
+            }
+            if let Some(device) = hop.device {
+                match self.links.name_of(device) {
+                    Some(name) => write!(f, " dev {name}")?,
+                    None => write!(f, " dev if{device}")?,
+                }
             }
         }
         if route.metric != ROUTE_METRIC {
@@ -110,16 +126,24 @@ fn protocol_name(protocol: u8) -> String {
     name.to_owned()
 }
 
+/// A route as it can be written now.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Writable {
+    pub route: KernelRoute,
+    /// Why a hop is left out meanwhile.
+    pub missing: Option<String>,
+}
+
 /// The kernel's form of `route`, or why it cannot be written yet.
 ///
 /// # Errors
-/// A clause that names what is missing: the device, its being up, the source address.
+/// A clause that names what is missing: the device of every hop, its being up, the source address.
 pub fn resolve(
     prefix: Prefix,
     route: &Route,
     protocol: u8,
     links: &Links,
-) -> Result<KernelRoute, String> {
+) -> Result<Writable, String> {
     let base = KernelRoute {
         prefix,
         tos: 0,
@@ -127,44 +151,62 @@ pub fn resolve(
         protocol,
         kind: RouteKind::Unicast,
         scope: SCOPE_UNIVERSE,
-        device: None,
-        gateway: None,
+        hops: SmallVec::new(),
         source: None,
-        is_onlink: false,
         has_extras: false,
     };
+    let whole = |route| Writable {
+        route,
+        missing: None,
+    };
     match route {
-        Route::Blackhole => Ok(KernelRoute {
+        Route::Blackhole => Ok(whole(KernelRoute {
             kind: RouteKind::Blackhole,
             ..base
-        }),
-        Route::Link { device } => Ok(KernelRoute {
-            device: Some(usable_device(device, links)?),
+        })),
+        Route::Link { device } => Ok(whole(KernelRoute {
+            hops: SmallVec::from_buf([KernelHop {
+                device: Some(usable_device(device, links)?),
+                ..KernelHop::default()
+            }]),
             scope: if prefix.network().is_ipv4() {
                 SCOPE_LINK
             } else {
                 SCOPE_UNIVERSE
             },
             ..base
-        }),
-        Route::Via {
-            gateway,
-            device,
-            source,
-        } => {
-            let device = usable_device(device, links)?;
+        })),
+        Route::Via { hops, source } => {
             if let Some(source) = source
                 && !links.holds(*source)
             {
                 return Err(format!("source address {source} is not on this host"));
             }
-            Ok(KernelRoute {
-                device: Some(device),
-                gateway: Some(*gateway),
-                source: *source,
-                is_onlink: true,
-                ..base
-            })
+            let mut missing = None;
+            let mut usable = SmallVec::new();
+            for hop in hops.iter() {
+                match usable_device(&hop.device, links) {
+                    Ok(index) => usable.push(KernelHop {
+                        gateway: Some(hop.gateway),
+                        device: Some(index),
+                        is_onlink: true,
+                        ..KernelHop::default()
+                    }),
+                    Err(reason) => missing = Some(reason),
+                }
+            }
+            usable.sort_unstable();
+            match missing {
+                Some(missing) if usable.is_empty() => Err(missing),
+                missing => Ok(Writable {
+                    route: KernelRoute {
+                        hops: usable,
+                        source: *source,
+                        ..base
+                    },
+                    missing,
+                }),
+            }
         }
     }
 }

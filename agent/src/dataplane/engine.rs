@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::DataplaneError;
 use super::desired::Tunnel;
-use super::diff::{KernelRoute, RouteKind};
+use super::diff::{KernelHop, KernelRoute, RouteKind};
 use super::host::{HostRoute, HostView, Link};
 use super::link::{self, Links};
 use super::monitor::Board;
@@ -197,7 +197,12 @@ impl Engine {
 
     /// `None` for routes over our devices, such as those the kernel adds for their addresses.
     fn host_route(&self, route: &KernelRoute) -> Option<HostRoute> {
-        let device = route.device.and_then(|index| self.links.name_of(index));
+        // What goes several ways has no single one.
+        let only = match route.hops.as_slice() {
+            [only] => only.clone(),
+            _ => KernelHop::default(),
+        };
+        let device = only.device.and_then(|index| self.links.name_of(index));
         if device.is_some_and(ownership::is_own_device) {
             return None;
         }
@@ -205,7 +210,7 @@ impl Engine {
             prefix: route.prefix,
             metric: route.metric,
             is_unicast: route.kind == RouteKind::Unicast,
-            gateway: route.gateway,
+            gateway: only.gateway,
             device: device.map(str::to_owned),
         })
     }

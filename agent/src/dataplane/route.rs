@@ -5,13 +5,14 @@ use std::net::IpAddr;
 use bgp::types::{Family, Prefix};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteScope, RouteType,
-    RouteVia,
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteNextHop,
+    RouteNextHopFlags, RouteScope, RouteType, RouteVia,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use nix::errno::Errno;
+use smallvec::SmallVec;
 
-use super::diff::{KernelRoute, RouteKind};
+use super::diff::{KernelHop, KernelRoute, RouteKind};
 use super::netlink::{Netlink, NetlinkError, Request};
 
 /// Reads one family of table main: all of it, or the routes of one protocol (the kernel then
@@ -69,10 +70,15 @@ pub fn replace(route: &KernelRoute) -> Request {
 /// Removes the route. The kernel compares the protocol too, so a foreign route that took the place
 /// of ours meanwhile stays.
 pub fn remove(route: &KernelRoute) -> Request {
-    let mut message = encode(&KernelRoute {
+    let mut named = KernelRoute {
         source: None,
         ..route.clone()
-    });
+    };
+    // Of several hops IPv6 would remove the named ones, and stop at the first that is gone already.
+    if named.hops.len() > 1 {
+        named.hops.clear();
+    }
+    let mut message = encode(&named);
     message.header.flags = RouteFlags::empty();
     if route.prefix.network().is_ipv4() {
         message.header.scope = RouteScope::NoWhere;
@@ -104,24 +110,48 @@ fn encode(route: &KernelRoute) -> RouteMessage {
         RouteKind::Blackhole => RouteType::BlackHole,
         RouteKind::Other(kind) => kind.into(),
     };
-    if route.is_onlink {
-        header.flags |= RouteFlags::Onlink;
-    }
     let attributes = &mut message.attributes;
     attributes.push(RouteAttribute::Destination(route.prefix.network().into()));
     attributes.push(RouteAttribute::Priority(route.metric));
-    attributes.extend(route.device.map(RouteAttribute::Oif));
     attributes.extend(
         route
             .source
             .map(|source| RouteAttribute::PrefSource(source.into())),
     );
-    attributes.extend(route.gateway.map(|gateway| match (route.prefix, gateway) {
+    match route.hops.as_slice() {
+        [] => {}
+        [hop] => {
+            if hop.is_onlink {
+                header.flags |= RouteFlags::Onlink;
+            }
+            attributes.extend(hop.device.map(RouteAttribute::Oif));
+            attributes.extend(gateway_attribute(&route.prefix, hop));
+        }
+        hops => {
+            let hops = hops.iter().map(|hop| encode_hop(&route.prefix, hop));
+            attributes.push(RouteAttribute::MultiPath(hops.collect()));
+        }
+    }
+    message
+}
+
+fn encode_hop(prefix: &Prefix, hop: &KernelHop) -> RouteNextHop {
+    let mut next_hop = RouteNextHop::default();
+    if hop.is_onlink {
+        next_hop.flags |= RouteNextHopFlags::Onlink;
+    }
+    next_hop.hops = hop.extra_weight;
+    next_hop.interface_index = hop.device.unwrap_or_default();
+    next_hop.attributes.extend(gateway_attribute(prefix, hop));
+    next_hop
+}
+
+fn gateway_attribute(prefix: &Prefix, hop: &KernelHop) -> Option<RouteAttribute> {
+    hop.gateway.map(|gateway| match (prefix, gateway) {
         // RFC 8950: an IPv4 destination by an IPv6 neighbour.
         (Prefix::V4 { .. }, IpAddr::V6(gateway)) => RouteAttribute::Via(RouteVia::Inet6(gateway)),
         _ => RouteAttribute::Gateway(gateway.into()),
-    }));
-    message
+    })
 }
 
 fn decode(message: RouteMessage) -> Option<KernelRoute> {
@@ -149,42 +179,73 @@ fn decode(message: RouteMessage) -> Option<KernelRoute> {
         } else {
             0
         },
-        device: None,
-        gateway: None,
+        hops: SmallVec::new(),
         source: None,
-        is_onlink: header.flags.contains(RouteFlags::Onlink),
         has_extras: false,
+    };
+    let mut only = KernelHop {
+        is_onlink: header.flags.contains(RouteFlags::Onlink),
+        ..KernelHop::default()
     };
     for attribute in &message.attributes {
         match attribute {
             RouteAttribute::Destination(address) => destination = ip_of(address)?,
             RouteAttribute::Priority(metric) => route.metric = *metric,
-            RouteAttribute::Oif(index) => route.device = Some(*index),
-            RouteAttribute::Gateway(address) => route.gateway = ip_of(address),
-            RouteAttribute::Via(RouteVia::Inet(address)) => {
-                route.gateway = Some(IpAddr::V4(*address));
+            RouteAttribute::Oif(index) => only.device = Some(*index),
+            RouteAttribute::Gateway(_) | RouteAttribute::Via(_) => {
+                only.gateway = gateway_of(attribute);
             }
-            RouteAttribute::Via(RouteVia::Inet6(address)) => {
-                route.gateway = Some(IpAddr::V6(*address));
+            RouteAttribute::MultiPath(hops) => {
+                for hop in hops {
+                    route.has_extras |= hop.attributes.iter().any(is_extra);
+                    route.hops.push(decode_hop(hop));
+                }
+                route.hops.sort_unstable();
             }
             RouteAttribute::PrefSource(address) => route.source = ip_of(address),
             RouteAttribute::Table(id) => table = *id,
             // IPv6 sends an empty list with every route.
             RouteAttribute::Metrics(metrics) => route.has_extras |= !metrics.is_empty(),
-            RouteAttribute::MultiPath(_)
-            | RouteAttribute::Encap(_)
-            | RouteAttribute::EncapType(_)
-            | RouteAttribute::NhId(_)
-            | RouteAttribute::Realm(_) => route.has_extras = true,
-            _ => {}
+            other => route.has_extras |= is_extra(other),
         }
     }
-    // IPv6 blackholes are dumped with the loopback device.
-    if route.kind == RouteKind::Blackhole {
-        route.device = None;
+    match route.kind {
+        // IPv6 blackholes are dumped with the loopback device.
+        RouteKind::Blackhole => route.hops.clear(),
+        RouteKind::Unicast | RouteKind::Other(_) if route.hops.is_empty() => route.hops.push(only),
+        RouteKind::Unicast | RouteKind::Other(_) => {}
     }
     route.prefix = Prefix::new(destination, header.destination_prefix_length)?;
     (table == u32::from(RouteHeader::RT_TABLE_MAIN)).then_some(route)
+}
+
+fn decode_hop(hop: &RouteNextHop) -> KernelHop {
+    KernelHop {
+        gateway: hop.attributes.iter().find_map(gateway_of),
+        device: Some(hop.interface_index),
+        is_onlink: hop.flags.contains(RouteNextHopFlags::Onlink),
+        extra_weight: hop.hops,
+        is_dead: hop.flags.contains(RouteNextHopFlags::Dead),
+    }
+}
+
+fn gateway_of(attribute: &RouteAttribute) -> Option<IpAddr> {
+    match attribute {
+        RouteAttribute::Gateway(address) => ip_of(address),
+        RouteAttribute::Via(RouteVia::Inet(address)) => Some(IpAddr::V4(*address)),
+        RouteAttribute::Via(RouteVia::Inet6(address)) => Some(IpAddr::V6(*address)),
+        _ => None,
+    }
+}
+
+fn is_extra(attribute: &RouteAttribute) -> bool {
+    matches!(
+        attribute,
+        RouteAttribute::Encap(_)
+            | RouteAttribute::EncapType(_)
+            | RouteAttribute::NhId(_)
+            | RouteAttribute::Realm(_)
+    )
 }
 
 fn ip_of(address: &RouteAddress) -> Option<IpAddr> {

@@ -294,9 +294,9 @@ impl Table {
     }
 
     fn step(&self, prefix: &Prefix, links: &Links) -> Step {
-        let wanted = self
-            .wanted(prefix)
-            .map(|(protocol, route)| diff::resolve(*prefix, route, protocol, links));
+        let wanted = self.wanted(prefix).map(|(protocol, route)| {
+            diff::resolve(*prefix, route, protocol, links).map(|writable| writable.route)
+        });
         if wanted.is_none() && self.unclaimed.contains(prefix) {
             return Step::Keep;
         }
@@ -397,7 +397,13 @@ impl Table {
     fn note_in_place(&mut self, prefix: Prefix, links: &Links) {
         self.drifted.remove(&prefix);
         let state = match self.wanted(&prefix) {
-            Some(_) => diff::installed_state(self.foreign_for(&prefix), links),
+            Some((protocol, route)) => match missing_hop(&prefix, route, protocol, links) {
+                // Looked at again in every pass.
+                Some(missing) => RouteState::Pending {
+                    reason: format!("not by all of its paths: {missing}"),
+                },
+                None => diff::installed_state(self.foreign_for(&prefix), links),
+            },
             None => RouteState::Installed,
         };
         match state {
@@ -445,6 +451,16 @@ impl Table {
             info!(prefix = %route.prefix, metric = route.metric, ?answer, "removed stray route");
         }
         Ok(())
+    }
+}
+
+/// Why not all hops of a route could be written, if there are several.
+fn missing_hop(prefix: &Prefix, route: &Route, protocol: u8, links: &Links) -> Option<String> {
+    match route {
+        Route::Via { hops, .. } if hops.iter().nth(1).is_some() => {
+            diff::resolve(*prefix, route, protocol, links).ok()?.missing
+        }
+        Route::Via { .. } | Route::Link { .. } | Route::Blackhole => None,
     }
 }
 

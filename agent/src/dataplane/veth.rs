@@ -14,9 +14,10 @@ use netlink_packet_route::link::{
     InfoData, InfoKind, InfoVeth, LinkAttribute, LinkInfo, LinkMessage,
 };
 
+use smallvec::SmallVec;
 use tracing::warn;
 
-use super::diff::{KernelRoute, RouteKind};
+use super::diff::{KernelHop, KernelRoute, RouteKind};
 use super::link::{self, LinkChange};
 use super::netlink::{Netlink, NetlinkError};
 use super::{neigh, netns, ownership, route};
@@ -205,16 +206,21 @@ fn workload_routes(device: u32) -> [KernelRoute; 2] {
         protocol: PROTOCOL_BOOT,
         kind: RouteKind::Unicast,
         scope: SCOPE_LINK,
-        device: Some(device),
-        gateway: None,
+        hops: SmallVec::from_buf([KernelHop {
+            device: Some(device),
+            ..KernelHop::default()
+        }]),
         source: None,
-        is_onlink: false,
         has_extras: false,
     };
     let default = KernelRoute {
         prefix: DEFAULT_ROUTE,
         scope: SCOPE_UNIVERSE,
-        gateway: Some(WORKLOAD_GATEWAY.into()),
+        hops: SmallVec::from_buf([KernelHop {
+            gateway: Some(WORKLOAD_GATEWAY.into()),
+            device: Some(device),
+            ..KernelHop::default()
+        }]),
         ..to_gateway.clone()
     };
     [to_gateway, default]

@@ -5,7 +5,6 @@ use std::net::IpAddr;
 
 use bgp::speaker::RouteSelection;
 use bgp::speaker::status::{KernelStatus, RouteStatus};
-use bgp::types::Prefix;
 
 use super::Reconciler;
 use crate::api::schema::{
@@ -14,6 +13,7 @@ use crate::api::schema::{
 };
 use crate::carrier::supervise::CarrierStatus;
 use crate::dataplane::desired::{Route, RouteState, TunnelDriver};
+use crate::resolve::routes::{Resolution, Resolved};
 use crate::resolve::tunnel;
 
 impl Reconciler {
@@ -176,16 +176,13 @@ impl Reconciler {
         if query.advertised.is_some() {
             return routes;
         }
-        let best: Vec<Prefix> = routes
-            .iter()
-            .filter(|route| route.best)
-            .map(|route| route.prefix)
-            .collect();
-        let states = self.dataplane.route_states(best).await;
-        for (route, state) in routes.iter_mut().filter(|route| route.best).zip(states) {
-            route.kernel = Some(self.show_kernel(&route.prefix, state));
+        let is_used = |route: &&mut RouteStatus| route.best || route.multipath;
+        let prefixes = routes.iter_mut().filter(is_used).map(|route| route.prefix);
+        let states = self.dataplane.route_states(prefixes.collect()).await;
+        for (route, state) in routes.iter_mut().filter(is_used).zip(states) {
+            self.show_kernel(route, state);
         }
-        for route in routes.iter_mut().filter(|route| !route.best) {
+        for route in routes.iter_mut().filter(|route| route.kernel.is_none()) {
             let reason = route
                 .rejected_reason
                 .clone()
@@ -195,35 +192,53 @@ impl Reconciler {
         routes
     }
 
-    fn show_kernel(
-        &self,
-        prefix: &Prefix,
-        state: Option<(Option<Route>, RouteState)>,
-    ) -> KernelStatus {
-        let (is_programmed, why) = match self.routing.reason(prefix) {
-            Some((is_programmed, why)) => (is_programmed, Some(why.to_owned())),
-            None => (true, None),
+    /// Fills in the kernel's side of one path: of several, each has its own hop.
+    fn show_kernel(&self, route: &mut RouteStatus, state: Option<(Option<Route>, RouteState)>) {
+        let resolved = self.routing.resolved(&route.prefix);
+        let mut paths = resolved.iter().flat_map(|resolved| &resolved.paths);
+        let own = paths.find(|(next_hop, _)| *next_hop == route.next_hop);
+        route.multipath &= resolved.is_some_and(Resolved::is_multipath);
+        let wanted = state.as_ref().and_then(|(wanted, _)| wanted.as_ref());
+        let (hop, why) = match own.map(|(_, resolution)| resolution) {
+            Some(Resolution::Program { hop, reason, .. }) => {
+                ((Some(hop.gateway), Some(hop.device.clone())), Some(reason))
+            }
+            Some(Resolution::Skip { reason }) => {
+                route.multipath = false;
+                route.kernel = Some(kernel("none", None, Some(reason.clone())));
+                return;
+            }
+            // Not told to us: a route of our own.
+            None => (first_hop(wanted), None),
         };
-        match state {
-            Some((Some(route), state)) if is_programmed => match state {
-                RouteState::Installed => kernel("installed", Some(&route), why),
-                RouteState::Shadowed { reason } => kernel("installed", Some(&route), Some(reason)),
-                RouteState::Pending { reason } => kernel("pending", Some(&route), Some(reason)),
-                RouteState::Failed { reason } => kernel("failed", Some(&route), Some(reason)),
+        let why = why.cloned();
+        route.kernel = Some(match state {
+            Some((Some(_), state)) => match state {
+                RouteState::Installed => kernel("installed", Some(hop), why),
+                RouteState::Shadowed { reason } => kernel("installed", Some(hop), Some(reason)),
+                RouteState::Pending { reason } => kernel("pending", Some(hop), Some(reason)),
+                RouteState::Failed { reason } => kernel("failed", Some(hop), Some(reason)),
             },
-            _ => kernel("none", None, why),
-        }
+            Some((None, _)) | None => kernel("none", None, why),
+        });
     }
 }
 
-fn kernel(state: &str, route: Option<&Route>, reason: Option<String>) -> KernelStatus {
-    let (via, dev): (Option<IpAddr>, Option<String>) = match route {
-        Some(Route::Via {
-            gateway, device, ..
-        }) => (Some(*gateway), Some(device.clone())),
+type ViaDevice = (Option<IpAddr>, Option<String>);
+
+fn first_hop(route: Option<&Route>) -> ViaDevice {
+    match route {
+        Some(Route::Via { hops, .. }) => match hops.iter().next() {
+            Some(hop) => (Some(hop.gateway), Some(hop.device.clone())),
+            None => (None, None),
+        },
         Some(Route::Link { device }) => (None, Some(device.clone())),
         Some(Route::Blackhole) | None => (None, None),
-    };
+    }
+}
+
+fn kernel(state: &str, hop: Option<ViaDevice>, reason: Option<String>) -> KernelStatus {
+    let (via, dev) = hop.unwrap_or_default();
     KernelStatus {
         state: state.to_owned(),
         onlink: via.map(|_| true),

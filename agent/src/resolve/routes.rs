@@ -12,6 +12,14 @@
 //! kernel decides what is near, not the length of a configured address, and a prefix outside every
 //! pool never enters a tunnel.
 //!
+//! Of several equal paths (multipath) the first that resolves leads. The others join it where they
+//! go the way it goes: all through the tunnel or all beside it, for the kernel keeps one source
+//! address for the whole route, and only tunnelled packets need one. Paths that end at the same
+//! gateway are one.
+//!
+//! An IPv4 prefix may have an IPv6 next hop (RFC 8950), which (b) and (c) find in the kernel's IPv6
+//! routes. IPIP leads to IPv4 addresses only, so what must travel through the tunnel is then (d).
+//!
 //! How far away a next hop is does not depend on the prefix (RFC 4271 §9.1.2.1): 0 where (b) holds,
 //! 1 where another router or the tunnel lies between, and not resolvable where the kernel has no
 //! way at all. The default route is a way like any other. A link without carrier leads nowhere.
@@ -22,10 +30,11 @@ use std::net::IpAddr;
 
 use bgp::speaker::Reach;
 use bgp::types::{Family, Prefix};
+use smallvec::SmallVec;
 
 use super::longest_match::LongestMatch;
 use super::tunnel;
-use crate::dataplane::desired::{Route, Tunnel};
+use crate::dataplane::desired::{Hop, Hops, Route, Tunnel};
 use crate::dataplane::host::{HostRoute, HostView};
 use crate::model::pool::{Encapsulation, TunnelKind, TunnelWhen};
 use crate::model::{IpPool, Node, Snapshot};
@@ -51,16 +60,35 @@ impl fmt::Display for Rule {
     }
 }
 
-/// What becomes of a learned prefix.
+/// What becomes of one path to a learned prefix.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Resolution {
     Program {
-        route: Route,
+        hop: Hop,
+        /// Of packets that this host sends itself; else the device's.
+        source: Option<IpAddr>,
         rule: Rule,
         reason: String,
     },
     /// (d)
     Skip { reason: String },
+}
+
+/// What becomes of a learned prefix.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Resolved {
+    pub route: Option<Route>,
+    /// By next hop, in the order in which they were given.
+    pub paths: SmallVec<[(IpAddr, Resolution); 1]>,
+}
+
+impl Resolved {
+    /// Whether more than one path is used.
+    pub fn is_multipath(&self) -> bool {
+        let is_used =
+            |(_, resolution): &&(_, Resolution)| matches!(resolution, Resolution::Program { .. });
+        self.paths.iter().filter(is_used).nth(1).is_some()
+    }
 }
 
 /// Packets to own addresses that no workload has end here, instead of following a default route to
@@ -70,18 +98,6 @@ pub fn blackholes(node: &Node) -> BTreeMap<Prefix, Route> {
         .iter()
         .map(|cidr| (*cidr, Route::Blackhole))
         .collect()
-}
-
-/// Resolves one prefix. For many, make a [`NextHopResolver`] once.
-pub fn resolve_learned(
-    prefix: Prefix,
-    next_hop: IpAddr,
-    snapshot: &Snapshot,
-    node: &Node,
-    host: &HostView,
-    tunnel: Option<&Tunnel>,
-) -> Resolution {
-    NextHopResolver::new(snapshot, node, host, tunnel).resolve(prefix, next_hop)
 }
 
 /// The tables that resolution looks things up in, built once for many prefixes.
@@ -117,6 +133,37 @@ impl<'a> NextHopResolver<'a> {
         }
     }
 
+    /// Resolves the equal paths to a prefix, the best first.
+    pub fn resolve_all(
+        &self,
+        prefix: Prefix,
+        next_hops: impl IntoIterator<Item = IpAddr>,
+    ) -> Resolved {
+        let mut lead: Option<Option<IpAddr>> = None;
+        let mut hops = SmallVec::<[Hop; 1]>::new();
+        let mut paths = SmallVec::new();
+        for next_hop in next_hops {
+            let mut resolution = self.resolve(prefix, next_hop);
+            if let Resolution::Program { hop, source, .. } = &resolution {
+                if *lead.get_or_insert(*source) == *source {
+                    hops.push(hop.clone());
+                } else {
+                    let way = match source {
+                        Some(_) => "through the tunnel, other than",
+                        None => "not through the tunnel, as",
+                    };
+                    resolution = skip(format!("next hop {next_hop} is reached {way} the best"));
+                }
+            }
+            paths.push((next_hop, resolution));
+        }
+        let source = lead.flatten();
+        Resolved {
+            route: Hops::all(hops).map(|hops| Route::Via { hops, source }),
+            paths,
+        }
+    }
+
     pub fn resolve(&self, prefix: Prefix, next_hop: IpAddr) -> Resolution {
         if self.host.addresses.contains_key(&next_hop) || self.is_own(next_hop) {
             return skip(format!("next hop {next_hop} is local"));
@@ -124,7 +171,7 @@ impl<'a> NextHopResolver<'a> {
         if self.node.pod_cidrs.contains(&prefix) {
             return skip(format!("{prefix} is an own podCIDR"));
         }
-        if prefix.family() != Family::of(next_hop) {
+        if prefix.family() == Family::Ipv6 && next_hop.is_ipv4() {
             return skip(format!("next hop {next_hop} is of the other family"));
         }
         let way = self.way_to(next_hop);
@@ -200,12 +247,15 @@ impl<'a> NextHopResolver<'a> {
 
     fn via_tunnel(&self, next_hop: IpAddr, why: String) -> Resolution {
         match self.tunnel {
+            _ if next_hop.is_ipv6() => {
+                skip(format!("{why}, but IPIP leads to IPv4 addresses only"))
+            }
             Some(tunnel) => Resolution::Program {
-                route: Route::Via {
+                hop: Hop {
                     gateway: next_hop,
                     device: tunnel::device(tunnel.driver).to_owned(),
-                    source: Some(IpAddr::V4(tunnel.address)),
                 },
+                source: Some(IpAddr::V4(tunnel.address)),
                 rule: Rule::Tunnel,
                 reason: why,
             },
@@ -277,11 +327,11 @@ enum Way<'a> {
 fn via_kernel(next_hop: IpAddr, way: Way<'_>) -> Resolution {
     match way {
         Way::OnLink { device } => Resolution::Program {
-            route: Route::Via {
+            hop: Hop {
                 gateway: next_hop,
                 device: device.to_owned(),
-                source: None,
             },
+            source: None,
             rule: Rule::OnLink,
             reason: format!("{next_hop} is on-link on {device}"),
         },
@@ -290,11 +340,11 @@ fn via_kernel(next_hop: IpAddr, way: Way<'_>) -> Resolution {
             gateway,
             device,
         } => Resolution::Program {
-            route: Route::Via {
+            hop: Hop {
                 gateway,
                 device: device.to_owned(),
-                source: None,
             },
+            source: None,
             rule: Rule::Gateway,
             reason: format!("the kernel's route {prefix} to {next_hop} goes via {gateway}"),
         },

@@ -4,6 +4,7 @@ mod capture;
 mod carrier;
 mod drift;
 mod kernel_tunnel;
+mod multipath;
 mod netns;
 mod routes;
 mod site;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use agent::dataplane::desired::{Desired, LearnedChange, Route, RouteState};
+use agent::dataplane::desired::{Desired, Hop, LearnedChange, Route, RouteState};
 use agent::dataplane::{ApplyReport, Changes, Dataplane, DataplaneOptions, KernelChange};
 use bgp::types::Prefix;
 
@@ -12,12 +12,15 @@ pub fn prefix(text: &str) -> Prefix {
     text.parse().expect("a prefix")
 }
 
-pub fn via(gateway: &str, device: &str) -> Route {
-    Route::Via {
+pub fn hop(gateway: &str, device: &str) -> Hop {
+    Hop {
         gateway: gateway.parse().expect("an address"),
         device: device.into(),
-        source: None,
     }
+}
+
+pub fn via(gateway: &str, device: &str) -> Route {
+    Route::via(hop(gateway, device), None)
 }
 
 pub fn learned(text: &str, route: Option<Route>) -> LearnedChange {

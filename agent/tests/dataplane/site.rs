@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use agent::carrier::supervise::{self, CarrierStatus};
 use agent::dataplane::desired::{
-    Desired, LearnedChange, Route, Tunnel, TunnelDriver, WorkloadLink,
+    Desired, Hop, LearnedChange, Route, Tunnel, TunnelDriver, WorkloadLink,
 };
 use agent::dataplane::{Dataplane, DataplaneOptions, WorkloadSpec, attach_workload};
 use agent::names::{CARRIER_DEVICE, IPIP_DEVICE, host_interface};
@@ -74,11 +74,13 @@ impl Node {
         };
         let learned = LearnedChange {
             prefix: prefix(&format!("172.17.{other}.0/24")),
-            route: Some(Route::Via {
-                gateway: remote.into(),
-                device: device_of(driver).into(),
-                source: Some(address.into()),
-            }),
+            route: Some(Route::via(
+                Hop {
+                    gateway: remote.into(),
+                    device: device_of(driver).into(),
+                },
+                Some(address.into()),
+            )),
         };
         Some(Node {
             host,

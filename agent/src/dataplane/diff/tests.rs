@@ -1,4 +1,5 @@
 use super::*;
+use crate::dataplane::desired::{Hop, Hops};
 use crate::dataplane::link::LinkState;
 
 fn prefix() -> Prefix {
@@ -22,25 +23,37 @@ fn links() -> Links {
     links
 }
 
-fn via(device: &str, source: Option<&str>) -> Route {
-    Route::Via {
-        gateway: "10.0.0.2".parse().expect("an address"),
+fn hop(gateway: &str, device: &str) -> Hop {
+    Hop {
+        gateway: gateway.parse().expect("an address"),
         device: device.into(),
-        source: source.map(|text| text.parse().expect("an address")),
     }
 }
 
+fn via(device: &str, source: Option<&str>) -> Route {
+    let hop = hop("10.0.0.2", device);
+    Route::via(hop, source.map(|text| text.parse().expect("an address")))
+}
+
 fn wanted() -> KernelRoute {
-    resolve(prefix(), &via("eth0", None), PROTOCOL_LEARNED, &links()).expect("resolves")
+    resolve(prefix(), &via("eth0", None), PROTOCOL_LEARNED, &links())
+        .expect("resolves")
+        .route
 }
 
 fn foreign(metric: u32) -> KernelRoute {
     KernelRoute {
         protocol: 4,
         metric,
-        is_onlink: false,
+        hops: not_onlink(),
         ..wanted()
     }
+}
+
+fn not_onlink() -> SmallVec<[KernelHop; 1]> {
+    let mut hops = wanted().hops;
+    hops[0].is_onlink = false;
+    hops
 }
 
 #[test]
@@ -73,9 +86,44 @@ fn routes_wait_for_what_they_need() {
 }
 
 #[test]
+fn hops_that_cannot_be_used_now_are_left_out_while_one_can() {
+    let over = |hops: [Hop; 2]| Route::Via {
+        hops: Hops::all(hops).expect("hops"),
+        source: None,
+    };
+    let down = || Some("device eth1 is down".to_owned());
+    for (name, route, expected) in [
+        (
+            "both",
+            over([hop("10.0.0.3", "eth0"), hop("10.0.0.2", "eth0")]),
+            Ok((2, None)),
+        ),
+        (
+            "one is down",
+            over([hop("10.0.0.2", "eth0"), hop("10.1.0.2", "eth1")]),
+            Ok((1, down())),
+        ),
+        (
+            "the same the other way round",
+            over([hop("10.1.0.2", "eth1"), hop("10.0.0.2", "eth0")]),
+            Ok((1, down())),
+        ),
+        (
+            "both are down",
+            over([hop("10.1.0.2", "eth1"), hop("10.1.0.3", "eth1")]),
+            Err("device eth1 is down".to_owned()),
+        ),
+    ] {
+        let resolved = resolve(prefix(), &route, PROTOCOL_LEARNED, &links());
+        let shown = resolved.map(|writable| (writable.route.hops.len(), writable.missing));
+        assert_eq!(shown, expected, "{name}");
+    }
+}
+
+#[test]
 fn step_follows_from_wanted_and_held() {
     let changed = KernelRoute {
-        is_onlink: false,
+        hops: not_onlink(),
         ..wanted()
     };
     for (name, want, held, others, expected) in [

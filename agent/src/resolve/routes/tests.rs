@@ -25,6 +25,11 @@ metadata: {{name: b1}}
 spec: {{bgp: {{ipv4Address: 192.168.200.101/24}}, podCIDRs: [172.17.10.0/24]}}
 ---
 apiVersion: caracal.dev/v1alpha1
+kind: Node
+metadata: {{name: b2}}
+spec: {{bgp: {{ipv4Address: 192.168.200.102/24}}, podCIDRs: [172.17.11.0/24]}}
+---
+apiVersion: caracal.dev/v1alpha1
 kind: IPPool
 metadata: {{name: main}}
 spec: {{cidr: 172.17.0.0/16, {mode}}}
@@ -89,21 +94,29 @@ fn tunnel() -> Tunnel {
 fn shown(resolution: &Resolution) -> String {
     match resolution {
         Resolution::Skip { .. } => "-".to_owned(),
-        Resolution::Program { route, rule, .. } => match route {
-            Route::Via {
-                gateway,
-                device,
-                source,
-            } => {
-                let source = source.map(|source| format!(" src {source}"));
-                format!(
-                    "{rule} via {gateway} dev {device}{}",
-                    source.unwrap_or_default()
-                )
-            }
-            Route::Blackhole | Route::Link { .. } => panic!("{route:?}"),
-        },
+        Resolution::Program {
+            hop: Hop { gateway, device },
+            source,
+            rule,
+            ..
+        } => {
+            let source = source.map(|source| format!(" src {source}"));
+            let source = source.unwrap_or_default();
+            format!("{rule} via {gateway} dev {device}{source}")
+        }
     }
+}
+
+/// Resolves one prefix by the kernel of `host`.
+fn resolve_learned(
+    prefix: Prefix,
+    next_hop: IpAddr,
+    snapshot: &Snapshot,
+    node: &Node,
+    host: &HostView,
+    tunnel: Option<&Tunnel>,
+) -> Resolution {
+    NextHopResolver::new(snapshot, node, host, tunnel).resolve(prefix, next_hop)
 }
 
 const CROSS: &str = "ipipMode: CrossSubnet";
@@ -240,10 +253,31 @@ fn the_rules_decide_in_order() {
             "-",
         ),
         (
-            "d: next hop of the other family",
+            "b: IPv4 by an IPv6 neighbour",
             NEVER,
             "172.17.9.0/24",
             "fd00:100::101",
+            "b via fd00:100::101 dev eth0",
+        ),
+        (
+            "b: the same, where only what is far is tunnelled",
+            CROSS,
+            "172.17.9.0/24",
+            "fd00:100::101",
+            "b via fd00:100::101 dev eth0",
+        ),
+        (
+            "d: the same, where IPIP would have to lead there",
+            ALWAYS,
+            "172.17.9.0/24",
+            "fd00:100::101",
+            "-",
+        ),
+        (
+            "d: IPv6 by an IPv4 neighbour",
+            NEVER,
+            "fd00:9::/64",
+            "192.168.100.101",
             "-",
         ),
     ] {
@@ -515,4 +549,98 @@ fn own_pod_cidrs_are_blackholed() {
     let node = snapshot.node("a1").expect("a1");
     let expected = [("172.17.8.0/24".parse().expect("prefix"), Route::Blackhole)];
     assert_eq!(blackholes(node), expected.into());
+}
+
+#[test]
+fn equal_paths_join_the_best_where_they_go_its_way() {
+    let tunnelled = "via 192.168.200.101 dev caracal-ipip";
+    let second = "via 192.168.200.102 dev caracal-ipip";
+    let near = "via 192.168.100.101 dev eth0";
+    let router = "via 192.168.100.3 dev eth0";
+    let (far_node, other_far_node) = ("192.168.200.101", "192.168.200.102");
+    let (near_node, near_router) = ("192.168.100.101", "192.168.100.3");
+    for (name, next_hops, expected, source) in [
+        ("one", vec![near_node], vec![near], false),
+        (
+            "two direct, in their own order",
+            vec![near_node, near_router],
+            vec![router, near],
+            false,
+        ),
+        (
+            "the same the other way round",
+            vec![near_router, near_node],
+            vec![router, near],
+            false,
+        ),
+        (
+            "two tunnelled",
+            vec![far_node, other_far_node],
+            vec![tunnelled, second],
+            true,
+        ),
+        (
+            "the best is tunnelled",
+            vec![far_node, near_router],
+            vec![tunnelled],
+            true,
+        ),
+        (
+            "the best is direct",
+            vec![near_node, far_node],
+            vec![near],
+            false,
+        ),
+        (
+            "behind one router",
+            vec!["198.51.100.7", "198.51.100.8"],
+            vec!["via 192.168.100.1 dev eth0"],
+            false,
+        ),
+        (
+            "the best does not resolve",
+            vec!["10.20.0.1", near_node],
+            vec![near],
+            false,
+        ),
+        (
+            "another does not",
+            vec![near_node, "192.168.100.100"],
+            vec![near],
+            false,
+        ),
+        (
+            "by both families",
+            vec![near_router, "fd00:100::7"],
+            vec![router, "via fd00:100::7 dev eth0"],
+            false,
+        ),
+        ("none does", vec!["10.20.0.1", "10.9.9.9"], vec![], false),
+    ] {
+        let snapshot = snapshot(CROSS);
+        let node = snapshot.node("a1").expect("a1");
+        let (host, tunnel) = (host(), tunnel());
+        let resolver = NextHopResolver::new(&snapshot, node, &host, Some(&tunnel));
+        let next_hops: Vec<IpAddr> = next_hops
+            .iter()
+            .map(|text| text.parse().expect(text))
+            .collect();
+        let prefix = "172.17.10.0/24".parse().expect("prefix");
+        let resolved = resolver.resolve_all(prefix, next_hops.iter().copied());
+        let (hops, is_tunnelled): (Vec<String>, bool) = match &resolved.route {
+            Some(Route::Via { hops, source }) => {
+                let text = |hop: &Hop| format!("via {} dev {}", hop.gateway, hop.device);
+                (hops.iter().map(text).collect(), source.is_some())
+            }
+            _ => (Vec::new(), false),
+        };
+        assert_eq!(hops, expected, "{name}: {resolved:?}");
+        assert_eq!(is_tunnelled, source, "{name}");
+        let shown: Vec<IpAddr> = resolved
+            .paths
+            .iter()
+            .map(|(next_hop, _)| *next_hop)
+            .collect();
+        assert_eq!(shown, next_hops, "{name}: each is shown");
+    }
 }
