@@ -1,6 +1,7 @@
 //! What a node's kernel holds and carries, whatever happens to the programs around it.
 
 mod foreign;
+mod multipath;
 mod next_hop;
 mod restart;
 mod store;

@@ -113,6 +113,7 @@ impl Crossing {
         let mut peer = PeerConfig::new("node", PeerSource::Peer, Some(ASN));
         peer.passive = true;
         peer.families = Family::ALL.to_vec();
+        peer.extended_next_hop = true;
         let node = IpAddr::from(Ipv4Addr::new(10, 0, link, 1));
         let node6: IpAddr = format!("fd00:{link}::1").parse().expect("an address");
         let key = |address| PeerKey { address, port: 179 };
