@@ -353,3 +353,25 @@ fn long_stale_routes_are_the_last_resort() {
     rib.withdraw(B, [prefix(text)].into_iter());
     assert_eq!(told(&mut rib, text), Some(vec![address(A)]));
 }
+
+/// Groups beyond the bits of a destination share the last one.
+#[test]
+fn routes_told_are_counted_for_more_groups_than_there_are_bits() {
+    let mut rib = rib();
+    let mut heard = HeardPaths::default();
+    for index in 0..70 {
+        let id = PeerId(index);
+        let mut setup = client(id);
+        setup.group.export.local_pref = LocalPref(index);
+        rib.peer_up(id, setup);
+    }
+    for index in 0..70 {
+        let text = format!("10.{index}.0.0/16");
+        announce(&mut rib, PeerId(index), &text);
+    }
+    rib.turn(&mut heard);
+    let counts = rib.advertised_counts();
+    for index in 0..70 {
+        assert_eq!(counts[&PeerId(index)], [69, 0], "peer {index}");
+    }
+}
