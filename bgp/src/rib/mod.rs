@@ -508,6 +508,20 @@ impl Rib {
         let previous = match inserted {
             Inserted::New => None,
             Inserted::Replaced { was_accepted } => Some(was_accepted),
+            Inserted::InsteadOf {
+                path_id,
+                was_accepted,
+            } => {
+                let (prefix, peer) = (path.prefix, self.peer_mut(id));
+                if let Some(peer) = peer {
+                    peer.count(family, Some(was_accepted), None);
+                }
+                if !was_accepted {
+                    self.rejections
+                        .remove(&(id, PathPrefix { prefix, path_id }));
+                }
+                None
+            }
             Inserted::Refused => return,
         };
         if let Some(peer) = self.peer_mut(id) {

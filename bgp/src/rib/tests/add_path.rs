@@ -354,6 +354,24 @@ fn long_stale_routes_are_the_last_resort() {
     assert_eq!(told(&mut rib, text), Some(vec![address(A)]));
 }
 
+/// A peer that restarts may number its paths anew. What is stale goes with its End-of-RIB; what it
+/// announced must not be refused for it.
+#[test]
+fn stale_paths_leave_room_for_those_announced_under_other_numbers() {
+    let (mut rib, mut heard) = with_listeners();
+    let paths = |from: u32| (from..from + 200).map(|path_id| numbered("10.9.0.0/16", path_id));
+    rib.announce(A, by(1), paths(1));
+    rib.turn(&mut heard);
+    rib.peer_down(A, &[Family::Ipv4]);
+    rib.peer_up(A, client(A));
+    rib.announce(A, by(1), paths(1001));
+    rib.turn(&mut heard);
+    rib.flush_stale(A, Family::Ipv4);
+    rib.turn(&mut heard);
+    assert_eq!(rib.counts(A, Family::Ipv4).received, 200);
+    assert_eq!(heard.paths(D).len(), 200);
+}
+
 /// Groups beyond the bits of a destination share the last one.
 #[test]
 fn routes_told_are_counted_for_more_groups_than_there_are_bits() {
