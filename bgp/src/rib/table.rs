@@ -282,6 +282,23 @@ impl<K: Key> Table<K> {
         }
     }
 
+    /// Decides anew about the prefixes that have a path of `source`, and notes them all: it is not
+    /// what it was.
+    pub fn source_changed(&mut self, source: PeerId, decide: impl Fn(&[Path]) -> Option<usize>) {
+        for (key, destination) in &mut self.destinations {
+            if !destination.paths.iter().any(|path| path.source == source) {
+                continue;
+            }
+            let before = BestBefore::of(destination);
+            destination.is_best_changed |= before.source == Some(source);
+            let noting = Noting {
+                changes: &mut self.changes,
+                every_path: true,
+            };
+            noting.settle(*key, destination, before, &decide);
+        }
+    }
+
     pub fn mark_stale(&mut self, source: PeerId) {
         for destination in self.destinations.values_mut() {
             for path in destination

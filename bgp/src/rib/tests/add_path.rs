@@ -372,6 +372,31 @@ fn stale_paths_leave_room_for_those_announced_under_other_numbers() {
     assert_eq!(heard.paths(D).len(), 200);
 }
 
+/// What is passed on depends on whether the source is a client of ours (RFC 4456 §6).
+#[test]
+fn routes_of_a_peer_that_is_no_client_any_more_are_taken_back() {
+    let (mut rib, mut heard) = with_listeners();
+    for id in [C, D] {
+        let mut setup = if id == C { client(id) } else { listener(id) };
+        setup.client = false;
+        setup.group.export.client = false;
+        rib.set_policy(id, setup);
+    }
+    announce(&mut rib, A, "10.9.0.0/16");
+    rib.turn(&mut heard);
+    assert_eq!((heard.paths(C).len(), heard.paths(D).len()), (1, 1));
+    let mut setup = client(A);
+    setup.client = false;
+    setup.group.export.client = false;
+    rib.set_policy(A, setup);
+    rib.turn(&mut heard);
+    assert_eq!((heard.paths(C), heard.paths(D)), (vec![], vec![]));
+    assert_eq!(heard.paths(E).len(), 1, "a client hears of it still");
+    rib.set_policy(A, client(A));
+    rib.turn(&mut heard);
+    assert_eq!((heard.paths(C).len(), heard.paths(D).len()), (1, 1));
+}
+
 /// Groups beyond the bits of a destination share the last one.
 #[test]
 fn routes_told_are_counted_for_more_groups_than_there_are_bits() {
