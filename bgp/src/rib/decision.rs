@@ -262,13 +262,21 @@ impl<'a> Round<'a> {
             return;
         }
         let candidates = self.candidates;
-        let rivals = self.left.clone();
+        let rivalry = |index: usize| {
+            let neighbour = candidates[index].neighbour_as();
+            neighbour.filter(|_| !options.always_compare_med)
+        };
+        // Sorted, not each against each: how many paths there are is up to the peers.
+        let mut lowest: SmallVec<[(Option<Asn>, Med); 4]> = self
+            .left
+            .iter()
+            .map(|index| (rivalry(*index), candidates[*index].med()))
+            .collect();
+        lowest.sort_unstable();
+        lowest.dedup_by_key(|(rivalry, _)| *rivalry);
         self.drop_where(Step::Med, |index| {
-            rivals.iter().any(|rival| {
-                (options.always_compare_med
-                    || candidates[*rival].neighbour_as() == candidates[index].neighbour_as())
-                    && candidates[*rival].med() < candidates[index].med()
-            })
+            let found = lowest.binary_search_by_key(&rivalry(index), |(rivalry, _)| *rivalry);
+            found.is_ok_and(|found| lowest[found].1 < candidates[index].med())
         });
     }
 

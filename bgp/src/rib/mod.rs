@@ -220,11 +220,20 @@ impl Rib {
         }
         self.leave_group(id);
         let slot = self.groups.join(id, &setup.group);
+        // Routes of before are here still, and are judged by what the peer was then.
+        let is_another = self.peers[index]
+            .as_ref()
+            .is_some_and(|peer| peer.setup.is_another_source(&setup));
         match &mut self.peers[index] {
             Some(peer) => peer.restart(setup, slot),
             entry => *entry = Some(Peer::new(setup, slot)),
         }
         self.note_as_needed();
+        for family in Family::ALL.into_iter().filter(|_| is_another) {
+            let selection = selection(&self.peers, &self.next_hops, &self.config);
+            with_table!(self, family, table => table
+                .source_changed(id, |paths| selection.best(paths)));
+        }
         self.begin_catch_up(id);
     }
 
@@ -508,6 +517,20 @@ impl Rib {
         let previous = match inserted {
             Inserted::New => None,
             Inserted::Replaced { was_accepted } => Some(was_accepted),
+            Inserted::InsteadOf {
+                path_id,
+                was_accepted,
+            } => {
+                let (prefix, peer) = (path.prefix, self.peer_mut(id));
+                if let Some(peer) = peer {
+                    peer.count(family, Some(was_accepted), None);
+                }
+                if !was_accepted {
+                    self.rejections
+                        .remove(&(id, PathPrefix { prefix, path_id }));
+                }
+                None
+            }
             Inserted::Refused => return,
         };
         if let Some(peer) = self.peer_mut(id) {

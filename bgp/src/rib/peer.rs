@@ -24,6 +24,16 @@ pub struct PeerSetup {
     pub group: GroupKey,
 }
 
+impl PeerSetup {
+    /// Whether routes of a peer with `new` are to be preferred, or passed on, otherwise than those
+    /// of this one.
+    pub fn is_another_source(&self, new: &PeerSetup) -> bool {
+        let as_source =
+            |setup: &PeerSetup| (setup.ebgp, setup.client, setup.router_id, setup.address);
+        as_source(self) != as_source(new)
+    }
+}
+
 /// Peers with equal keys hear the same messages.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct GroupKey {

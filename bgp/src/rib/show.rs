@@ -203,7 +203,8 @@ impl Rib {
             .filter_map(|(index, peer)| {
                 let slot = peer.as_ref()?.slot?;
                 let id = PeerId(u32::try_from(index).ok()?);
-                let mut told = by_slot.get(slot).copied().unwrap_or_default();
+                // Groups beyond the bits share the last one, here as in `own`.
+                let mut told = by_slot.get(slot.min(63)).copied().unwrap_or_default();
                 let back = own.get(&id).copied().unwrap_or_default();
                 told = [told[0] - back[0], told[1] - back[1]];
                 let group = self.groups.get(slot)?;

@@ -146,6 +146,12 @@ pub enum Inserted {
     Replaced {
         was_accepted: bool,
     },
+    /// The peer has as many paths to this prefix as it may have, and one of them, which is stale,
+    /// went for the new one.
+    InsteadOf {
+        path_id: u32,
+        was_accepted: bool,
+    },
     /// The peer has too many paths to this prefix.
     Refused,
 }
@@ -185,12 +191,23 @@ impl<K: Key> Table<K> {
             }
             None => {
                 let of_peer = destination.paths.iter().filter(|p| p.source == path.source);
+                let mut inserted = Inserted::New;
                 if path.path_id != 0 && of_peer.count() >= MAX_PATHS {
-                    return Inserted::Refused;
+                    // A peer that restarted may number its paths anew (RFC 7911 §3): what is left
+                    // of before must not cost it those.
+                    let is_stale_too = |p: &Path| p.source == path.source && p.is_stale;
+                    let Some(stale) = destination.paths.iter().position(is_stale_too) else {
+                        return Inserted::Refused;
+                    };
+                    let stale = destination.paths.swap_remove(stale);
+                    inserted = Inserted::InsteadOf {
+                        path_id: stale.path_id,
+                        was_accepted: !stale.is_rejected,
+                    };
                 }
                 path.local_id = free_local_id(&destination.paths);
                 destination.paths.push(path);
-                Inserted::New
+                inserted
             }
         };
         let noting = Noting {
@@ -257,6 +274,23 @@ impl<K: Key> Table<K> {
     pub fn decide_again(&mut self, decide: impl Fn(&[Path]) -> Option<usize>) {
         for (key, destination) in &mut self.destinations {
             let before = BestBefore::of(destination);
+            let noting = Noting {
+                changes: &mut self.changes,
+                every_path: true,
+            };
+            noting.settle(*key, destination, before, &decide);
+        }
+    }
+
+    /// Decides anew about the prefixes that have a path of `source`, and notes them all: it is not
+    /// what it was.
+    pub fn source_changed(&mut self, source: PeerId, decide: impl Fn(&[Path]) -> Option<usize>) {
+        for (key, destination) in &mut self.destinations {
+            if !destination.paths.iter().any(|path| path.source == source) {
+                continue;
+            }
+            let before = BestBefore::of(destination);
+            destination.is_best_changed |= before.source == Some(source);
             let noting = Noting {
                 changes: &mut self.changes,
                 every_path: true,

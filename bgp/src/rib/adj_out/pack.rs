@@ -73,7 +73,7 @@ impl<'a> Packer<'a> {
     }
 }
 
-fn route_source(peers: &[Option<Peer>], source: PeerId) -> RouteSource {
+pub(super) fn route_source(peers: &[Option<Peer>], source: PeerId) -> RouteSource {
     peers
         .get(source.0 as usize)
         .and_then(Option::as_ref)

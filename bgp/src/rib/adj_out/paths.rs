@@ -7,7 +7,8 @@ use hashbrown::HashMap;
 use smallvec::SmallVec;
 
 use super::GroupTurn;
-use super::pack::Packer;
+use super::pack::{Packer, route_source};
+use crate::policy::propagate::RouteSource;
 use crate::rib::PeerId;
 use crate::rib::peer::Peer;
 use crate::rib::table::{Key, Path, Table};
@@ -19,22 +20,26 @@ use crate::wire::attribute::PathAttributes;
 pub struct SaidPath {
     pub local_id: u32,
     pub source: PeerId,
+    /// What the source was to us: whether a path passes depends on it.
+    via: RouteSource,
     /// As they are in the table.
     pub attributes: Arc<PathAttributes>,
 }
 
 impl SaidPath {
-    fn of(path: &Path) -> SaidPath {
+    fn of(path: &Path, peers: &[Option<Peer>]) -> SaidPath {
         SaidPath {
             local_id: path.local_id,
             source: path.source,
+            via: route_source(peers, path.source),
             attributes: path.attributes.clone(),
         }
     }
 
-    fn is(&self, path: &Path) -> bool {
+    fn is(&self, path: &Path, peers: &[Option<Peer>]) -> bool {
         self.local_id == path.local_id
             && self.source == path.source
+            && self.via == route_source(peers, path.source)
             && Arc::ptr_eq(&self.attributes, &path.attributes)
     }
 }
@@ -70,7 +75,7 @@ impl SaidPaths {
         for path in eligible(table, &prefix) {
             let known = before.iter().find(|known| known.local_id == path.local_id);
             let numbered = numbered(prefix, path.local_id);
-            let is_same = known.is_some_and(|known| known.is(path));
+            let is_same = known.is_some_and(|known| known.is(path, peers));
             if !is_same && !packer.pack(peers, numbered, path.source, &path.attributes) {
                 continue;
             }
@@ -78,7 +83,7 @@ impl SaidPaths {
             if known.is_some_and(|known| known.source != path.source) {
                 turn.withdraw_from_source(path.source, numbered);
             }
-            said.push(SaidPath::of(path));
+            said.push(SaidPath::of(path, peers));
         }
         for known in before {
             if !said.iter().any(|path| path.local_id == known.local_id) {
@@ -101,7 +106,7 @@ impl SaidPaths {
                 let numbered = numbered(prefix, path.local_id);
                 packer.pack(peers, numbered, path.source, &path.attributes)
             })
-            .map(SaidPath::of)
+            .map(|path| SaidPath::of(path, peers))
             .collect();
         self.set(prefix, said);
     }

@@ -353,3 +353,68 @@ fn long_stale_routes_are_the_last_resort() {
     rib.withdraw(B, [prefix(text)].into_iter());
     assert_eq!(told(&mut rib, text), Some(vec![address(A)]));
 }
+
+/// A peer that restarts may number its paths anew. What is stale goes with its End-of-RIB; what it
+/// announced must not be refused for it.
+#[test]
+fn stale_paths_leave_room_for_those_announced_under_other_numbers() {
+    let (mut rib, mut heard) = with_listeners();
+    let paths = |from: u32| (from..from + 200).map(|path_id| numbered("10.9.0.0/16", path_id));
+    rib.announce(A, by(1), paths(1));
+    rib.turn(&mut heard);
+    rib.peer_down(A, &[Family::Ipv4]);
+    rib.peer_up(A, client(A));
+    rib.announce(A, by(1), paths(1001));
+    rib.turn(&mut heard);
+    rib.flush_stale(A, Family::Ipv4);
+    rib.turn(&mut heard);
+    assert_eq!(rib.counts(A, Family::Ipv4).received, 200);
+    assert_eq!(heard.paths(D).len(), 200);
+}
+
+/// What is passed on depends on whether the source is a client of ours (RFC 4456 §6).
+#[test]
+fn routes_of_a_peer_that_is_no_client_any_more_are_taken_back() {
+    let (mut rib, mut heard) = with_listeners();
+    for id in [C, D] {
+        let mut setup = if id == C { client(id) } else { listener(id) };
+        setup.client = false;
+        setup.group.export.client = false;
+        rib.set_policy(id, setup);
+    }
+    announce(&mut rib, A, "10.9.0.0/16");
+    rib.turn(&mut heard);
+    assert_eq!((heard.paths(C).len(), heard.paths(D).len()), (1, 1));
+    let mut setup = client(A);
+    setup.client = false;
+    setup.group.export.client = false;
+    rib.set_policy(A, setup);
+    rib.turn(&mut heard);
+    assert_eq!((heard.paths(C), heard.paths(D)), (vec![], vec![]));
+    assert_eq!(heard.paths(E).len(), 1, "a client hears of it still");
+    rib.set_policy(A, client(A));
+    rib.turn(&mut heard);
+    assert_eq!((heard.paths(C).len(), heard.paths(D).len()), (1, 1));
+}
+
+/// Groups beyond the bits of a destination share the last one.
+#[test]
+fn routes_told_are_counted_for_more_groups_than_there_are_bits() {
+    let mut rib = rib();
+    let mut heard = HeardPaths::default();
+    for index in 0..70 {
+        let id = PeerId(index);
+        let mut setup = client(id);
+        setup.group.export.local_pref = LocalPref(index);
+        rib.peer_up(id, setup);
+    }
+    for index in 0..70 {
+        let text = format!("10.{index}.0.0/16");
+        announce(&mut rib, PeerId(index), &text);
+    }
+    rib.turn(&mut heard);
+    let counts = rib.advertised_counts();
+    for index in 0..70 {
+        assert_eq!(counts[&PeerId(index)], [69, 0], "peer {index}");
+    }
+}
