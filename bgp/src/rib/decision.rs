@@ -88,6 +88,8 @@ impl Default for Options {
 #[derive(Clone, Copy, Debug)]
 pub struct Candidate<'a> {
     pub attributes: &'a PathAttributes,
+    /// As it came, else ours.
+    pub local_pref: LocalPref,
     pub is_local: bool,
     pub is_ebgp: bool,
     /// Cost of reaching the next hop; lower wins.
@@ -103,10 +105,6 @@ impl Candidate<'_> {
     fn is_long_lived_stale(&self) -> bool {
         let communities = &self.attributes.communities;
         !communities.is_empty() && communities.contains(&Community::LLGR_STALE)
-    }
-
-    fn local_pref(&self) -> LocalPref {
-        self.attributes.local_pref.unwrap_or(LocalPref::DEFAULT)
     }
 
     /// RFC 4271 §9.1.2.2 (c): a route without MED has the lowest possible one.
@@ -155,7 +153,7 @@ pub fn decide(candidates: &[Candidate<'_>], options: &Options) -> Option<Verdict
     round.keep_best(Step::LongLivedStale, |a, b| {
         a.is_long_lived_stale().cmp(&b.is_long_lived_stale())
     });
-    round.keep_best(Step::LocalPref, |a, b| b.local_pref().cmp(&a.local_pref()));
+    round.keep_best(Step::LocalPref, |a, b| b.local_pref.cmp(&a.local_pref));
     // (a) an AS_SET counts as one AS.
     round.keep_best(Step::AsPathLength, |a, b| {
         a.attributes

@@ -31,7 +31,7 @@ use self::selection::Selection;
 use self::table::{Inserted, Key, Key4, Key6, Path, Table};
 use crate::policy::Rejection;
 use crate::speaker::config::Originated;
-use crate::types::{ClusterId, Family, PathPrefix, Prefix, RouterId};
+use crate::types::{ClusterId, Family, LocalPref, PathPrefix, Prefix, RouterId};
 use crate::wire::attribute::PathAttributes;
 use crate::wire::community::Community;
 
@@ -60,6 +60,8 @@ pub struct RibConfig {
     /// Whether anyone reads [`Rib::learned`].
     pub has_consumer: bool,
     pub decision: decision::Options,
+    /// Of routes that came without one, as those of eBGP peers do.
+    pub local_pref: LocalPref,
 }
 
 /// The best route of a prefix changed: what the kernel should follow.
@@ -127,7 +129,8 @@ impl Rib {
     /// Decides anew where the options of the decision changed. By the rest only new routes are
     /// measured; existing ones keep their verdict until they are sent again.
     pub fn reconfigure(&mut self, config: RibConfig) {
-        let is_decided_otherwise = self.config.decision != config.decision;
+        let is_decided_otherwise =
+            self.config.decision != config.decision || self.config.local_pref != config.local_pref;
         self.config = config;
         if is_decided_otherwise {
             self.note_as_needed();
@@ -580,6 +583,7 @@ fn selection<'a>(
         peers,
         next_hops,
         options: &config.decision,
+        local_pref: config.local_pref,
     }
 }
 

@@ -9,7 +9,7 @@ use super::decision::{self, Candidate, Options, Step};
 use super::next_hop::{NextHops, Reach};
 use super::peer::Peer;
 use super::table::Path;
-use crate::types::RouterId;
+use crate::types::{LocalPref, RouterId};
 
 /// What the decision knows besides the paths.
 #[derive(Clone, Copy)]
@@ -17,6 +17,8 @@ pub struct Selection<'a> {
     pub peers: &'a [Option<Peer>],
     pub next_hops: &'a NextHops,
     pub options: &'a Options,
+    /// Of routes that came without one.
+    pub local_pref: LocalPref,
 }
 
 /// Indices of paths.
@@ -73,6 +75,8 @@ impl Selection<'_> {
             .and_then(Option::as_ref);
         Candidate {
             attributes: &path.attributes,
+            // RFC 4271 §9.1.1: of routes from external peers it is ours to say.
+            local_pref: path.attributes.local_pref.unwrap_or(self.local_pref),
             is_local: path.source == PeerId::LOCAL,
             is_ebgp: peer.is_some_and(|peer| peer.setup.ebgp),
             igp_cost: match self.next_hops.reach(path.attributes.next_hop.address) {

@@ -111,6 +111,7 @@ fn rib() -> Rib {
         local_addresses: vec![[10, 0, 0, 1].into()],
         has_consumer: true,
         decision: decision::Options::default(),
+        local_pref: LocalPref::DEFAULT,
     })
 }
 
@@ -650,6 +651,34 @@ fn the_consumer_hears_nothing_before_it_has_told_of_every_next_hop() {
     rib.turn(&mut heard);
     assert!(!rib.has_next_hop_question(), "no new one");
     assert_eq!(rib.learned(10).len(), 1);
+}
+
+#[test]
+fn routes_without_local_preference_have_ours() {
+    let mut rib = rib();
+    let external = PeerSetup {
+        ebgp: true,
+        client: false,
+        ..client(B)
+    };
+    rib.peer_up(A, client(A));
+    rib.peer_up(B, external);
+    let of_inside = PathAttributes {
+        local_pref: Some(LocalPref(150)),
+        ..PathAttributes::originated(address(A))
+    };
+    rib.announce(A, of_inside, [prefix("172.17.8.0/24")].into_iter());
+    announce(&mut rib, B, "172.17.8.0/24");
+    for (ours, expected) in [(100, A), (200, B), (150, B), (149, A)] {
+        rib.reconfigure(RibConfig {
+            local_pref: LocalPref(ours),
+            ..rib.config.clone()
+        });
+        rib.turn(&mut Heard::default());
+        let best = rib.learned(10).pop().and_then(|route| route.best);
+        let next_hop = best.map(|best| best.next_hop.address);
+        assert_eq!(next_hop, Some(address(expected)), "{ours}");
+    }
 }
 
 #[test]

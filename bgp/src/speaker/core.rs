@@ -677,6 +677,7 @@ pub(super) fn rib_config(config: &SpeakerConfig, has_consumer: bool) -> RibConfi
         local_addresses: config.local_addresses.clone(),
         has_consumer,
         decision: config.decision,
+        local_pref: config.local_pref,
     }
 }
 

@@ -45,6 +45,7 @@ impl Path {
     fn candidate(&self) -> Candidate<'_> {
         Candidate {
             attributes: &self.attributes,
+            local_pref: self.attributes.local_pref.unwrap_or(LocalPref::DEFAULT),
             is_local: self.is_local,
             is_ebgp: self.is_ebgp,
             igp_cost: self.igp_cost,
