@@ -425,8 +425,13 @@ impl Core {
             })
             .collect();
         info!(peer = %slot.key, ?reason, ?kept, "session down");
+        // First what was stale before: now everything becomes so.
+        let (of_before, of_now): (Vec<Decision>, Vec<Decision>) = decisions
+            .into_iter()
+            .partition(|decision| matches!(decision, Decision::FlushStale { .. }));
+        self.carry_out(id, &of_before);
         self.rib.peer_down(id, &kept);
-        self.carry_out(id, &decisions);
+        self.carry_out(id, &of_now);
         self.drop_dynamic_without_routes(id);
     }
 
