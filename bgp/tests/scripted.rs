@@ -442,6 +442,16 @@ async fn dialling(change: impl Fn(&mut PeerConfig)) -> (Speaker, TcpListener) {
     (Speaker::start(config, false).0, listener)
 }
 
+async fn flaps(speaker: &Speaker, count: u64) {
+    let poll = async {
+        while speaker.peers().await[0].flaps < count {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let wait = tokio::time::timeout(DEADLINE, poll).await;
+    wait.expect("the session ends");
+}
+
 /// RFC 4724 §4.2: at the second restart in a row what was stale goes, what was announced meanwhile
 /// is kept.
 #[tokio::test]
@@ -460,4 +470,18 @@ async fn a_second_restart_costs_only_what_was_not_announced_since_the_first() {
     .await;
     drop(second);
     shows(&speaker, |routes| are(routes, &[("10.2.0.0/16", true)])).await;
+}
+
+#[tokio::test]
+async fn too_many_prefixes_are_not_kept_for_a_peer_that_closes_at_once() {
+    let (speaker, listener) = dialling(|peer| {
+        peer.max_prefixes = Some(1);
+        peer.long_lived_stale_time = Some(Duration::from_secs(3600));
+    })
+    .await;
+    let mut script = Script::accept(&listener, 77, &[keeps_forwarding()]).await;
+    script.send(&[plain(&["10.2.0.0/16", "10.3.0.0/16"])]).await;
+    drop(script);
+    flaps(&speaker, 1).await;
+    shows(&speaker, |routes| routes.is_empty()).await;
 }
