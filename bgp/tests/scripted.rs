@@ -12,7 +12,7 @@ use bgp::speaker::status::RouteStatus;
 use bgp::speaker::{RouteSelection, Speaker};
 use bgp::types::{Asn, Family, FamilySet, HoldTime, LocalPref, Prefix, RouterId};
 use bgp::wire::attribute::PathAttributes;
-use bgp::wire::capability::Capability;
+use bgp::wire::capability::{Capability, GracefulRestart};
 use bgp::wire::community::Community;
 use bgp::wire::frame::{self, Frame, MAX_EXTENDED_LEN, MAX_LEN, MessageKind};
 use bgp::wire::open::Open;
@@ -32,6 +32,10 @@ fn prefix(text: &str) -> Prefix {
 
 /// A speaker that dials `addresses`, its clients, and originates 10.1.0.0/16.
 fn start(addresses: &[SocketAddr]) -> Speaker {
+    Speaker::start(config(addresses), false).0
+}
+
+fn config(addresses: &[SocketAddr]) -> SpeakerConfig {
     let own = Originated {
         next_hop: [192, 0, 2, 1].into(),
     };
@@ -45,7 +49,7 @@ fn start(addresses: &[SocketAddr]) -> Speaker {
         };
         (key, peer.clone())
     });
-    let config = SpeakerConfig {
+    SpeakerConfig {
         asn: AS,
         router_id: RouterId(Ipv4Addr::new(192, 0, 2, 1)),
         cluster_id: None,
@@ -59,8 +63,7 @@ fn start(addresses: &[SocketAddr]) -> Speaker {
         decision: decision::Options::default(),
         is_draining: false,
         graceful_restart: GracefulRestartConfig::default(),
-    };
-    Speaker::start(config, false).0
+    }
 }
 
 /// The scripted peer's end of an established session.
@@ -417,4 +420,68 @@ async fn a_longer_message_of_a_peer_without_extended_messages_is_an_error() {
     };
     let [high, low] = length.to_be_bytes();
     assert_eq!(answer[..], [1, 2, high, low], "RFC 4271 §6.1");
+}
+
+fn keeps_forwarding() -> Capability {
+    Capability::GracefulRestart(GracefulRestart {
+        restart_state: false,
+        notification: true,
+        restart_time_secs: 120,
+        families: vec![(Family::Ipv4, true)],
+    })
+}
+
+/// A speaker that dials one peer, whose configuration `change` makes.
+async fn dialling(change: impl Fn(&mut PeerConfig)) -> (Speaker, TcpListener) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+    let mut config = config(&[listener.local_addr().expect("bound")]);
+    config.peers.values_mut().for_each(|peer| {
+        peer.idle_hold_time = Duration::from_millis(100);
+        change(peer);
+    });
+    (Speaker::start(config, false).0, listener)
+}
+
+async fn flaps(speaker: &Speaker, count: u64) {
+    let poll = async {
+        while speaker.peers().await[0].flaps < count {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let wait = tokio::time::timeout(DEADLINE, poll).await;
+    wait.expect("the session ends");
+}
+
+/// RFC 4724 §4.2: at the second restart in a row what was stale goes, what was announced meanwhile
+/// is kept.
+#[tokio::test]
+async fn a_second_restart_costs_only_what_was_not_announced_since_the_first() {
+    let (speaker, listener) = dialling(|peer| peer.strict_consecutive_restart = true).await;
+    let mut first = Script::accept(&listener, 77, &[keeps_forwarding()]).await;
+    let routes = plain(&["10.2.0.0/16", "10.3.0.0/16"]);
+    first.send(&[routes]).await;
+    shows(&speaker, |routes| routes.len() == 2).await;
+    drop(first);
+    let mut second = Script::accept(&listener, 77, &[keeps_forwarding()]).await;
+    second.send(&[plain(&["10.2.0.0/16"])]).await;
+    shows(&speaker, |routes| {
+        are(routes, &[("10.2.0.0/16", false), ("10.3.0.0/16", true)])
+    })
+    .await;
+    drop(second);
+    shows(&speaker, |routes| are(routes, &[("10.2.0.0/16", true)])).await;
+}
+
+#[tokio::test]
+async fn too_many_prefixes_are_not_kept_for_a_peer_that_closes_at_once() {
+    let (speaker, listener) = dialling(|peer| {
+        peer.max_prefixes = Some(1);
+        peer.long_lived_stale_time = Some(Duration::from_secs(3600));
+    })
+    .await;
+    let mut script = Script::accept(&listener, 77, &[keeps_forwarding()]).await;
+    script.send(&[plain(&["10.2.0.0/16", "10.3.0.0/16"])]).await;
+    drop(script);
+    flaps(&speaker, 1).await;
+    shows(&speaker, |routes| routes.is_empty()).await;
 }

@@ -412,9 +412,16 @@ impl Core {
         let Some(session) = slot.session.take() else {
             return;
         };
-        let decisions = slot
-            .helper
-            .handle_down(reason, &session.negotiated, Instant::now());
+        // The peer may have closed before it read our Cease. It had too many prefixes all the same.
+        let too_many = slot.held_until.map(|_| {
+            let cease = Notification::cease(cease::MAXIMUM_PREFIXES);
+            DownReason::NotificationSent(Notification::hard_reset(&cease))
+        });
+        let decisions = slot.helper.handle_down(
+            too_many.as_ref().unwrap_or(reason),
+            &session.negotiated,
+            Instant::now(),
+        );
         let kept: Vec<Family> = decisions
             .iter()
             .filter_map(|decision| match decision {
@@ -425,8 +432,13 @@ impl Core {
             })
             .collect();
         info!(peer = %slot.key, ?reason, ?kept, "session down");
+        // First what was stale before: now everything becomes so.
+        let (of_before, of_now): (Vec<Decision>, Vec<Decision>) = decisions
+            .into_iter()
+            .partition(|decision| matches!(decision, Decision::FlushStale { .. }));
+        self.carry_out(id, &of_before);
         self.rib.peer_down(id, &kept);
-        self.carry_out(id, &decisions);
+        self.carry_out(id, &of_now);
         self.drop_dynamic_without_routes(id);
     }
 
