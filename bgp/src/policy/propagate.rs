@@ -121,7 +121,12 @@ impl ImportContext<'_> {
         if own > usize::from(self.allow_own_as) {
             return Err(Rejection::OwnAs);
         }
-        if self.ebgp && attributes.as_path.first_as() != Some(self.remote_asn) {
+        // RFC 7947 §2.2.2.1: a route server does not put its own AS into the path.
+        let is_of_route_server = self.role == Some(Role::RouteServerClient);
+        if self.ebgp
+            && !is_of_route_server
+            && attributes.as_path.first_as() != Some(self.remote_asn)
+        {
             // RFC 4271 §6.3: optional check of the leftmost AS; RFC 7606 makes it no session error.
             return Err(Rejection::FirstAs);
         }

@@ -147,6 +147,14 @@ fn loops_and_unusable_next_hops_are_not_imported() {
         ebgp.check_attributes(&attributes()),
         Err(Rejection::FirstAs)
     );
+    // RFC 7947 §2.2.2.1: a route server leaves its own AS out.
+    let of_route_server = ImportContext {
+        role: Some(Role::RouteServerClient),
+        ..ebgp
+    };
+    let mut of_another = attributes();
+    of_another.as_path.prepend(Asn(64514), 1);
+    assert_eq!(of_route_server.check_attributes(&of_another), Ok(()));
 }
 
 #[test]
