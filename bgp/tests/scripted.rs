@@ -485,3 +485,25 @@ async fn too_many_prefixes_are_not_kept_for_a_peer_that_closes_at_once() {
     flaps(&speaker, 1).await;
     shows(&speaker, |routes| routes.is_empty()).await;
 }
+
+#[tokio::test]
+async fn routes_of_before_a_restart_do_not_count_as_too_many() {
+    let (speaker, listener) = dialling(|peer| peer.max_prefixes = Some(2)).await;
+    let mut first = Script::accept(&listener, 77, &[keeps_forwarding()]).await;
+    first.send(&[plain(&["10.2.0.0/16", "10.3.0.0/16"])]).await;
+    shows(&speaker, |routes| routes.len() == 2).await;
+    drop(first);
+    let mut second = Script::accept(&listener, 77, &[keeps_forwarding()]).await;
+    second.send(&[plain(&["10.4.0.0/16", "10.5.0.0/16"])]).await;
+    shows(&speaker, |routes| routes.len() == 4).await;
+    second
+        .send(&[update::encode_end_of_rib(Family::Ipv4)])
+        .await;
+    shows(&speaker, |routes| {
+        are(routes, &[("10.4.0.0/16", false), ("10.5.0.0/16", false)])
+    })
+    .await;
+    second.send(&[plain(&["10.6.0.0/16"])]).await;
+    flaps(&speaker, 2).await;
+    shows(&speaker, |routes| routes.is_empty()).await;
+}

@@ -270,7 +270,7 @@ impl Rib {
         self.leave_group(id);
         for family in Family::ALL {
             if kept.contains(&family) {
-                with_table!(self, family, table => table.mark_stale(id));
+                self.mark_stale(id, family);
             } else {
                 self.remove_paths(id, family, |_| true);
             }
@@ -287,7 +287,10 @@ impl Rib {
 
     /// All the peer's routes of a family are in doubt until it announces them again (RFC 7313 §4).
     pub fn mark_stale(&mut self, id: PeerId, family: Family) {
-        with_table!(self, family, table => table.mark_stale(id));
+        let marked = with_table!(self, family, table => table.mark_stale(id));
+        if let Some(peer) = self.peer_mut(id) {
+            peer.count_stale(family, marked);
+        }
     }
 
     /// The peer's stale routes of a family become a last resort for long, but those that must not
@@ -519,16 +522,13 @@ impl Rib {
         });
         let previous = match inserted {
             Inserted::New => None,
-            Inserted::Replaced { was_accepted } => Some(was_accepted),
-            Inserted::InsteadOf {
-                path_id,
-                was_accepted,
-            } => {
+            Inserted::Replaced(was) => Some(was),
+            Inserted::InsteadOf { path_id, was } => {
                 let (prefix, peer) = (path.prefix, self.peer_mut(id));
                 if let Some(peer) = peer {
-                    peer.count(family, Some(was_accepted), None);
+                    peer.count(family, Some(was), None);
                 }
-                if !was_accepted {
+                if !was.accepted {
                     self.rejections
                         .remove(&(id, PathPrefix { prefix, path_id }));
                 }
@@ -543,7 +543,7 @@ impl Rib {
             Some(rejection) => {
                 self.rejections.insert((id, *path), rejection);
             }
-            None if previous == Some(false) => {
+            None if previous.is_some_and(|was| !was.accepted) => {
                 self.rejections.remove(&(id, *path));
             }
             None => {}
@@ -559,7 +559,7 @@ impl Rib {
         if let Some(peer) = self.peer_mut(id) {
             peer.count(family, previous, None);
         }
-        if previous == Some(false) {
+        if previous.is_some_and(|was| !was.accepted) {
             self.rejections.remove(&(id, *path));
         }
     }

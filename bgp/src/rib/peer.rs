@@ -7,6 +7,7 @@ use std::sync::Arc;
 use hashbrown::HashSet;
 
 use super::RibConfig;
+use super::table::Was;
 use crate::policy::propagate::{ExportPolicy, ImportContext, RouteSource};
 use crate::policy::{Filter, ImportDefault};
 use crate::types::{Asn, Family, FamilySet, PathPrefix, Prefix, Role, RouterId};
@@ -80,6 +81,8 @@ impl ImportPolicy {
 pub struct Counts {
     pub received: u64,
     pub accepted: u64,
+    /// Of those received: kept from before a restart, or in doubt since a refresh began.
+    pub stale: u64,
 }
 
 /// What a peer as a receiver still has to be told.
@@ -148,13 +151,20 @@ impl Peer {
         self.counts[family as usize]
     }
 
-    /// Accounts for one path. Each side is `None` for absent, else whether it was or is accepted.
-    pub fn count(&mut self, family: Family, before: Option<bool>, after: Option<bool>) {
+    /// Accounts for one path. Each side is `None` for absent, else what it was, or whether it is
+    /// accepted. What is announced is not stale.
+    pub fn count(&mut self, family: Family, before: Option<Was>, after: Option<bool>) {
         let counts = &mut self.counts[family as usize];
         counts.received += u64::from(after.is_some());
         counts.received -= u64::from(before.is_some());
         counts.accepted += u64::from(after == Some(true));
-        counts.accepted -= u64::from(before == Some(true));
+        counts.accepted -= u64::from(before.is_some_and(|was| was.accepted));
+        counts.stale -= u64::from(before.is_some_and(|was| was.stale));
+    }
+
+    /// Accounts for paths that became stale.
+    pub fn count_stale(&mut self, family: Family, paths: u64) {
+        self.counts[family as usize].stale += paths;
     }
 
     /// Where this peer's routes come from, as far as passing them on goes.

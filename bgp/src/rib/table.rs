@@ -139,18 +139,32 @@ impl<K> Default for Table<K> {
     }
 }
 
+/// What a path was that is not there any more.
+#[derive(Clone, Copy, Debug)]
+pub struct Was {
+    pub accepted: bool,
+    pub stale: bool,
+}
+
+impl Was {
+    fn of(path: &Path) -> Was {
+        Was {
+            accepted: !path.is_rejected,
+            stale: path.is_stale,
+        }
+    }
+}
+
 /// What an insertion met.
 pub enum Inserted {
     New,
-    /// The peer had this path already, and whether it was accepted.
-    Replaced {
-        was_accepted: bool,
-    },
+    /// The peer had this path already.
+    Replaced(Was),
     /// The peer has as many paths to this prefix as it may have, and one of them, which is stale,
     /// went for the new one.
     InsteadOf {
         path_id: u32,
-        was_accepted: bool,
+        was: Was,
     },
     /// The peer has too many paths to this prefix.
     Refused,
@@ -184,10 +198,10 @@ impl<K: Key> Table<K> {
             .find(|existing| existing.source == path.source && existing.path_id == path.path_id);
         let inserted = match existing {
             Some(existing) => {
-                let was_accepted = !existing.is_rejected;
+                let was = Was::of(existing);
                 path.local_id = existing.local_id;
                 *existing = path;
-                Inserted::Replaced { was_accepted }
+                Inserted::Replaced(was)
             }
             None => {
                 let of_peer = destination.paths.iter().filter(|p| p.source == path.source);
@@ -202,7 +216,7 @@ impl<K: Key> Table<K> {
                     let stale = destination.paths.swap_remove(stale);
                     inserted = Inserted::InsteadOf {
                         path_id: stale.path_id,
-                        was_accepted: !stale.is_rejected,
+                        was: Was::of(&stale),
                     };
                 }
                 path.local_id = free_local_id(&destination.paths);
@@ -218,15 +232,14 @@ impl<K: Key> Table<K> {
         inserted
     }
 
-    /// Removes the path `path_id` of `source`. Returns whether it was accepted; `None` if there was
-    /// none.
+    /// Removes the path `path_id` of `source`. Returns what it was; `None` if there was none.
     pub fn remove(
         &mut self,
         prefix: &Prefix,
         source: PeerId,
         path_id: u32,
         decide: impl Fn(&[Path]) -> Option<usize>,
-    ) -> Option<bool> {
+    ) -> Option<Was> {
         let key = K::from_prefix(prefix)?;
         let destination = self.destinations.get_mut(&key)?;
         let before = BestBefore::of(destination);
@@ -243,7 +256,7 @@ impl<K: Key> Table<K> {
         if destination.paths.is_empty() && !destination.is_changed {
             self.destinations.remove(&key);
         }
-        Some(!removed.is_rejected)
+        Some(Was::of(&removed))
     }
 
     /// Changes what `change` says of every path of `source`. `change` returns whether it did.
@@ -299,16 +312,20 @@ impl<K: Key> Table<K> {
         }
     }
 
-    pub fn mark_stale(&mut self, source: PeerId) {
+    /// Makes all paths of `source` stale. Returns how many were not.
+    pub fn mark_stale(&mut self, source: PeerId) -> u64 {
+        let mut marked = 0;
         for destination in self.destinations.values_mut() {
             for path in destination
                 .paths
                 .iter_mut()
-                .filter(|path| path.source == source)
+                .filter(|path| path.source == source && !path.is_stale)
             {
                 path.is_stale = true;
+                marked += 1;
             }
         }
+        marked
     }
 
     /// Asks `is_unresolvable` again about all paths of destinations that have one which `is_concerned`.

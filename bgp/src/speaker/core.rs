@@ -492,10 +492,18 @@ impl Core {
         let Some(limit) = slot.config.max_prefixes else {
             return;
         };
-        let received = |family| self.rib.counts(id, family).received;
-        let over = Family::ALL
-            .into_iter()
-            .find(|family| received(*family) > u64::from(limit));
+        let limit_of_all = u64::from(limit) * 2;
+        // Stale ones go when the peer has repeated what it has, so that a restart, or a refresh, in
+        // which it has others than before does not look like too many. But the maximum bounds them,
+        // too: a peer could make what it sent stale again and again.
+        let received = |family| {
+            let counts = self.rib.counts(id, family);
+            counts.received - counts.stale
+        };
+        let over = Family::ALL.into_iter().find(|family| {
+            received(*family) > u64::from(limit)
+                || self.rib.counts(id, *family).received > limit_of_all
+        });
         if let Some(family) = over {
             let cease = Control::Cease {
                 notification: Notification::maximum_prefixes(family, limit),
