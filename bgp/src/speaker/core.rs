@@ -271,12 +271,7 @@ impl Core {
                     self.problems.insert(address, problems);
                 }
             }
-            CoreInput::StateChanged { peer, to } => {
-                if let Some(slot) = self.slot(peer) {
-                    slot.state = to;
-                    slot.since = SystemTime::now();
-                }
-            }
+            CoreInput::StateChanged { peer, to } => self.handle_state_changed(peer, to),
             CoreInput::ErrorNoted { peer, error } => {
                 if let Some(slot) = self.slot(peer) {
                     slot.last_error = Some((error, SystemTime::now()));
@@ -285,6 +280,9 @@ impl Core {
             CoreInput::ConnectFailed { peer, reason } => {
                 if let Some(slot) = self.slot(peer) {
                     slot.last_connect_error = Some((reason, SystemTime::now()));
+                    if slot.state < State::OpenSent {
+                        self.drop_dynamic_without_routes(peer);
+                    }
                 }
             }
             CoreInput::Established {
@@ -318,6 +316,17 @@ impl Core {
                 self.follow_peers(&config);
             }
             CoreInput::Command(command) => self.handle_command(command),
+        }
+    }
+
+    fn handle_state_changed(&mut self, id: PeerId, to: State) {
+        let Some(slot) = self.slot(id) else { return };
+        let was = std::mem::replace(&mut slot.state, to);
+        slot.since = SystemTime::now();
+        // The last connection is gone. Strangers that never have a session must not use up the
+        // places of a range.
+        if was >= State::OpenSent && to < State::OpenSent {
+            self.drop_dynamic_without_routes(id);
         }
     }
 
@@ -485,7 +494,7 @@ impl Core {
         self.enforce_max_prefixes(id);
     }
 
-    fn enforce_max_prefixes(&mut self, id: PeerId) {
+    pub(super) fn enforce_max_prefixes(&mut self, id: PeerId) {
         let Some(slot) = self.peers.get(id.0 as usize).and_then(Option::as_ref) else {
             return;
         };
@@ -536,7 +545,7 @@ impl Core {
     }
 
     /// A peer of a range exists as long as it is connected or its routes are kept.
-    fn drop_dynamic_without_routes(&mut self, id: PeerId) {
+    pub(super) fn drop_dynamic_without_routes(&mut self, id: PeerId) {
         let Some(slot) = self.slot(id) else { return };
         if slot.is_dynamic && !slot.is_needed() {
             self.leave(id.0 as usize, None);

@@ -115,6 +115,11 @@ impl Core {
             send_control(slot, Control::Release);
         }
         self.follow_policy(index);
+        if is_new_maximum {
+            let id = PeerId(index as u32);
+            self.drop_dynamic_without_routes(id);
+            self.enforce_max_prefixes(id);
+        }
     }
 
     /// Has a session that is up do as the configuration now says: for what is said at once, for what

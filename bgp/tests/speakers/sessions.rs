@@ -74,19 +74,36 @@ async fn clients_of_a_listen_range_hear_each_other_through_the_reflector() {
     assert_eq!(route.next_hop, IpAddr::from([192, 0, 2, 23]));
 }
 
+/// From 127.0.0.29 to the reflector, as soon as that listens.
+async fn connect_as_stranger(port: u16) -> tokio::net::TcpStream {
+    let connect = async {
+        loop {
+            let stranger = tokio::net::TcpSocket::new_v4().expect("socket");
+            stranger
+                .bind(SocketAddr::new(loopback(29), 0))
+                .expect("bound");
+            match stranger.connect(SocketAddr::new(loopback(21), port)).await {
+                Ok(stream) => return stream,
+                Err(_) => tokio::time::sleep(std::time::Duration::from_millis(10)).await,
+            }
+        }
+    };
+    let wait = tokio::time::timeout(DEADLINE, connect).await;
+    wait.expect("the reflector listens")
+}
+
 #[tokio::test]
 async fn a_connection_that_never_became_a_session_is_not_remembered() {
     let port = free_port();
-    let mut reflector = Running::start(reflector(port));
+    let mut config = reflector(port);
+    config.max_dynamic_peers = 1;
+    let mut reflector = Running::start(config);
     let speaker = reflector.speaker.clone();
-    let knock = || async {
-        let stranger = tokio::net::TcpSocket::new_v4().expect("socket");
-        let source = SocketAddr::new(loopback(29), 0);
-        stranger.bind(source).expect("bound");
-        let _ = stranger.connect(SocketAddr::new(loopback(21), port)).await;
-        speaker.peers().await.len() == 1
-    };
-    Running::wait_for("the stranger is seen", knock).await;
+    let stranger = connect_as_stranger(port).await;
+    let peers = async |count: usize| speaker.peers().await.len() == count;
+    Running::wait_for("the stranger is seen", || peers(1)).await;
+    drop(stranger);
+    Running::wait_for("its place is free", || peers(0)).await;
 
     let _client = Running::start(client(22, port));
     reflector.learns(&["10.22.0.0/16"]).await;
