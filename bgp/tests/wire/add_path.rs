@@ -12,14 +12,6 @@ use bgp::wire::update::{
 
 use crate::message::*;
 
-/// Both families with path identifiers.
-fn both() -> UpdateContext {
-    UpdateContext {
-        add_path: FamilySet::from_iter(Family::ALL),
-        ..IBGP
-    }
-}
-
 fn encoding() -> EncodeContext {
     EncodeContext {
         four_octet_as: true,
@@ -67,7 +59,7 @@ fn path_identifiers_precede_prefixes_in_every_field() {
         ],
         NLRI_7,
     );
-    let update = decode_update(&octets, &both()).expect("well-formed");
+    let update = decode_update(&octets, &add_path()).expect("well-formed");
     assert_eq!(
         paths(&update.withdrawn),
         [path("10.2.0.0/16", 0x0102_0304), path("2001:db8:2::/48", 8)]
@@ -99,11 +91,11 @@ fn what_ends_within_a_path_identifier_is_no_prefix() {
         ("second identifier cut", &[0, 0, 0, 7, 16, 10, 1, 0, 0]),
     ] {
         let octets = body(run, &[], &[]);
-        let error = decode_update(&octets, &both()).expect_err(name);
+        let error = decode_update(&octets, &add_path()).expect_err(name);
         let found = (error.notification.code, error.notification.subcode);
         assert_eq!(found, (3, 10), "{name}: withdrawn");
         let octets = body(&[], &[ORIGIN, AS_PATH, NEXT_HOP], run);
-        let error = decode_update(&octets, &both()).expect_err(name);
+        let error = decode_update(&octets, &add_path()).expect_err(name);
         let found = (error.notification.code, error.notification.subcode);
         assert_eq!(found, (3, 10), "{name}: NLRI");
     }
@@ -135,7 +127,7 @@ fn messages_with_path_identifiers_keep_their_limit_and_lose_nothing() {
         for message in &messages {
             assert!(message.len() <= MAX_LEN);
             let frame = frame(message);
-            let update = decode_update(&frame.body, &both()).expect("well-formed");
+            let update = decode_update(&frame.body, &add_path()).expect("well-formed");
             found.extend(announced(&update));
             found.extend(paths(&update.withdrawn));
         }

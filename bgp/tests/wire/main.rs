@@ -2,6 +2,7 @@
 //! and what other implementations make of ours.
 
 mod add_path;
+mod checks;
 mod fuzz;
 mod header;
 mod meaning;

@@ -1,6 +1,6 @@
 //! Messages built octet by octet, right or wrong as the test wants them.
 
-use bgp::types::{FamilySet, Prefix};
+use bgp::types::{Family, FamilySet, Prefix};
 use bgp::wire::frame::{Frame, HEADER_LEN, MAX_EXTENDED_LEN, next_frame};
 use bgp::wire::nlri::Nlri;
 use bgp::wire::update::UpdateContext;
@@ -21,6 +21,14 @@ pub const TWO_OCTET: UpdateContext = UpdateContext {
     ebgp: true,
     add_path: FamilySet::EMPTY,
 };
+
+/// Both families with path identifiers.
+pub fn add_path() -> UpdateContext {
+    UpdateContext {
+        add_path: Family::ALL.into_iter().collect(),
+        ..IBGP
+    }
+}
 
 pub const ORIGIN: &[u8] = &[0x40, 1, 1, 0];
 /// 65001, in four octets.
