@@ -14,12 +14,13 @@ use bgp::speaker::{Event, Stop};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{debug, info, warn};
 
-use crate::api::schema::StoreError;
+use crate::api::schema::{Drain, StoreError};
 use crate::cni::attachment::Attachment;
 use crate::config::Settings;
 use crate::dataplane::host::HostView;
 use crate::dataplane::{ApplyReport, Changes, Dataplane, KernelChange};
 use crate::datastore::{FileStore, StoreUpdate};
+use crate::drain::DrainMark;
 use crate::model::Snapshot;
 use crate::model::peer::Passwords;
 use crate::requests::{NodeState, Request};
@@ -64,6 +65,7 @@ pub struct Reconciler {
     requests: mpsc::Receiver<Request>,
     node_state: watch::Sender<NodeState>,
     routing: Routing,
+    drain_mark: DrainMark,
     attachments: BTreeMap<(String, String), Attachment>,
     /// The last update that was synced, and whether the newest is.
     store_update: Option<StoreUpdate>,
@@ -100,7 +102,13 @@ impl Reconciler {
             restart_time: settings.graceful_restart,
             has_learned_routes: dataplane.learned_present_at_start(),
         };
+        let drain_mark = DrainMark::new(&settings.state_dir, "agent");
+        let is_drained = drain_mark.is_set();
+        if is_drained {
+            info!("draining, as told before: every route is said to be used last");
+        }
         Reconciler {
+            drain_mark,
             next_resync: Instant::now() + settings.resync,
             settings,
             store,
@@ -108,7 +116,7 @@ impl Reconciler {
             dataplane,
             requests,
             node_state,
-            routing: Routing::new(start),
+            routing: Routing::new(start, is_drained),
             attachments: attached.into_iter().map(|one| (key(&one), one)).collect(),
             store_update: None,
             is_synced: false,
@@ -250,11 +258,23 @@ impl Reconciler {
                     let _ = reply.send(peers);
                 });
             }
+            Request::Drain { asked, reply } => {
+                let _ = reply.send(self.drain(asked).await);
+            }
             Request::Routes { query, reply } => {
                 let _ = reply.send(self.show_routes(query).await);
             }
         }
         None
+    }
+
+    async fn drain(&mut self, asked: Drain) -> Result<Drain, String> {
+        self.drain_mark
+            .set(asked.draining)
+            .map_err(|error| format!("the state directory does not keep it: {error}"))?;
+        let draining = self.routing.drain(asked.draining).await;
+        info!(asked = asked.draining, draining, "drain");
+        Ok(Drain { draining })
     }
 
     async fn take_event(&mut self, event: Event) {

@@ -7,7 +7,7 @@ use bgp::speaker::status::{PeerStatus, RouteStatus};
 use bgp::types::Prefix;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::api::schema::{EndpointStatus, RouteQuery, Status};
+use crate::api::schema::{Drain, EndpointStatus, RouteQuery, Status};
 use crate::cni::attachment::Attachment;
 
 /// Requests that may wait for the loop.
@@ -40,6 +40,11 @@ pub enum Request {
     },
     Peers {
         reply: oneshot::Sender<Vec<PeerStatus>>,
+    },
+    /// Answered when it is on disk and the speaker knows; an error says why it is as before.
+    Drain {
+        asked: Drain,
+        reply: oneshot::Sender<Result<Drain, String>>,
     },
 }
 

@@ -28,6 +28,8 @@ pub struct StartState {
 /// The speaker once there is a configuration for it, and what it has learned.
 pub struct Routing {
     start: StartState,
+    /// Told to drain by an operator, whatever the store says.
+    is_drained: bool,
     running: Option<Running>,
     learned: BTreeMap<Prefix, Resolved>,
     /// Of learned routes, as last asked about.
@@ -41,12 +43,15 @@ struct Running {
     speaker: Speaker,
     events: mpsc::Receiver<Event>,
     config: SpeakerConfig,
+    /// The same as the store has it.
+    asked: SpeakerConfig,
 }
 
 impl Routing {
-    pub fn new(start: StartState) -> Routing {
+    pub fn new(start: StartState, is_drained: bool) -> Routing {
         Routing {
             start,
+            is_drained,
             running: None,
             learned: BTreeMap::new(),
             next_hops: BTreeSet::new(),
@@ -56,7 +61,9 @@ impl Routing {
     }
 
     /// Starts the speaker, or makes the running one follow.
-    pub async fn configure(&mut self, mut config: SpeakerConfig) {
+    pub async fn configure(&mut self, asked: SpeakerConfig) {
+        let mut config = asked.clone();
+        config.is_draining |= self.is_drained;
         config.graceful_restart = GracefulRestartConfig {
             restart_time: self.start.restart_time,
             restarting: self.start.has_learned_routes,
@@ -64,10 +71,12 @@ impl Routing {
             ..GracefulRestartConfig::default()
         };
         match &mut self.running {
-            Some(running) if running.config == config => {}
             Some(running) => {
-                running.speaker.configure(config.clone()).await;
-                running.config = config;
+                running.asked = asked;
+                if running.config != config {
+                    running.speaker.configure(config.clone()).await;
+                    running.config = config;
+                }
             }
             None => {
                 let (speaker, events) = Speaker::start(config.clone(), true);
@@ -77,9 +86,25 @@ impl Routing {
                     speaker,
                     events,
                     config,
+                    asked,
                 });
             }
         }
+    }
+
+    /// What an operator says about draining; returns whether the speaker drains then.
+    pub async fn drain(&mut self, is_drained: bool) -> bool {
+        self.is_drained = is_drained;
+        if let Some(running) = &self.running {
+            let asked = running.asked.clone();
+            self.configure(asked).await;
+        }
+        self.is_draining()
+    }
+
+    pub fn is_draining(&self) -> bool {
+        let is_asked = |running: &Running| running.config.is_draining;
+        self.running.as_ref().map_or(self.is_drained, is_asked)
     }
 
     pub fn speaker(&self) -> Option<&Speaker> {

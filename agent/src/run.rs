@@ -19,6 +19,7 @@ use crate::cni::verbs::Verbs;
 use crate::config::{Settings, StoreLocation};
 use crate::dataplane::{self, Dataplane, DataplaneOptions, WorkloadSpec};
 use crate::datastore::{FileStore, passwords};
+use crate::drain::DrainMark;
 use crate::reconcile::Reconciler;
 use crate::requests::{Handle, REQUEST_QUEUE};
 
@@ -177,6 +178,9 @@ pub async fn uninstall(run_dir: &Path, state_dir: &Path) -> anyhow::Result<()> {
             }
             _ => {}
         }
+    }
+    if let Err(error) = DrainMark::new(state_dir, "agent").set(false) {
+        eprintln!("failed to remove the drain mark: {error}");
     }
     for (object, error) in &report.failed {
         eprintln!("{object}: {error}");

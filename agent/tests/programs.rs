@@ -7,7 +7,7 @@ use std::process::{Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 
 use agent::api::listener::PrivateSocket;
-use agent::api::schema::{EndpointStatus, RouteQuery, Status};
+use agent::api::schema::{Drain, EndpointStatus, RouteQuery, Status};
 use agent::api::serve::{ShuttingDown, Source, router, serve};
 use bgp::speaker::status::{PeerStatus, RouteStatus};
 use serde::de::DeserializeOwned;
@@ -20,6 +20,10 @@ struct Answers {
     peers: Vec<Value>,
     routes: Vec<Value>,
     endpoints: Vec<Value>,
+    /// What its resources say.
+    is_always_draining: bool,
+    /// The state directory cannot be written.
+    is_disk_full: bool,
     /// Routes and status are as given only after so many questions; before, empty and not ready.
     questions_until_ready: usize,
     last_query: RouteQuery,
@@ -71,13 +75,29 @@ impl Source for Fake {
         let answers = self.0.lock().expect("not poisoned");
         Ok(answers.endpoints.iter().map(typed).collect())
     }
+
+    async fn drain(&self, asked: Drain) -> Result<Result<Drain, String>, ShuttingDown> {
+        Ok(self.take_drain(asked))
+    }
+}
+
+impl Fake {
+    fn take_drain(&self, asked: Drain) -> Result<Drain, String> {
+        let mut answers = self.0.lock().expect("not poisoned");
+        if answers.is_disk_full {
+            return Err("the state directory does not keep it: disk full".to_owned());
+        }
+        let draining = asked.draining || answers.is_always_draining;
+        answers.status["draining"] = draining.into();
+        Ok(Drain { draining })
+    }
 }
 
 fn ready() -> Value {
     json!({"schemaVersion": 1, "node": "a1", "version": "1.2.3", "ready": true,
         "store": {"synced": true, "errors": []},
         "tunnel": {"driver": "kernel", "device": "caracal-ipip", "mtu": 1480, "reason": "found"},
-        "failed": [], "repairs": {"route": 2}})
+        "failed": [], "repairs": {"route": 2}, "draining": false})
 }
 
 fn peer(address: &str, name: &str, state: &str) -> Value {
@@ -220,6 +240,64 @@ fn exit_codes_tell_how_a_command_ended() {
         let (exit, _, stderr) = served.caracal(args);
         assert_eq!(exit, code, "{args:?}: {stderr}");
         assert!(stderr.contains(said), "{args:?}: {stderr}");
+    }
+}
+
+#[test]
+fn draining_is_shown_until_it_is_taken_back() {
+    let served = Served::start(Answers {
+        status: ready(),
+        ..Answers::default()
+    });
+    for (args, code, said, status) in [
+        (&["drain"][..], 0, "draining", true),
+        (&["drain", "--wait", "0"], 0, "draining for 0 s", true),
+        (&["drain", "--off", "--wait", "1"], 2, "", true),
+        (&["drain", "--wait", "soon"], 2, "", true),
+        (&["drain", "--off"], 0, "not draining", false),
+        (&["drain", "--off"], 0, "not draining", false),
+    ] {
+        let (exit, stdout, stderr) = served.caracal(args);
+        assert_eq!((exit, stdout.trim()), (code, said), "{args:?}: {stderr}");
+        let (_, stdout, _) = served.caracal(&["status"]);
+        assert_eq!(
+            stdout.contains("draining yes"),
+            status,
+            "{args:?}: {stdout}"
+        );
+    }
+    let (_, stdout, _) = served.caracal(&["drain", "-o", "json"]);
+    let said: Value = serde_json::from_str(&stdout).expect("JSON");
+    assert_eq!(said, json!({"draining": true}));
+}
+
+#[test]
+fn draining_that_does_not_come_about_is_a_finding() {
+    for (name, answers, args, text) in [
+        (
+            "the resources ask for it",
+            Answers {
+                status: ready(),
+                is_always_draining: true,
+                ..Answers::default()
+            },
+            &["drain", "--off"][..],
+            "draining still: the resources ask for gracefulShutdown",
+        ),
+        (
+            "it cannot be kept",
+            Answers {
+                status: ready(),
+                is_disk_full: true,
+                ..Answers::default()
+            },
+            &["drain"],
+            "the state directory does not keep it: disk full",
+        ),
+    ] {
+        let (exit, stdout, stderr) = Served::start(answers).caracal(args);
+        assert_eq!(exit, 1, "{name}");
+        assert!((stdout + &stderr).contains(text), "{name}: {stderr}");
     }
 }
 

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use agent::api::schema::{
-    EndpointStatus, FailedItem, RouteQuery, SCHEMA_VERSION, Status, StoreError, StoreStatus,
+    Drain, EndpointStatus, FailedItem, RouteQuery, SCHEMA_VERSION, Status, StoreError, StoreStatus,
 };
 use agent::api::serve::{ShuttingDown, Source};
 use bgp::speaker::status::{PeerStatus, RouteStatus};
 use bgp::speaker::{RouteSelection, Speaker};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
 
 /// What is known of the configuration file.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -24,6 +24,15 @@ pub struct Observer {
     pub name: Arc<str>,
     pub speaker: Speaker,
     pub file: watch::Receiver<FileState>,
+    pub draining: watch::Receiver<bool>,
+    pub drains: mpsc::Sender<DrainAsked>,
+}
+
+/// What `caracal drain` asks of the reflector's loop.
+#[derive(Debug)]
+pub struct DrainAsked {
+    pub asked: Drain,
+    pub reply: oneshot::Sender<Result<Drain, String>>,
 }
 
 impl Source for Observer {
@@ -50,6 +59,7 @@ impl Source for Observer {
                 })
                 .collect(),
             repairs: BTreeMap::new(),
+            draining: *self.draining.borrow(),
         })
     }
 
@@ -68,6 +78,13 @@ impl Source for Observer {
 
     async fn endpoints(&self) -> Result<Vec<EndpointStatus>, ShuttingDown> {
         Ok(Vec::new())
+    }
+
+    async fn drain(&self, asked: Drain) -> Result<Result<Drain, String>, ShuttingDown> {
+        let (reply, answer) = oneshot::channel();
+        let request = DrainAsked { asked, reply };
+        self.drains.send(request).await.map_err(|_| ShuttingDown)?;
+        answer.await.map_err(|_| ShuttingDown)
     }
 
     /// No kernel routes here; listing a million routes for each scrape would cost more than it says.

@@ -5,19 +5,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use agent::api::listener::PrivateSocket;
+use agent::api::schema::Drain;
 use agent::api::{health, serve};
 use agent::datastore::watch::DirectoryWatch;
+use agent::drain::DrainMark;
 use anyhow::{Context, bail};
-use bgp::speaker::config::GracefulRestartConfig;
+use bgp::speaker::config::{GracefulRestartConfig, SpeakerConfig};
 use bgp::speaker::{Event, Speaker, Stop};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 
 use crate::Args;
 use crate::config::{self, Loaded};
 use crate::memory::Memory;
-use crate::observe::{FileState, Observer};
+use crate::observe::{DrainAsked, FileState, Observer};
 
 /// The file is read again at least this often, whatever the watch says.
 const RESCAN: Duration = Duration::from_secs(10);
@@ -47,25 +49,30 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         );
     }
     let memory = Memory::new(&args.state_dir);
-    let speaker_config = with_restart(&loaded, &memory);
+    let mut drained = Drained::new(&args.state_dir);
+    let speaker_config = drained.applied(with_restart(&loaded, &memory));
     let restart = speaker_config.graceful_restart.clone();
     if !restart.restarting {
         remember(&memory, Event::DynamicPeers(Vec::new()));
     }
     info!(asn = %speaker_config.asn, router_id = %speaker_config.router_id,
         restarting = restart.restarting, "reflector started");
-    let (speaker, mut events) = Speaker::start(speaker_config, false);
+    let (speaker, mut events) = Speaker::start(speaker_config.clone(), false);
 
     let state = FileState {
         is_current: true,
         errors: loaded.errors.clone(),
     };
     let (file, file_watch) = watch::channel(state);
+    let (draining, draining_watch) = watch::channel(speaker_config.is_draining);
+    let (drains, mut drain_queue) = mpsc::channel(1);
     let (stop, stop_watch) = watch::channel(false);
     let observer = Arc::new(Observer {
         name: loaded.speaker.router_id.to_string().into(),
         speaker: speaker.clone(),
         file: file_watch,
+        draining: draining_watch,
+        drains,
     });
     tokio::spawn(serve::serve(
         socket,
@@ -91,12 +98,20 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             Some(event) = events.recv() => remember(&memory, event),
+            Some(DrainAsked { asked, reply }) = drain_queue.recv() => {
+                let kept = drained.keep(asked);
+                follow(&current, &restart, &drained, &speaker, &draining).await;
+                // Nobody may wait for the answer any more.
+                let _ = reply.send(kept.map(|()| Drain { draining: *draining.borrow() }));
+            }
             _ = hangup.recv() => {}
             () = directory.changed() => tokio::time::sleep(DEBOUNCE).await,
             () = tokio::time::sleep(RESCAN) => {}
         }
         directory.rearm();
-        follow_file(&args.config, &mut current, &restart, &speaker, &file).await;
+        if follow_file(&args.config, &mut current, &file) {
+            follow(&current, &restart, &drained, &speaker, &draining).await;
+        }
     }
     info!("stopping; peers keep the routes");
     stop.send_replace(true);
@@ -109,15 +124,50 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Reads the file and, if it says something else than before, makes the speaker follow. A file that
-/// cannot be used leaves the running configuration as it is.
-async fn follow_file(
-    path: &Path,
-    current: &mut Loaded,
+/// What an operator said about draining, beside what the file says.
+struct Drained {
+    mark: DrainMark,
+    is_set: bool,
+}
+
+impl Drained {
+    fn new(state_dir: &Path) -> Drained {
+        let mark = DrainMark::new(state_dir, "reflector");
+        let is_set = mark.is_set();
+        Drained { mark, is_set }
+    }
+
+    fn keep(&mut self, asked: Drain) -> Result<(), String> {
+        self.mark
+            .set(asked.draining)
+            .map_err(|error| format!("the state directory does not keep it: {error}"))?;
+        self.is_set = asked.draining;
+        Ok(())
+    }
+
+    fn applied(&self, mut config: SpeakerConfig) -> SpeakerConfig {
+        config.is_draining |= self.is_set;
+        config
+    }
+}
+
+/// Makes the speaker follow the file and the operator.
+async fn follow(
+    current: &Loaded,
     restart: &GracefulRestartConfig,
+    drained: &Drained,
     speaker: &Speaker,
-    state: &watch::Sender<FileState>,
+    draining: &watch::Sender<bool>,
 ) {
+    let mut config = drained.applied(current.speaker.clone());
+    config.graceful_restart = restart.clone();
+    draining.send_replace(config.is_draining);
+    speaker.configure(config).await;
+}
+
+/// Reads the file; `true` if it says something else than before. A file that cannot be used leaves
+/// the running configuration as it is.
+fn follow_file(path: &Path, current: &mut Loaded, state: &watch::Sender<FileState>) -> bool {
     let loaded = match config::load(path) {
         Ok(loaded) => loaded,
         Err(error) => {
@@ -127,7 +177,7 @@ async fn follow_file(
                     "the configuration stays as it was"
                 );
             }
-            return;
+            return false;
         }
     };
     // A document that is wrong must not remove what a right one brought: keep all until it is mended.
@@ -150,18 +200,17 @@ async fn follow_file(
             report(&loaded);
             error!("the configuration stays as it was until the file is mended");
         }
-        return;
+        return false;
     }
-    if loaded.speaker != current.speaker {
+    let differs = loaded.speaker != current.speaker;
+    if differs {
         info!("configuration changed");
-        let mut config = loaded.speaker.clone();
-        config.graceful_restart = restart.clone();
-        speaker.configure(config).await;
     }
     *current = loaded;
+    differs
 }
 
-fn with_restart(loaded: &Loaded, memory: &Memory) -> bgp::speaker::config::SpeakerConfig {
+fn with_restart(loaded: &Loaded, memory: &Memory) -> SpeakerConfig {
     let remembered = memory.recall();
     let mut config = loaded.speaker.clone();
     config.graceful_restart = GracefulRestartConfig {

@@ -146,6 +146,13 @@ impl Crossing {
         Ok(())
     }
 
+    /// The running speaker on a link.
+    pub fn speaker(&self, link: u8) -> Result<&Running> {
+        let neighbour = self.neighbours.get(&link);
+        let speaker = neighbour.and_then(|neighbour| neighbour.speaker.as_ref());
+        speaker.with_context(|| format!("no speaker on link {link}"))
+    }
+
     pub fn caracal(&self, arguments: &[&str]) -> Result<Finished> {
         let mut command = Command::new(self.programs.join("caracal"));
         command.arg("--socket").arg(self.path("run/agent.sock"));

@@ -130,10 +130,13 @@ impl Running {
         self.asking.block_on(self.speaker.configure(config));
     }
 
+    pub fn peers(&self) -> Vec<PeerStatus> {
+        self.asking.block_on(self.speaker.peers())
+    }
+
     pub fn peer(&self, last: u8) -> Result<PeerStatus> {
         let address = IpAddr::from(Ipv4Addr::new(192, 0, 2, last));
-        let peers = self.asking.block_on(self.speaker.peers());
-        let found = peers.into_iter().find(|peer| peer.peer == address);
+        let found = self.peers().into_iter().find(|peer| peer.peer == address);
         found.with_context(|| format!("no peer {address}"))
     }
 

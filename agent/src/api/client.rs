@@ -83,6 +83,14 @@ impl Client {
     /// Also `Refused` with the reason given, for a status other than 200.
     pub fn get<T: DeserializeOwned>(&self, target: &str) -> Result<T, ClientError> {
         let answer = self.exchange("GET", target, &[], None)?;
+        self.read(&answer)
+    }
+
+    /// The body of an answer read as JSON.
+    ///
+    /// # Errors
+    /// `Refused` with the reason given, for a status other than 200.
+    pub fn read<T: DeserializeOwned>(&self, answer: &Answer) -> Result<T, ClientError> {
         if answer.status != 200 {
             let reason = match serde_json::from_slice::<ErrorBody>(&answer.body) {
                 Ok(body) => body.error,

@@ -46,6 +46,17 @@ pub struct Status {
     pub failed: Vec<FailedItem>,
     /// Kind of object -> how many drifted ones were repaired since start.
     pub repairs: BTreeMap<String, u64>,
+    /// About to go: every route is said with 65535:0 (RFC 8326).
+    #[serde(default)]
+    pub draining: bool,
+}
+
+/// `drain`
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Drain {
+    /// What is asked for, or what came of it: the resources may ask for draining, too.
+    pub draining: bool,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]

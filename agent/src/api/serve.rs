@@ -1,22 +1,23 @@
-//! What the socket answers: `/v1/status`, `/v1/peers`, `/v1/routes` and `/v1/endpoints`, HTTP/1.1
-//! and JSON. An error is `{"error": "…"}` with a status of 400, 404 or 503.
+//! What the socket answers: `/v1/status`, `/v1/peers`, `/v1/routes` and `/v1/endpoints`, and what it
+//! takes: `/v1/drain`, HTTP/1.1 and JSON. An error is `{"error": "…"}` with a status of 400, 404, 500
+//! or 503.
 
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
 
-use axum::extract::rejection::QueryRejection;
+use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use bgp::speaker::status::{PeerStatus, RouteStatus};
 use serde::Serialize;
 
 use super::listener::{Bounded, Descriptors, PrivateSocket};
-use super::schema::{EndpointStatus, ErrorBody, Items, RouteQuery, Status};
+use super::schema::{Drain, EndpointStatus, ErrorBody, Items, RouteQuery, Status};
 use crate::requests::{Handle, Request};
 
 /// Whoever was asked is going down.
@@ -37,6 +38,12 @@ pub trait Source: Send + Sync + 'static {
 
     /// Empty where there are no workloads.
     fn endpoints(&self) -> impl Future<Output = Result<Vec<EndpointStatus>, ShuttingDown>> + Send;
+
+    /// Asks to drain, or not to any more; the answer is what came of it, or why it cannot be kept.
+    fn drain(
+        &self,
+        asked: Drain,
+    ) -> impl Future<Output = Result<Result<Drain, String>, ShuttingDown>> + Send;
 
     /// Best routes by the state of their kernel route, for the metrics. Counts what `routes` lists;
     /// a source with very many routes has a cheaper way.
@@ -76,6 +83,11 @@ impl Source for Handle {
         let asked = self.ask(|reply| Request::Endpoints { reply });
         asked.await.ok_or(ShuttingDown)
     }
+
+    async fn drain(&self, asked: Drain) -> Result<Result<Drain, String>, ShuttingDown> {
+        let asked = self.ask(|reply| Request::Drain { asked, reply });
+        asked.await.ok_or(ShuttingDown)
+    }
 }
 
 /// The routes of the socket. The agent merges `cni::server::router` into it.
@@ -85,6 +97,7 @@ pub fn router<S: Source>(source: Arc<S>) -> Router {
         .route("/v1/peers", get(peers::<S>))
         .route("/v1/routes", get(routes::<S>))
         .route("/v1/endpoints", get(endpoints::<S>))
+        .route("/v1/drain", post(drain::<S>))
         .fallback(not_found)
         .with_state(source)
 }
@@ -132,6 +145,21 @@ async fn routes<S: Source>(
 
 async fn endpoints<S: Source>(State(source): State<Arc<S>>) -> Response {
     items(source.endpoints().await)
+}
+
+async fn drain<S: Source>(
+    State(source): State<Arc<S>>,
+    asked: Result<Json<Drain>, JsonRejection>,
+) -> Response {
+    let asked = match asked {
+        Ok(Json(asked)) => asked,
+        Err(error) => return failed(StatusCode::BAD_REQUEST, error.body_text()),
+    };
+    match source.drain(asked).await {
+        Ok(Ok(done)) => Json(done).into_response(),
+        Ok(Err(reason)) => failed(StatusCode::INTERNAL_SERVER_ERROR, reason),
+        Err(error) => unavailable(error),
+    }
 }
 
 async fn not_found() -> Response {

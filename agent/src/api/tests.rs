@@ -19,7 +19,7 @@ use tokio::runtime::Runtime;
 use super::client::{Client, ClientError};
 use super::health;
 use super::listener::{BindError, PrivateSocket};
-use super::schema::{EndpointStatus, RouteQuery, Status, StoreError};
+use super::schema::{Drain, EndpointStatus, RouteQuery, Status, StoreError};
 use super::serve::{ShuttingDown, Source, router, serve};
 
 /// Answers what it holds; `None`: shutting down.
@@ -47,6 +47,10 @@ impl Source for Canned {
 
     async fn endpoints(&self) -> Result<Vec<EndpointStatus>, ShuttingDown> {
         Ok(Vec::new())
+    }
+
+    async fn drain(&self, asked: Drain) -> Result<Result<Drain, String>, ShuttingDown> {
+        Ok(Ok(asked))
     }
 }
 

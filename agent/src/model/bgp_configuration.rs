@@ -77,6 +77,12 @@ pub(super) fn read(metadata: Metadata, spec: &mut Fields<'_, '_>) -> Option<BgpC
             "not supported yet: the mesh is closed; remove the password or the mesh",
         );
     }
+    if spec.optional("deterministicMED", values::boolean) == Some(false) {
+        spec.report(
+            "deterministicMED",
+            "has no effect: MEDs are always compared within each neighbouring AS; remove it",
+        );
+    }
     match scope {
         Some(Scope::Everyone) => {}
         Some(Scope::Node(_)) => {

@@ -51,6 +51,7 @@ impl Reconciler {
             tunnel: self.show_tunnel(),
             failed: self.show_failed().await,
             repairs: self.repairs.clone(),
+            draining: self.routing.is_draining(),
         }
     }
 

@@ -3,6 +3,7 @@
 //! Exit codes: 0 fine, 1 a finding or nothing found, 2 usage, 3 the socket is unreachable, 4 a wait
 //! timed out. A module per command; `target` is whom to ask, `output` how the answer is shown.
 
+mod drain;
 mod endpoints;
 mod lab;
 mod output;
@@ -52,6 +53,8 @@ enum Command {
     Routes(routes::Args),
     /// Workloads of this node
     Endpoints,
+    /// Ask everybody to use the routes of this node or reflector last, before it goes
+    Drain(drain::Args),
     /// Wait for a state; exit code 4 if it is not reached in time
     Wait(wait::Args),
     /// Two racks of nodes on this machine, with everything real
@@ -90,6 +93,7 @@ fn main() -> ExitCode {
         Command::Peers(args) => peers::run(&target, cli.output, &args),
         Command::Routes(args) => routes::run(&target, cli.output, &args),
         Command::Endpoints => endpoints::run(&target, cli.output),
+        Command::Drain(args) => drain::run(&target, cli.output, &args),
         Command::Wait(args) => wait::run(&target, &args),
         Command::Lab(args) => return lab::run(args),
     };
@@ -106,7 +110,9 @@ fn main() -> ExitCode {
 fn exit_for(error: &ClientError) -> Exit {
     match error {
         ClientError::Refused { status: 400, .. } => Exit::Usage,
-        ClientError::Refused { status: 404, .. } => Exit::Finding,
+        ClientError::Refused {
+            status: 404 | 500, ..
+        } => Exit::Finding,
         ClientError::Refused { .. }
         | ClientError::Unreachable { .. }
         | ClientError::Broken { .. }

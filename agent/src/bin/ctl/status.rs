@@ -33,6 +33,10 @@ fn text(status: &Status) -> String {
         [String::from("ready"), ready],
         [String::from("store"), String::from(synced)],
     ];
+    if status.draining {
+        let text = "yes: every route is said to be used last";
+        rows.push([String::from("draining"), String::from(text)]);
+    }
     if let Some(tunnel) = &status.tunnel {
         let text = format!(
             "{} {} mtu {}: {}",

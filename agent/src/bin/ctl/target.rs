@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use agent::api::client::{Client, ClientError};
-use agent::api::schema::{EndpointStatus, Items, RouteQuery, Status};
+use agent::api::schema::{Drain, EndpointStatus, Items, RouteQuery, Status};
 use bgp::speaker::status::{PeerStatus, RouteStatus};
 
 const AGENT: &str = "/run/caracal/agent.sock";
@@ -35,6 +35,12 @@ impl Target {
 
     pub(crate) fn status(&self) -> Result<Status, ClientError> {
         self.client().get("/v1/status")
+    }
+
+    pub(crate) fn drain(&self, asked: Drain) -> Result<Drain, ClientError> {
+        let body = serde_json::to_vec(&asked).expect("a flag can be written");
+        let client = self.client();
+        client.read(&client.post("/v1/drain", &body, None)?)
     }
 
     pub(crate) fn peers(&self) -> Result<Items<PeerStatus>, ClientError> {

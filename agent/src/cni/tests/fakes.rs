@@ -201,6 +201,7 @@ async fn fake_loop(machine: Machine, mut inputs: mpsc::Receiver<Request>) {
             Request::Status { .. }
             | Request::Endpoints { .. }
             | Request::Routes { .. }
+            | Request::Drain { .. }
             | Request::Peers { .. } => {}
         }
     }

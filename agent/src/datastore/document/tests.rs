@@ -257,8 +257,12 @@ fn fields_without_effect_are_reported_and_the_object_is_used() {
         (
             "BGPConfiguration",
             "default",
-            "{logSeverityScreen: Info, nodeMeshPassword: {secretKeyRef: {name: a, key: b}}, communities: []}",
-            vec!["spec.logSeverityScreen", "spec.nodeMeshPassword"],
+            "{logSeverityScreen: Info, deterministicMED: false, nodeMeshPassword: {secretKeyRef: {name: a, key: b}}, communities: []}",
+            vec![
+                "spec.deterministicMED",
+                "spec.logSeverityScreen",
+                "spec.nodeMeshPassword",
+            ],
         ),
         (
             "BGPPeer",
