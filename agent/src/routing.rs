@@ -6,10 +6,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bgp::speaker::config::{GracefulRestartConfig, SpeakerConfig};
-use bgp::speaker::{Event, LearnedRoute, Reach, Speaker};
+use bgp::speaker::{Event, LearnedRoute, NextHopInfo, Speaker};
 use bgp::types::Prefix;
 use smallvec::SmallVec;
 use tokio::sync::mpsc;
@@ -35,7 +36,7 @@ pub struct Routing {
     /// Of learned routes, as last asked about.
     next_hops: BTreeSet<IpAddr>,
     /// How they are reached, as last told.
-    told: BTreeMap<IpAddr, Reach>,
+    told: BTreeMap<IpAddr, NextHopInfo>,
     is_settled: bool,
 }
 
@@ -142,7 +143,7 @@ impl Routing {
         self.tell_next_hops().await;
     }
 
-    /// Tells how next hops are reached now, if any is reached otherwise than last told.
+    /// Tells how next hops are reached now, if of any something else is so than last told.
     pub async fn weigh_next_hops_again(&mut self, resolver: &NextHopResolver<'_>) {
         let reaches = self.reaches(resolver);
         if reaches != self.told {
@@ -151,10 +152,16 @@ impl Routing {
         }
     }
 
-    fn reaches(&self, resolver: &NextHopResolver<'_>) -> BTreeMap<IpAddr, Reach> {
+    fn reaches(&self, resolver: &NextHopResolver<'_>) -> BTreeMap<IpAddr, NextHopInfo> {
         let next_hops = self.next_hops.iter();
         next_hops
-            .map(|next_hop| (*next_hop, resolver.reach(*next_hop)))
+            .map(|next_hop| {
+                let info = NextHopInfo {
+                    reach: resolver.reach(*next_hop),
+                    interface: resolver.interface(*next_hop).map(Arc::from),
+                };
+                (*next_hop, info)
+            })
             .collect()
     }
 

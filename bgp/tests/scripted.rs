@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use bgp::policy::{Action, Filter, Operation, PrefixMatch, Rule};
 use bgp::rib::decision;
 use bgp::speaker::config::{
     GracefulRestartConfig, Originated, PeerConfig, PeerKey, PeerSource, SpeakerConfig,
@@ -36,9 +37,7 @@ fn start(addresses: &[SocketAddr]) -> Speaker {
 }
 
 fn config(addresses: &[SocketAddr]) -> SpeakerConfig {
-    let own = Originated {
-        next_hop: [192, 0, 2, 1].into(),
-    };
+    let own = Originated::new([192, 0, 2, 1].into());
     let mut peer = PeerConfig::new("scripted", PeerSource::Peer, Some(AS));
     peer.connect_retry_time = Duration::from_millis(200);
     peer.route_reflector_client = true;
@@ -248,6 +247,63 @@ async fn demarcations_keep_their_place_between_the_routes_of_one_segment() {
         are(routes, &[("10.5.0.0/16", false), ("10.6.0.0/16", false)])
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_new_policy_asks_for_a_refresh_and_does_not_wait_for_it() {
+    let prepending = Rule::new(
+        PrefixMatch::Any,
+        Action::Accept(vec![Operation::PrependAsPath(vec![Asn(65001)])]),
+    );
+    for (name, capabilities, is_asked) in [
+        ("route refresh", &[Capability::RouteRefresh][..], true),
+        ("none", &[], false),
+    ] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+        let address = listener.local_addr().expect("bound");
+        let speaker = start(&[address]);
+        let mut peer = Script::accept(&listener, 77, capabilities).await;
+        assert_eq!(peer.hears(2).await, ["+10.1.0.0/16", "EoR"], "{name}");
+        peer.send(&[plain(&["10.2.0.0/16"])]).await;
+        shows(&speaker, |routes| are(routes, &[("10.2.0.0/16", false)])).await;
+        for (rules, as_path, rejected) in [
+            (vec![Rule::new(PrefixMatch::Any, Action::Reject)], "", true),
+            (vec![prepending.clone()], "65001", false),
+        ] {
+            let mut changed = config(&[address]);
+            for peer in changed.peers.values_mut() {
+                peer.filters = vec![Filter {
+                    name: "f".into(),
+                    import_v4: rules.clone(),
+                    ..Filter::default()
+                }];
+            }
+            speaker.configure(changed).await;
+            // The peer answers nothing.
+            shows(&speaker, |routes| {
+                are(routes, &[("10.2.0.0/16", false)])
+                    && routes[0].as_path == as_path
+                    && routes[0].rejected_reason.is_some() == rejected
+            })
+            .await;
+            let received = RouteSelection {
+                received: Some(address.ip()),
+                ..RouteSelection::default()
+            };
+            let received = speaker.routes(received).await;
+            assert_eq!(received[0].as_path, "", "{name}: as it was sent");
+        }
+        // What is said after it shows what was said until then.
+        let mut more = config(&[address]);
+        let own = Originated::new([192, 0, 2, 1].into());
+        more.originated.insert(prefix("10.9.0.0/16"), own);
+        speaker.configure(more).await;
+        let expected = match is_asked {
+            true => &["Request", "Request", "Request", "+10.9.0.0/16"][..],
+            false => &["+10.9.0.0/16"],
+        };
+        assert_eq!(peer.hears(expected.len()).await, expected, "{name}");
+    }
 }
 
 #[tokio::test]

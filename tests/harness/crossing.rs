@@ -136,7 +136,7 @@ impl Crossing {
             let next_hop = next_hop.parse().context("a next hop")?;
             config
                 .originated
-                .insert(prefix.parse()?, Originated { next_hop });
+                .insert(prefix.parse()?, Originated::new(next_hop));
         }
         let neighbour = self.neighbours.get_mut(&link).context("a neighbour")?;
         match &neighbour.speaker {

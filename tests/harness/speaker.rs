@@ -37,13 +37,10 @@ pub fn config(last: u8) -> SpeakerConfig {
         ranges: BTreeMap::new(),
         max_dynamic_peers: 10,
         originated: [
-            (
-                own(format!("10.{last}.0.0/16")),
-                Originated { next_hop: address },
-            ),
+            (own(format!("10.{last}.0.0/16")), Originated::new(address)),
             (
                 own(format!("2001:db8:{last}::/48")),
-                Originated { next_hop: address6 },
+                Originated::new(address6),
             ),
         ]
         .into(),

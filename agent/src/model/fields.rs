@@ -136,10 +136,12 @@ impl<'v, 'p> Fields<'v, 'p> {
 
     /// Whether the field is a list with something in it, good or bad.
     pub fn is_nonempty_list(&self, name: &str) -> bool {
-        self.map
-            .get(name)
-            .and_then(Value::as_array)
-            .is_some_and(|items| !items.is_empty())
+        self.length(name).is_some_and(|length| length > 0)
+    }
+
+    /// How many items a list has, good and bad; `None` if the field is absent or no list.
+    pub fn length(&self, name: &str) -> Option<usize> {
+        self.map.get(name).and_then(Value::as_array).map(Vec::len)
     }
 
     fn items(&mut self, name: &'static str) -> Option<&'v [Value]> {

@@ -1,7 +1,12 @@
 //! BGPFilter: what is accepted from a peer and said to it, rule by rule.
 
-use bgp::policy::{Action, Filter, PrefixMatch, Rule};
-use bgp::types::{Family, Prefix};
+mod operation;
+
+use bgp::policy::{
+    Action, CommunityValue, Filter, InterfacePattern, PeerType, PrefixMatch, Priority, Rule,
+};
+use bgp::types::{Asn, Family, Prefix};
+use serde_json::Value;
 
 use super::fields::Fields;
 use super::object::Metadata;
@@ -44,29 +49,105 @@ const OPERATORS: &[(&str, Operator)] = &[
 ];
 
 fn read_rule(rule: &mut Fields<'_, '_>, family: Family) -> Option<Rule> {
-    let action = rule.required("action", "write Accept or Reject", |value| {
-        values::choice(
-            value,
-            &[("Accept", Action::Accept), ("Reject", Action::Reject)],
-        )
-    });
+    let action = read_action(rule);
     let prefixes = read_match(rule, family);
-    // A rule that ignored one of these would match more than it says.
-    for field in [
-        "source",
-        "interface",
-        "peerType",
-        "communities",
-        "asPathPrefix",
-        "priority",
-        "operations",
-    ] {
-        rule.refused(field, "match on cidr and prefixLength only");
-    }
+    let source = rule.optional("source", |value| {
+        values::choice(value, &[("RemotePeers", true)])
+    });
+    let peer_type = rule.optional("peerType", |value| {
+        values::choice(value, &[("eBGP", PeerType::Ebgp), ("iBGP", PeerType::Ibgp)])
+    });
+    let interface = rule.optional("interface", interface).flatten();
+    let community = read_community(rule);
+    let as_path_prefix = read_asns(rule, "asPathPrefix");
+    let priority = rule.optional("priority", priority);
+    // A problem with any field rejects the object, so that no rule is used without it.
     Some(Rule {
         prefixes: prefixes?,
+        from_remote_peers: source.unwrap_or(false),
+        interface,
+        peer_type,
+        community,
+        as_path_prefix,
+        priority,
         action: action?,
     })
+}
+
+fn read_action(rule: &mut Fields<'_, '_>) -> Option<Action> {
+    #[derive(Clone, Copy)]
+    enum Word {
+        Accept,
+        Reject,
+    }
+    let word = rule.required("action", "write Accept or Reject", |value| {
+        values::choice(value, &[("Accept", Word::Accept), ("Reject", Word::Reject)])
+    });
+    let has_operations = rule.has("operations");
+    let operations = operation::read(rule);
+    match word? {
+        Word::Accept => Some(Action::Accept(operations)),
+        Word::Reject if has_operations => {
+            rule.reject(
+                "operations",
+                "goes with action Accept only; remove it, or write `action: Accept`",
+            );
+            None
+        }
+        Word::Reject => Some(Action::Reject),
+    }
+}
+
+/// Calico writes an empty text where there is none.
+fn interface(value: &Value) -> Result<Option<InterfacePattern>, String> {
+    match values::text(value)?.as_str() {
+        "" => Ok(None),
+        text => text
+            .parse()
+            .map(Some)
+            .map_err(|error: bgp::policy::BadInterfacePattern| error.to_string()),
+    }
+}
+
+fn read_community(rule: &mut Fields<'_, '_>) -> Option<CommunityValue> {
+    let mut communities = rule.mapping("communities")?;
+    let is_given = communities.has("values");
+    let found = communities.list("values", community);
+    let count = communities.length("values");
+    match (is_given, count) {
+        (false, _) => communities.reject("values", "missing; write one community"),
+        (true, Some(1) | None) => {}
+        (true, Some(count)) => communities.reject(
+            "values",
+            format!("{count} communities; write exactly one, and a rule for each other"),
+        ),
+    }
+    communities.finish();
+    found?.into_iter().next()
+}
+
+fn community(value: &Value) -> Result<CommunityValue, String> {
+    let wrong = || {
+        values::expected(
+            "a community aa:nn with both below 65536, or aa:nn:mm with all below 2^32",
+            value,
+        )
+    };
+    let text = value.as_str().ok_or_else(wrong)?;
+    text.parse().map_err(|_| wrong())
+}
+
+fn read_asns(fields: &mut Fields<'_, '_>, name: &'static str) -> Vec<Asn> {
+    fields.list(name, values::asn).unwrap_or_default()
+}
+
+fn priority(value: &Value) -> Result<Priority, String> {
+    let range = u64::from(Priority::MIN)..=u64::from(Priority::MAX);
+    let number = values::integer(value, range)?;
+    u32::try_from(number)
+        .ok()
+        .and_then(Priority::new)
+        .ok_or_else(|| values::expected("a priority", value))
 }
 
 fn read_match(rule: &mut Fields<'_, '_>, family: Family) -> Option<PrefixMatch> {
@@ -102,30 +183,44 @@ fn read_match(rule: &mut Fields<'_, '_>, family: Family) -> Option<PrefixMatch> 
         }
         (true, true) => {}
     }
-    let cidr = cidr?;
-    let bounds = lengths.map(|(min, max)| {
-        let longest = longest(family);
-        (min.unwrap_or(cidr.length()), max.unwrap_or(longest))
-    });
-    match operator? {
-        Operator::In => Some(PrefixMatch::In {
-            cidr,
-            lengths: bounds,
-        }),
-        Operator::NotIn => Some(PrefixMatch::NotIn {
-            cidr,
-            lengths: bounds,
-        }),
-        Operator::Equal | Operator::NotEqual if bounds.is_some() => {
-            rule.reject(
-                "prefixLength",
-                "goes with matchOperator In or NotIn; use one of them",
-            );
-            None
-        }
-        Operator::Equal => Some(PrefixMatch::Equal(cidr)),
-        Operator::NotEqual => Some(PrefixMatch::NotEqual(cidr)),
+    let (cidr, operator) = (cidr?, operator?);
+    let lengths = match lengths {
+        Some(lengths) => Some(bounded(rule, &cidr, lengths)?),
+        None => None,
+    };
+    if lengths.is_some() && matches!(operator, Operator::Equal | Operator::NotEqual) {
+        rule.report(
+            "prefixLength",
+            "has no effect: Equal and NotEqual compare the length of cidr already; remove it",
+        );
     }
+    Some(match operator {
+        Operator::Equal => PrefixMatch::Equal(cidr),
+        Operator::NotEqual => PrefixMatch::NotEqual(cidr),
+        Operator::In => PrefixMatch::In { cidr, lengths },
+        Operator::NotIn => PrefixMatch::NotIn { cidr, lengths },
+    })
+}
+
+/// The lengths that prefixes inside `cidr` can have, as far as they are asked for.
+fn bounded(
+    rule: &mut Fields<'_, '_>,
+    cidr: &Prefix,
+    (min, max): (Option<u8>, Option<u8>),
+) -> Option<(u8, u8)> {
+    let shortest = cidr.length();
+    let min = min.map_or(shortest, |min| min.max(shortest));
+    let max = max.unwrap_or(longest(cidr.family()));
+    if max < shortest {
+        rule.reject(
+            "prefixLength.max",
+            format!(
+                "{max} is less than the length of {cidr}, so that no prefix is meant; raise it"
+            ),
+        );
+        return None;
+    }
+    Some((min, max))
 }
 
 /// `None`: no bounds given.
@@ -159,3 +254,6 @@ fn of_family(cidr: Prefix, family: Family) -> Result<Prefix, String> {
         ))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -25,7 +25,7 @@ pub fn originated(
         }
         match node.address(cidr.family()) {
             Some(next_hop) => {
-                originated.insert(*cidr, Originated { next_hop });
+                originated.insert(*cidr, Originated::new(next_hop));
             }
             None => {
                 let field = match cidr.family() {

@@ -203,6 +203,16 @@ impl<'a> NextHopResolver<'a> {
         }
     }
 
+    /// The interface by which the kernel's route to a next hop leaves; `None` for own addresses, and
+    /// where there is no route or several interfaces.
+    pub fn interface(&self, next_hop: IpAddr) -> Option<&'a str> {
+        if self.host.addresses.contains_key(&next_hop) || self.is_own(next_hop) {
+            return None;
+        }
+        let (_, route) = self.routes.of_address(next_hop)?;
+        route.device.as_deref().filter(|_| route.is_unicast)
+    }
+
     fn is_running(&self, device: &str) -> bool {
         let link = self.host.links.get(device);
         link.is_some_and(|link| link.is_running)

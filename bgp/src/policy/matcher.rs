@@ -1,12 +1,9 @@
-//! BGPFilter: rules over prefixes, first match wins (Calico's semantics).
+//! BGPFilter: rules over routes, the first that matches decides (Calico's semantics).
 
-use crate::types::{Family, Prefix};
-
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-pub enum Action {
-    Accept,
-    Reject,
-}
+use super::action::{Action, CommunityValue, Priority};
+use super::interface::InterfacePattern;
+use crate::types::{Asn, Family, LocalPref, Prefix};
+use crate::wire::attribute::PathAttributes;
 
 /// How a rule's `cidr` is compared with a route's prefix.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -26,10 +23,67 @@ pub enum PrefixMatch {
     },
 }
 
+/// Which sessions a rule is for.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum PeerType {
+    Ebgp,
+    Ibgp,
+}
+
+/// One rule. It is about the routes that are all of what it asks; what is not given asks nothing.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct Rule {
     pub prefixes: PrefixMatch,
+    /// Only routes of BGP peers, none of our own. On import all are.
+    pub from_remote_peers: bool,
+    /// Only routes whose outgoing interface is known and called so.
+    pub interface: Option<InterfacePattern>,
+    /// Only towards or from such peers.
+    pub peer_type: Option<PeerType>,
+    pub community: Option<CommunityValue>,
+    /// What AS_PATH begins with; empty: anything.
+    pub as_path_prefix: Vec<Asn>,
+    pub priority: Option<Priority>,
     pub action: Action,
+}
+
+impl Rule {
+    /// A rule about these prefixes alone.
+    pub fn new(prefixes: PrefixMatch, action: Action) -> Rule {
+        Rule {
+            prefixes,
+            from_remote_peers: false,
+            interface: None,
+            peer_type: None,
+            community: None,
+            as_path_prefix: Vec::new(),
+            priority: None,
+            action,
+        }
+    }
+
+    fn matches(&self, route: &RouteView<'_>) -> bool {
+        self.prefixes.matches(route.prefix)
+            && (!self.from_remote_peers || !route.is_own)
+            && self.peer_type.is_none_or(|kind| kind == route.peer_type)
+            && self.matches_interface(route.interface)
+            && self
+                .community
+                .is_none_or(|value| value.is_in(route.attributes))
+            && route.attributes.as_path.begins_with(&self.as_path_prefix)
+            && self
+                .priority
+                .is_none_or(|priority| route.local_pref == Some(priority.local_pref()))
+    }
+
+    /// BIRD takes a route without interface for one whose interface has the empty name, so that
+    /// `*` matches it there. Calico's words are "routes with an outgoing interface that matches".
+    fn matches_interface(&self, interface: Option<&str>) -> bool {
+        match &self.interface {
+            None => true,
+            Some(pattern) => interface.is_some_and(|name| pattern.matches(name)),
+        }
+    }
 }
 
 /// One BGPFilter's rules of one direction, by family. Order decides.
@@ -41,6 +95,21 @@ pub struct Filter {
     pub export_v4: Vec<Rule>,
     pub import_v6: Vec<Rule>,
     pub export_v6: Vec<Rule>,
+}
+
+/// A route as rules see it.
+#[derive(Clone, Copy, Debug)]
+pub struct RouteView<'a> {
+    pub prefix: &'a Prefix,
+    /// On import as received, on export as they are in the table: before changes by the rule.
+    pub attributes: &'a PathAttributes,
+    pub local_pref: Option<LocalPref>,
+    /// This speaker originates it.
+    pub is_own: bool,
+    /// Of the session it came over or would go over.
+    pub peer_type: PeerType,
+    /// Where packets to it leave; `None`: not known.
+    pub interface: Option<&'a str>,
 }
 
 impl PrefixMatch {
@@ -71,6 +140,14 @@ pub enum Direction {
     Export,
 }
 
+/// What the filters say of a route.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Decision<'a> {
+    pub action: &'a Action,
+    /// The name of the filter whose rule it was.
+    pub filter: &'a str,
+}
+
 impl Filter {
     fn rules(&self, direction: Direction, family: Family) -> &[Rule] {
         match (direction, family) {
@@ -82,119 +159,59 @@ impl Filter {
     }
 }
 
-/// Asks the filters in order; the first rule that matches decides, with its filter's name.
-/// `None`: no rule matched, the default of the peer's kind decides.
+/// Asks the filters in order; the first rule that matches decides. `None`: no rule matched, the
+/// default of the peer's kind decides.
 pub fn decide<'a>(
     filters: &'a [Filter],
     direction: Direction,
-    prefix: &Prefix,
-) -> Option<(Action, &'a str)> {
+    route: &RouteView<'_>,
+) -> Option<Decision<'a>> {
     filters.iter().find_map(|filter| {
-        filter
-            .rules(direction, prefix.family())
-            .iter()
-            .find(|rule| rule.prefixes.matches(prefix))
-            .map(|rule| (rule.action, filter.name.as_str()))
+        let rules = filter.rules(direction, route.prefix.family());
+        let rule = rules.iter().find(|rule| rule.matches(route))?;
+        Some(Decision {
+            action: &rule.action,
+            filter: &filter.name,
+        })
+    })
+}
+
+/// The filters with their rules of one direction alone, in order; those that have none are left out.
+/// A change of the other direction's rules is then none of theirs.
+pub fn of_direction(filters: &[Filter], direction: Direction) -> Vec<Filter> {
+    let alone = |filter: &Filter| match direction {
+        Direction::Import => Filter {
+            name: filter.name.clone(),
+            import_v4: filter.import_v4.clone(),
+            import_v6: filter.import_v6.clone(),
+            ..Filter::default()
+        },
+        Direction::Export => Filter {
+            name: filter.name.clone(),
+            export_v4: filter.export_v4.clone(),
+            export_v6: filter.export_v6.clone(),
+            ..Filter::default()
+        },
+    };
+    filters
+        .iter()
+        .map(alone)
+        .filter(|filter| {
+            let mut families = Family::ALL.into_iter();
+            families.any(|family| !filter.rules(direction, family).is_empty())
+        })
+        .collect()
+}
+
+/// Whether any rule of a direction asks for the interface.
+pub fn asks_for_interface(filters: &[Filter], direction: Direction) -> bool {
+    filters.iter().any(|filter| {
+        Family::ALL
+            .into_iter()
+            .flat_map(|family| filter.rules(direction, family))
+            .any(|rule| rule.interface.is_some())
     })
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn prefix(text: &str) -> Prefix {
-        text.parse().expect(text)
-    }
-
-    #[test]
-    fn match_operators_follow_calico() {
-        let inside = |lengths| PrefixMatch::In {
-            cidr: prefix("10.0.0.0/8"),
-            lengths,
-        };
-        let outside = |lengths| PrefixMatch::NotIn {
-            cidr: prefix("10.0.0.0/8"),
-            lengths,
-        };
-        for (name, rule, text, expected) in [
-            ("any", PrefixMatch::Any, "10.0.0.0/8", true),
-            (
-                "equal",
-                PrefixMatch::Equal(prefix("10.0.0.0/8")),
-                "10.0.0.0/8",
-                true,
-            ),
-            (
-                "equal is exact",
-                PrefixMatch::Equal(prefix("10.0.0.0/8")),
-                "10.1.0.0/16",
-                false,
-            ),
-            (
-                "not equal",
-                PrefixMatch::NotEqual(prefix("10.0.0.0/8")),
-                "10.1.0.0/16",
-                true,
-            ),
-            (
-                "not equal, other family",
-                PrefixMatch::NotEqual(prefix("10.0.0.0/8")),
-                "2001:db8::/32",
-                false,
-            ),
-            ("in takes itself", inside(None), "10.0.0.0/8", true),
-            ("in takes longer", inside(None), "10.1.0.0/16", true),
-            (
-                "in with lengths",
-                inside(Some((24, 32))),
-                "10.1.0.0/16",
-                false,
-            ),
-            (
-                "in with lengths, inclusive",
-                inside(Some((16, 32))),
-                "10.1.0.0/16",
-                true,
-            ),
-            ("not in", outside(None), "11.0.0.0/8", true),
-            (
-                "not in, wrong length",
-                outside(Some((24, 32))),
-                "10.1.0.0/16",
-                true,
-            ),
-        ] {
-            assert_eq!(rule.matches(&prefix(text)), expected, "{name}");
-        }
-    }
-
-    #[test]
-    fn first_matching_rule_decides_across_filters() {
-        let rule = |text: &str, action| Rule {
-            prefixes: PrefixMatch::In {
-                cidr: prefix(text),
-                lengths: None,
-            },
-            action,
-        };
-        let first = Filter {
-            name: "first".into(),
-            import_v4: vec![rule("10.1.0.0/16", Action::Reject)],
-            ..Filter::default()
-        };
-        let second = Filter {
-            name: "second".into(),
-            import_v4: vec![rule("10.0.0.0/8", Action::Accept)],
-            ..Filter::default()
-        };
-        let filters = [first, second];
-        let ask = |text: &str| decide(&filters, Direction::Import, &prefix(text));
-        assert_eq!(ask("10.1.2.0/24"), Some((Action::Reject, "first")));
-        assert_eq!(ask("10.2.0.0/16"), Some((Action::Accept, "second")));
-        assert_eq!(ask("192.0.2.0/24"), None);
-        assert_eq!(
-            decide(&filters, Direction::Export, &prefix("10.1.2.0/24")),
-            None
-        );
-    }
-}
+mod tests;

@@ -1,33 +1,16 @@
-//! The defaults: what passes where no filter decided, and why something did not.
+//! What is said to peers: filters, the default where none decided, and what becomes of the
+//! attributes.
 
 use std::net::IpAddr;
 
-use super::matcher::{self, Action, Direction, Filter};
+use super::action::{self, Action, Operation};
+use super::matcher::{self, Direction, Filter, PeerType, RouteView};
 use super::reflect;
 use super::role;
 use crate::speaker::config::NextHopMode;
 use crate::types::{Asn, ClusterId, Family, LocalPref, Prefix, Role, RouterId};
 use crate::wire::attribute::PathAttributes;
 use crate::wire::community::Community;
-
-/// What an import accepts that no filter decided.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-pub enum ImportDefault {
-    /// iBGP: everything.
-    Accept,
-    /// An agent's eBGP peer: prefixes inside `pools`, not the default route, nothing equal to or
-    /// covering an own block; a longer one inside an own block only if `lent` has it.
-    InsidePools {
-        pools: Vec<Prefix>,
-        own: Vec<Prefix>,
-        lent: Vec<Prefix>,
-    },
-    /// A reflector's eBGP peer: everything but the default route, martians and own-AS paths;
-    /// bounded to `pools` unless that is empty.
-    AllButMartians { pools: Vec<Prefix> },
-    /// Nothing.
-    Reject,
-}
 
 /// What an export says that no filter decided.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -72,167 +55,25 @@ pub enum Rejection {
     RouteLeak,
     #[error("no route is accepted from this peer")]
     Closed,
+    #[error("not a route of our own and no filter accepts it")]
+    NotOwn,
+    #[error("no route is said to this peer")]
+    ClosedForExport,
+    #[error("its community {0} forbids it")]
+    Community(Community),
+    #[error("learned by iBGP, and neither side is a client of ours")]
+    NotReflected,
+    #[error("stale for long, and the peer does not know what that means (RFC 9494)")]
+    LongStale,
+    #[error("no next hop that the peer can take")]
+    NoNextHop,
 }
 
-/// What an import check knows about the peer and about us.
-#[derive(Clone, Copy, Debug)]
-pub struct ImportContext<'a> {
-    pub ebgp: bool,
-    pub local_asn: Asn,
-    pub remote_asn: Asn,
-    pub router_id: RouterId,
-    pub cluster_id: ClusterId,
-    pub local_addresses: &'a [IpAddr],
-    /// How often our own AS may occur in AS_PATH.
-    pub allow_own_as: u8,
-    /// Ours towards an eBGP peer.
-    pub role: Option<Role>,
-    pub filters: &'a [Filter],
-    pub default: &'a ImportDefault,
-}
+/// What a default changes.
+pub(super) const NO_OPERATIONS: &[Operation] = &[];
 
-impl ImportContext<'_> {
-    /// What import makes of a peer's attributes before anything looks at them.
-    pub fn transform(&self, attributes: &mut PathAttributes) {
-        // RFC 8326 §4.1: who is about to stop is used only where nobody else has the prefix. Also
-        // from iBGP, where nodes that drain say it themselves and reflectors pass it on.
-        if attributes
-            .communities
-            .contains(&Community::GRACEFUL_SHUTDOWN)
-        {
-            attributes.local_pref = Some(LocalPref(0));
-        }
-        if let Some(role) = self.role.filter(|_| self.ebgp) {
-            role::mark_received(role, self.remote_asn, attributes);
-        }
-    }
-
-    /// The checks that concern the attributes alone, once per set.
-    ///
-    /// # Errors
-    /// The first reason why no route with these attributes is used.
-    pub fn check_attributes(&self, attributes: &PathAttributes) -> Result<(), Rejection> {
-        // RFC 4271 §9.1.2: a path that holds our own AS is a loop.
-        let own = attributes
-            .as_path
-            .asns()
-            .filter(|asn| *asn == self.local_asn)
-            .count();
-        if own > usize::from(self.allow_own_as) {
-            return Err(Rejection::OwnAs);
-        }
-        // RFC 7947 §2.2.2.1: a route server does not put its own AS into the path.
-        let is_of_route_server = self.role == Some(Role::RouteServerClient);
-        if self.ebgp
-            && !is_of_route_server
-            && attributes.as_path.first_as() != Some(self.remote_asn)
-        {
-            // RFC 4271 §6.3: optional check of the leftmost AS; RFC 7606 makes it no session error.
-            return Err(Rejection::FirstAs);
-        }
-        if let Some(role) = self.role
-            && self.ebgp
-            && role::is_leak(role, self.remote_asn, attributes)
-        {
-            return Err(Rejection::RouteLeak);
-        }
-        // RFC 4456 §8.
-        if attributes.originator_id == Some(self.router_id) {
-            return Err(Rejection::OwnOriginatorId);
-        }
-        if attributes.cluster_list.contains(&self.cluster_id) {
-            return Err(Rejection::OwnCluster);
-        }
-        let next_hop = attributes.next_hop.address;
-        if !is_usable_next_hop(next_hop) {
-            return Err(Rejection::NextHopInvalid);
-        }
-        if self.local_addresses.contains(&next_hop) {
-            return Err(Rejection::NextHopSelf);
-        }
-        Ok(())
-    }
-
-    /// Filters, then the default.
-    ///
-    /// # Errors
-    /// Why this prefix is not accepted.
-    pub fn check_prefix(&self, prefix: &Prefix) -> Result<(), Rejection> {
-        match matcher::decide(self.filters, Direction::Import, prefix) {
-            Some((Action::Accept, _)) => Ok(()),
-            Some((Action::Reject, filter)) => Err(Rejection::Filter(filter.to_owned())),
-            None => self.default.check(prefix),
-        }
-    }
-}
-
-impl ImportDefault {
-    fn check(&self, prefix: &Prefix) -> Result<(), Rejection> {
-        match self {
-            ImportDefault::Accept => Ok(()),
-            ImportDefault::Reject => Err(Rejection::Closed),
-            ImportDefault::InsidePools { pools, own, lent } => {
-                if prefix.is_default() {
-                    return Err(Rejection::DefaultRoute);
-                }
-                if let Some(own) = own.iter().find(|own| prefix.covers(own)) {
-                    return Err(Rejection::CoversOwn(*own));
-                }
-                if let Some(own) = own.iter().find(|own| own.covers(prefix)) {
-                    return if lent.contains(prefix) {
-                        Ok(())
-                    } else {
-                        Err(Rejection::InsideOwn(*own))
-                    };
-                }
-                if pools.iter().any(|pool| pool.covers(prefix)) {
-                    Ok(())
-                } else {
-                    Err(Rejection::OutsidePools)
-                }
-            }
-            ImportDefault::AllButMartians { pools } => {
-                if prefix.is_default() {
-                    Err(Rejection::DefaultRoute)
-                } else if is_martian(prefix) {
-                    Err(Rejection::Martian)
-                } else if pools.is_empty() || pools.iter().any(|pool| pool.covers(prefix)) {
-                    Ok(())
-                } else {
-                    Err(Rejection::OutsidePools)
-                }
-            }
-        }
-    }
-}
-
-fn is_usable_next_hop(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(address) => {
-            !(address.octets()[0] == 0 || address.is_loopback() || address.octets()[0] >= 224)
-        }
-        IpAddr::V6(address) => {
-            !(address.is_unspecified() || address.is_loopback() || address.is_multicast())
-        }
-    }
-}
-
-/// Prefixes that never belong in a routing table between hosts: this-network, loopback, link-local,
-/// multicast and reserved (RFC 6890). Private and documentation prefixes are what pods live in.
-fn is_martian(prefix: &Prefix) -> bool {
-    match prefix.network() {
-        IpAddr::V4(address) => {
-            let [first, second, ..] = address.octets();
-            first == 0 || first == 127 || first >= 224 || (first == 169 && second == 254)
-        }
-        IpAddr::V6(address) => {
-            let first = address.segments()[0];
-            address.is_loopback()
-                || address.is_unspecified()
-                || address.is_multicast()
-                || (first & 0xffc0) == 0xfe80
-        }
-    }
+pub(super) fn peer_type(ebgp: bool) -> PeerType {
+    if ebgp { PeerType::Ebgp } else { PeerType::Ibgp }
 }
 
 /// Where a route came from, as far as passing it on depends on it.
@@ -276,46 +117,108 @@ pub struct ExportPolicy {
 }
 
 impl ExportPolicy {
-    /// Whether a prefix may be said at all, by filters and default.
-    pub fn admits_prefix(&self, prefix: &Prefix, source: RouteSource) -> bool {
-        match matcher::decide(&self.filters, Direction::Export, prefix) {
-            Some((Action::Accept, _)) => true,
-            Some((Action::Reject, _)) => false,
+    /// Whether a route may be said at all, by filters and default, and what the accepting rule
+    /// changes. `interface` is where packets to it leave, as far as known; asked for only where
+    /// [`ExportPolicy::asks_for_interface`].
+    pub fn admits(
+        &self,
+        prefix: &Prefix,
+        attributes: &PathAttributes,
+        source: RouteSource,
+        interface: Option<&str>,
+    ) -> Option<&[Operation]> {
+        self.decide(prefix, attributes, source, interface).ok()
+    }
+
+    /// Why these peers do not hear of a route; `None` if they do.
+    pub fn refusal(
+        &self,
+        prefix: &Prefix,
+        attributes: &PathAttributes,
+        source: RouteSource,
+        interface: Option<&str>,
+    ) -> Option<Rejection> {
+        let operations = match self.decide(prefix, attributes, source, interface) {
+            Ok(operations) => operations,
+            Err(refused) => return Some(refused.into()),
+        };
+        self.transform(attributes, source, prefix.family(), operations)
+            .err()
+    }
+
+    /// Whether the interface of a route makes a difference.
+    pub fn asks_for_interface(&self) -> bool {
+        matcher::asks_for_interface(&self.filters, Direction::Export)
+    }
+
+    fn decide<'p>(
+        &'p self,
+        prefix: &Prefix,
+        attributes: &PathAttributes,
+        source: RouteSource,
+        interface: Option<&str>,
+    ) -> Result<&'p [Operation], Refused<'p>> {
+        let route = RouteView {
+            prefix,
+            attributes,
+            // What it has towards iBGP, whether or not these peers are.
+            local_pref: attributes.local_pref.or(Some(self.local_pref)),
+            is_own: source == RouteSource::Local,
+            peer_type: peer_type(self.ebgp),
+            interface,
+        };
+        match matcher::decide(&self.filters, Direction::Export, &route) {
+            Some(decision) => match decision.action {
+                Action::Accept(operations) => Ok(operations),
+                Action::Reject => Err(Refused::ByFilter(decision.filter)),
+            },
             None => match self.default {
-                ExportDefault::Accept => true,
-                ExportDefault::OwnOnly => source == RouteSource::Local,
-                ExportDefault::Reject => false,
+                ExportDefault::Accept => Ok(NO_OPERATIONS),
+                ExportDefault::OwnOnly if source == RouteSource::Local => Ok(NO_OPERATIONS),
+                ExportDefault::OwnOnly => Err(Refused::NotOwn),
+                ExportDefault::Reject => Err(Refused::Closed),
             },
         }
     }
 
-    /// The attributes of a prefix of `family` as these peers get them, or `None` where the route does
-    /// not pass.
+    /// The attributes of a prefix of `family` as these peers get them, with the changes of the rule
+    /// that admitted the route.
+    ///
+    /// # Errors
+    /// Why no route with these attributes passes.
     pub fn transform(
         &self,
         attributes: &PathAttributes,
         source: RouteSource,
         family: Family,
-    ) -> Option<PathAttributes> {
-        // RFC 1997: well-known communities.
+        operations: &[Operation],
+    ) -> Result<PathAttributes, Rejection> {
+        // RFC 1997: well-known communities. Those that the rule adds are for the receiver.
         let has = |community| attributes.communities.contains(&community);
-        if has(Community::NO_ADVERTISE)
-            || (self.ebgp && (has(Community::NO_EXPORT) || has(Community::NO_EXPORT_SUBCONFED)))
-        {
-            return None;
+        if has(Community::NO_ADVERTISE) {
+            return Err(Rejection::Community(Community::NO_ADVERTISE));
+        }
+        let inside = [Community::NO_EXPORT, Community::NO_EXPORT_SUBCONFED];
+        if let Some(community) = inside.into_iter().find(|c| self.ebgp && has(*c)) {
+            return Err(Rejection::Community(community));
         }
         if !reflect::passes(source, self.ebgp, self.client) {
-            return None;
+            return Err(Rejection::NotReflected);
         }
         // RFC 9494 §4.3: only who knows what it means may hear of a route that is stale for long.
         if !self.long_lived && has(Community::LLGR_STALE) {
-            return None;
+            return Err(Rejection::LongStale);
         }
         let role = self.role.filter(|_| self.ebgp);
         if role.is_some_and(|role| !role::may_say(role, attributes)) {
-            return None;
+            return Err(Rejection::RouteLeak);
         }
         let mut out = attributes.clone();
+        if let Some(receiver) = self.remove_private_as.filter(|_| self.ebgp) {
+            out.as_path.remove_private(receiver);
+        }
+        // What the rule prepends stays, private or not, and comes before our own AS.
+        action::apply(operations, &mut out);
         if self.ebgp {
             self.clean_for_ebgp(&mut out, source);
         } else {
@@ -331,8 +234,9 @@ impl ExportPolicy {
         if self.is_draining {
             self.ask_to_be_used_last(&mut out);
         }
-        self.set_next_hop(&mut out, source, family)?;
-        Some(out)
+        self.set_next_hop(&mut out, source, family)
+            .ok_or(Rejection::NoNextHop)?;
+        Ok(out)
     }
 
     /// RFC 8326 §4.2. Peers inside the AS may not know the community, but all know LOCAL_PREF.
@@ -346,9 +250,6 @@ impl ExportPolicy {
     }
 
     fn clean_for_ebgp(&self, out: &mut PathAttributes, source: RouteSource) {
-        if let Some(receiver) = self.remove_private_as {
-            out.as_path.remove_private(receiver);
-        }
         out.as_path.prepend(self.local_asn, 1);
         // RFC 4271 §5.1.5, RFC 4456 §8: internal attributes stay inside.
         out.local_pref = None;
@@ -391,6 +292,24 @@ impl ExportPolicy {
             Family::Ipv4 if self.ipv4_over_ipv6 => of(Family::Ipv6),
             Family::Ipv4 | Family::Ipv6 => None,
         })
+    }
+}
+
+/// A [`Rejection`] on export, not put in words yet: most routes are refused to somebody.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Refused<'a> {
+    ByFilter(&'a str),
+    NotOwn,
+    Closed,
+}
+
+impl From<Refused<'_>> for Rejection {
+    fn from(refused: Refused<'_>) -> Rejection {
+        match refused {
+            Refused::ByFilter(name) => Rejection::Filter(name.to_owned()),
+            Refused::NotOwn => Rejection::NotOwn,
+            Refused::Closed => Rejection::ClosedForExport,
+        }
     }
 }
 

@@ -11,13 +11,15 @@
 pub mod adj_out;
 pub mod attributes;
 pub mod decision;
+mod import;
 pub mod next_hop;
 pub mod peer;
+mod resolution;
 mod selection;
 pub mod show;
 pub mod table;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -28,7 +30,7 @@ use self::attributes::Interner;
 use self::next_hop::{NextHops, Reach};
 use self::peer::{Member, Peer, PeerSetup};
 use self::selection::Selection;
-use self::table::{Inserted, Key, Key4, Key6, Path, Table};
+use self::table::{Inserted, Key, Key4, Key6, Path, Table, Was};
 use crate::policy::Rejection;
 use crate::speaker::config::Originated;
 use crate::types::{ClusterId, Family, LocalPref, PathPrefix, Prefix, RouterId};
@@ -76,7 +78,7 @@ pub struct LearnedRoute {
 }
 
 pub struct Rib {
-    config: RibConfig,
+    config: Arc<RibConfig>,
     peers: Vec<Option<Peer>>,
     interner: Interner,
     ipv4: Table<Key4>,
@@ -112,7 +114,7 @@ pub(crate) use with_table;
 impl Rib {
     pub fn new(config: RibConfig) -> Rib {
         Rib {
-            config,
+            config: Arc::new(config),
             peers: Vec::new(),
             interner: Interner::default(),
             ipv4: Table::default(),
@@ -131,7 +133,7 @@ impl Rib {
     pub fn reconfigure(&mut self, config: RibConfig) {
         let is_decided_otherwise =
             self.config.decision != config.decision || self.config.local_pref != config.local_pref;
-        self.config = config;
+        self.config = Arc::new(config);
         if is_decided_otherwise {
             self.note_as_needed();
             for family in Family::ALL {
@@ -158,60 +160,26 @@ impl Rib {
         for prefix in gone {
             self.withdraw_path(PeerId::LOCAL, &prefix.into());
         }
+        let mut by_other_interface = HashSet::new();
         for (prefix, route) in &originated {
-            if self.originated.get(prefix) != Some(route) {
-                let attributes = self
-                    .interner
-                    .intern(PathAttributes::originated(route.next_hop));
-                self.insert_path(PeerId::LOCAL, &(*prefix).into(), &attributes, None);
+            match self.originated.get(prefix) {
+                Some(was) if was.next_hop == route.next_hop => {
+                    if was.interface != route.interface {
+                        by_other_interface.insert(*prefix);
+                    }
+                }
+                Some(_) | None => {
+                    let attributes = PathAttributes::originated(route.next_hop);
+                    let attributes = self.interner.intern(attributes);
+                    let path = self.new_path(PeerId::LOCAL, 0, attributes);
+                    self.insert_path(prefix, path, None);
+                }
             }
         }
         self.originated = originated;
-    }
-
-    /// How next hops are reached from now on; those that are not in the map, at cost 0. Walks the
-    /// table if any is reached otherwise than before. From the first call on next hops are tracked.
-    pub fn set_next_hop_costs(&mut self, costs: HashMap<IpAddr, Reach>) {
-        if !self.next_hops.is_tracking() {
-            self.track_next_hops();
+        if !by_other_interface.is_empty() {
+            self.note_by_other_interface(&HashSet::new(), &by_other_interface);
         }
-        let changed = self.next_hops.replace(costs);
-        if changed.is_empty() {
-            return;
-        }
-        for family in Family::ALL {
-            let next_hops = &self.next_hops;
-            let selection = selection(&self.peers, next_hops, &self.config);
-            with_table!(self, family, table => table.resolve_again(
-                |path| changed.contains(&path.attributes.next_hop.address),
-                |path| is_unresolvable(next_hops, path.source, &path.attributes),
-                |paths| selection.best(paths),
-            ));
-        }
-    }
-
-    /// The next hops of all routes, rejected ones and those of our own included.
-    pub fn next_hops(&self) -> BTreeSet<IpAddr> {
-        self.interner
-            .in_use()
-            .map(|attributes| attributes.next_hop.address)
-            .collect()
-    }
-
-    fn track_next_hops(&mut self) {
-        let in_use = self.interner.in_use();
-        let addresses = in_use.map(|attributes| attributes.next_hop.address);
-        self.next_hops.track(addresses.collect());
-    }
-
-    /// Whether the next hops of learned routes are others than when last asked about.
-    pub fn has_next_hop_question(&self) -> bool {
-        self.next_hops.is_question_due()
-    }
-
-    /// All next hops to tell of by [`Rib::set_next_hop_costs`].
-    pub fn next_hop_question(&mut self) -> BTreeSet<IpAddr> {
-        self.next_hops.question()
     }
 
     /// A session came up: the peer hears everything, then End-of-RIB. Paths kept from an earlier
@@ -308,9 +276,11 @@ impl Rib {
                 if !path.is_stale || communities.contains(&Community::LLGR_STALE) {
                     return false;
                 }
-                let mut attributes = PathAttributes::clone(&path.attributes);
-                attributes.communities.push(Community::LLGR_STALE);
-                path.attributes = interner.intern(attributes);
+                path.attributes = with_llgr_stale(&path.attributes, interner);
+                // It stays so when policy judges the path again.
+                if let Some(received) = &mut path.received {
+                    *received = with_llgr_stale(received, interner);
+                }
                 true
             },
             |paths| selection.best(paths),
@@ -323,79 +293,61 @@ impl Rib {
         self.remove_paths(id, family, |path| path.is_stale);
     }
 
-    /// Replaces a peer's import and export policy. The caller asks the peer for a refresh; what is
-    /// said to it is sent again here.
+    /// Replaces a peer's import and export policy. Where the one is another, what the peer sent is
+    /// judged again; where the other is, what is said to it is sent again.
     pub fn set_policy(&mut self, id: PeerId, setup: PeerSetup) {
-        if self.peer(id).is_some() {
-            // The group bit tells what this peer has; leaving loses it, so withdraw what the new
-            // policy does not say any more before the table is sent again.
-            let mut said = self.advertised(id);
-            // What changed since the last turn may be gone from the table and is still with the
-            // peer; what it had no room for is in its old member state.
-            let changed4 = self.ipv4.changes.iter().map(|change| change.key.prefix());
-            let changed6 = self.ipv6.changes.iter().map(|change| change.key.prefix());
-            let add_path = self.peer(id).map(|peer| peer.setup.group.add_path);
-            said.extend(
-                changed4
-                    .chain(changed6)
-                    .filter(|prefix| add_path.is_some_and(|f| !f.contains(prefix.family())))
-                    .map(PathPrefix::from),
-            );
-            if let Some(peer) = self.peer_mut(id) {
-                said.extend(std::mem::take(&mut peer.member.dirty));
-            }
-            // A refresh that is under way begins anew: the peer waits for its end.
-            let refreshes: Vec<Family> = self.peer(id).map_or(Vec::new(), |peer| {
-                let member = &peer.member;
-                member
-                    .refreshing
-                    .iter()
-                    .chain(&member.refresh_due)
-                    .copied()
-                    .collect()
-            });
-            let is_held = self.is_held(id);
-            self.peer_up(id, setup);
-            if is_held {
-                self.hold(id);
-            }
-            if let Some(peer) = self.peer_mut(id) {
-                peer.member.dirty.extend(said);
-                for family in refreshes {
-                    peer.member.ask_refresh(family);
-                }
-            }
+        let Some(peer) = self.peer_mut(id) else {
+            return;
+        };
+        let is_judged_otherwise = peer.setup.import != setup.import;
+        if peer.slot.is_some() && peer.setup.group == setup.group {
+            peer.setup = setup;
+        } else {
+            self.change_group(id, setup);
+        }
+        if is_judged_otherwise {
+            self.judge_again(id, |_| true);
         }
     }
 
-    /// One peer's announcements of one attribute set.
-    pub fn announce(
-        &mut self,
-        id: PeerId,
-        mut attributes: PathAttributes,
-        paths: impl Iterator<Item = impl Into<PathPrefix>>,
-    ) {
-        let Some(peer) = self.peers.get(id.0 as usize).and_then(Option::as_ref) else {
-            return;
-        };
-        let import = peer.setup.import.clone();
-        import.context(&self.config).transform(&mut attributes);
-        self.next_hops.note(attributes.next_hop.address);
-        let attributes = self.interner.intern(attributes);
-        let attribute_verdict = import
-            .context(&self.config)
-            .check_attributes(&attributes)
-            .err();
-        for path in paths {
-            let path: PathPrefix = path.into();
-            let verdict = match &attribute_verdict {
-                Some(rejection) => Some(rejection.clone()),
-                None => import
-                    .context(&self.config)
-                    .check_prefix(&path.prefix)
-                    .err(),
-            };
-            self.insert_path(id, &path, &attributes, verdict);
+    fn change_group(&mut self, id: PeerId, setup: PeerSetup) {
+        // The group bit tells what this peer has; leaving loses it, so withdraw what the new
+        // policy does not say any more before the table is sent again.
+        let mut said = self.advertised(id);
+        // What changed since the last turn may be gone from the table and is still with the
+        // peer; what it had no room for is in its old member state.
+        let changed4 = self.ipv4.changes.iter().map(|change| change.key.prefix());
+        let changed6 = self.ipv6.changes.iter().map(|change| change.key.prefix());
+        let add_path = self.peer(id).map(|peer| peer.setup.group.add_path);
+        said.extend(
+            changed4
+                .chain(changed6)
+                .filter(|prefix| add_path.is_some_and(|f| !f.contains(prefix.family())))
+                .map(PathPrefix::from),
+        );
+        if let Some(peer) = self.peer_mut(id) {
+            said.extend(std::mem::take(&mut peer.member.dirty));
+        }
+        // A refresh that is under way begins anew: the peer waits for its end.
+        let refreshes: Vec<Family> = self.peer(id).map_or(Vec::new(), |peer| {
+            let member = &peer.member;
+            member
+                .refreshing
+                .iter()
+                .chain(&member.refresh_due)
+                .copied()
+                .collect()
+        });
+        let is_held = self.is_held(id);
+        self.peer_up(id, setup);
+        if is_held {
+            self.hold(id);
+        }
+        if let Some(peer) = self.peer_mut(id) {
+            peer.member.dirty.extend(said);
+            for family in refreshes {
+                peer.member.ask_refresh(family);
+            }
         }
     }
 
@@ -499,36 +451,41 @@ impl Rib {
         self.peers.get_mut(id.0 as usize).and_then(Option::as_mut)
     }
 
-    fn insert_path(
-        &mut self,
-        id: PeerId,
-        path: &PathPrefix,
-        attributes: &Arc<PathAttributes>,
-        verdict: Option<Rejection>,
-    ) {
-        let inserted = Path {
-            attributes: attributes.clone(),
+    /// A path as a peer's announcement, or a route of our own, begins.
+    fn new_path(&self, id: PeerId, path_id: u32, attributes: Arc<PathAttributes>) -> Path {
+        Path {
+            is_unresolvable: is_unresolvable(&self.next_hops, id, &attributes),
+            attributes,
+            received: None,
             source: id,
-            path_id: path.path_id,
+            path_id,
             local_id: 0,
-            is_rejected: verdict.is_some(),
-            is_unresolvable: is_unresolvable(&self.next_hops, id, attributes),
+            is_rejected: false,
             is_stale: false,
+        }
+    }
+
+    fn insert_path(&mut self, prefix: &Prefix, mut path: Path, verdict: Option<Rejection>) {
+        path.is_rejected = verdict.is_some();
+        let (id, is) = (path.source, Was::of(&path));
+        let numbered = PathPrefix {
+            prefix: *prefix,
+            path_id: path.path_id,
         };
-        let family = path.prefix.family();
+        let family = prefix.family();
         let selection = selection(&self.peers, &self.next_hops, &self.config);
         let inserted = with_table!(self, family, table => {
-            table.insert(&path.prefix, inserted, |paths| selection.best(paths))
+            table.insert(prefix, path, |paths| selection.best(paths))
         });
         let previous = match inserted {
             Inserted::New => None,
             Inserted::Replaced(was) => Some(was),
             Inserted::InsteadOf { path_id, was } => {
-                let (prefix, peer) = (path.prefix, self.peer_mut(id));
-                if let Some(peer) = peer {
+                if let Some(peer) = self.peer_mut(id) {
                     peer.count(family, Some(was), None);
                 }
                 if !was.accepted {
+                    let prefix = *prefix;
                     self.rejections
                         .remove(&(id, PathPrefix { prefix, path_id }));
                 }
@@ -537,14 +494,14 @@ impl Rib {
             Inserted::Refused => return,
         };
         if let Some(peer) = self.peer_mut(id) {
-            peer.count(family, previous, Some(verdict.is_none()));
+            peer.count(family, previous, Some(is));
         }
         match verdict {
             Some(rejection) => {
-                self.rejections.insert((id, *path), rejection);
+                self.rejections.insert((id, numbered), rejection);
             }
             None if previous.is_some_and(|was| !was.accepted) => {
-                self.rejections.remove(&(id, *path));
+                self.rejections.remove(&(id, numbered));
             }
             None => {}
         }
@@ -585,6 +542,12 @@ fn selection<'a>(
         options: &config.decision,
         local_pref: config.local_pref,
     }
+}
+
+fn with_llgr_stale(attributes: &PathAttributes, interner: &mut Interner) -> Arc<PathAttributes> {
+    let mut attributes = attributes.clone();
+    attributes.communities.push(Community::LLGR_STALE);
+    interner.intern(attributes)
 }
 
 /// Routes of our own go wherever the kernel sends them.

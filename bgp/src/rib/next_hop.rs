@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet};
 
@@ -15,10 +16,28 @@ pub enum Reach {
     Unresolvable,
 }
 
-/// What is known of next hops. Those that nobody told of are reached at cost 0.
+/// What is known of one next hop.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NextHopInfo {
+    pub reach: Reach,
+    /// The name of the interface by which packets to it leave.
+    pub interface: Option<Arc<str>>,
+}
+
+impl From<Reach> for NextHopInfo {
+    fn from(reach: Reach) -> NextHopInfo {
+        NextHopInfo {
+            reach,
+            interface: None,
+        }
+    }
+}
+
+/// What is known of next hops. Those that nobody told of are reached at cost 0, by an interface that
+/// is not known.
 #[derive(Clone, Debug, Default)]
 pub struct NextHops {
-    by_address: HashMap<IpAddr, Reach>,
+    by_address: HashMap<IpAddr, NextHopInfo>,
     /// Since somebody tells: reflectors have nobody who does.
     tracked: Option<Tracked>,
 }
@@ -34,19 +53,31 @@ struct Tracked {
     is_question_due: bool,
 }
 
+/// Next hops of which something else is known than before.
+#[derive(Debug, Default)]
+pub struct ChangedNextHops {
+    pub reached_otherwise: HashSet<IpAddr>,
+    pub by_other_interface: HashSet<IpAddr>,
+}
+
 impl NextHops {
     pub fn reach(&self, address: IpAddr) -> Reach {
-        if self.by_address.is_empty() {
-            return Reach::Cost(0);
-        }
-        self.by_address
-            .get(&address)
-            .copied()
-            .unwrap_or(Reach::Cost(0))
+        self.get(address)
+            .map_or(Reach::Cost(0), |next_hop| next_hop.reach)
     }
 
-    /// Returns those that are reached otherwise than before.
-    pub fn replace(&mut self, by_address: HashMap<IpAddr, Reach>) -> HashSet<IpAddr> {
+    pub fn interface(&self, address: IpAddr) -> Option<&Arc<str>> {
+        self.get(address)?.interface.as_ref()
+    }
+
+    fn get(&self, address: IpAddr) -> Option<&NextHopInfo> {
+        if self.by_address.is_empty() {
+            return None;
+        }
+        self.by_address.get(&address)
+    }
+
+    pub fn replace(&mut self, by_address: HashMap<IpAddr, NextHopInfo>) -> ChangedNextHops {
         let was = NextHops {
             by_address: std::mem::replace(&mut self.by_address, by_address),
             tracked: None,
@@ -60,12 +91,16 @@ impl NextHops {
                 .copied()
                 .collect();
         }
-        was.by_address
-            .keys()
-            .chain(self.by_address.keys())
-            .copied()
-            .filter(|address| was.reach(*address) != self.reach(*address))
-            .collect()
+        let mut changed = ChangedNextHops::default();
+        for address in was.by_address.keys().chain(self.by_address.keys()) {
+            if was.reach(*address) != self.reach(*address) {
+                changed.reached_otherwise.insert(*address);
+            }
+            if was.interface(*address) != self.interface(*address) {
+                changed.by_other_interface.insert(*address);
+            }
+        }
+        changed
     }
 
     pub fn is_tracking(&self) -> bool {

@@ -8,7 +8,9 @@ use hashbrown::HashSet;
 
 use super::RibConfig;
 use super::table::Was;
-use crate::policy::propagate::{ExportPolicy, ImportContext, RouteSource};
+use crate::policy::import::ImportContext;
+use crate::policy::matcher::{self, Direction};
+use crate::policy::propagate::{ExportPolicy, RouteSource};
 use crate::policy::{Filter, ImportDefault};
 use crate::types::{Asn, Family, FamilySet, PathPrefix, Prefix, Role, RouterId};
 
@@ -60,6 +62,11 @@ pub struct ImportPolicy {
 }
 
 impl ImportPolicy {
+    /// Whether the interface of a route makes a difference.
+    pub fn asks_for_interface(&self) -> bool {
+        matcher::asks_for_interface(&self.filters, Direction::Import)
+    }
+
     pub fn context<'a>(&'a self, config: &'a RibConfig) -> ImportContext<'a> {
         ImportContext {
             ebgp: self.ebgp,
@@ -151,14 +158,14 @@ impl Peer {
         self.counts[family as usize]
     }
 
-    /// Accounts for one path. Each side is `None` for absent, else what it was, or whether it is
-    /// accepted. What is announced is not stale.
-    pub fn count(&mut self, family: Family, before: Option<Was>, after: Option<bool>) {
+    /// Accounts for one path. Each side is `None` for absent, else what it was or is.
+    pub fn count(&mut self, family: Family, before: Option<Was>, after: Option<Was>) {
         let counts = &mut self.counts[family as usize];
         counts.received += u64::from(after.is_some());
         counts.received -= u64::from(before.is_some());
-        counts.accepted += u64::from(after == Some(true));
+        counts.accepted += u64::from(after.is_some_and(|is| is.accepted));
         counts.accepted -= u64::from(before.is_some_and(|was| was.accepted));
+        counts.stale += u64::from(after.is_some_and(|is| is.stale));
         counts.stale -= u64::from(before.is_some_and(|was| was.stale));
     }
 

@@ -17,8 +17,10 @@ use crate::wire::attribute::PathAttributes;
 #[derive(Clone, Debug)]
 pub struct ShownPath {
     pub prefix: Prefix,
+    pub source: PeerId,
     /// `None`: our own.
     pub peer: Option<IpAddr>,
+    /// As import policy left them, or as the peer sent them where that was asked for.
     pub attributes: Arc<PathAttributes>,
     /// As the peer numbered it (RFC 7911); 0 without ADD-PATH.
     pub path_id: u32,
@@ -36,7 +38,7 @@ pub struct ShownPath {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Selection {
     pub prefix: Option<Prefix>,
-    /// Only what this peer sent.
+    /// Only what this peer sent, as it sent it.
     pub received_from: Option<PeerId>,
 }
 
@@ -96,8 +98,12 @@ impl Rib {
             }
             shown.push(ShownPath {
                 prefix,
+                source: path.source,
                 peer: self.peer(path.source).map(|peer| peer.setup.address),
-                attributes: path.attributes.clone(),
+                attributes: match received_from {
+                    Some(_) => path.received().clone(),
+                    None => path.attributes.clone(),
+                },
                 path_id: path.path_id,
                 local_id: path.local_id,
                 is_best: index == 0 && path.is_eligible(),
@@ -133,6 +139,7 @@ impl Rib {
             return Vec::new();
         };
         let group = &peer.setup.group;
+        let around = self.surroundings();
         let mut shown = Vec::new();
         for path in self.show(Selection {
             prefix: only,
@@ -146,9 +153,13 @@ impl Rib {
             if !is_eligible || is_own_back || is_next_hop || !group.families.contains(&family) {
                 continue;
             }
-            let source = self.source_of(path.peer);
-            if group.export.admits_prefix(&path.prefix, source)
-                && let Some(attributes) = group.export.transform(&path.attributes, source, family)
+            let attributes = &path.attributes;
+            let interface = around.interface(&path.prefix, path.source, attributes);
+            let source = around.source(path.source);
+            let export = &group.export;
+            let admitted = export.admits(&path.prefix, attributes, source, interface);
+            if let Some(operations) = admitted
+                && let Ok(attributes) = export.transform(attributes, source, family, operations)
             {
                 let said = PathPrefix {
                     prefix: path.prefix,
@@ -173,16 +184,6 @@ impl Rib {
         let group = peer.slot.and_then(|slot| self.groups.get(slot));
         let numbered = group.into_iter().flat_map(|group| group.said.iter());
         best.chain(numbered.map(|(path, _)| path)).collect()
-    }
-
-    fn source_of(&self, address: Option<IpAddr>) -> crate::policy::propagate::RouteSource {
-        self.peers
-            .iter()
-            .flatten()
-            .find(|peer| Some(peer.setup.address) == address)
-            .map_or(crate::policy::propagate::RouteSource::Local, |peer| {
-                peer.source()
-            })
     }
 
     pub fn counts(&self, id: PeerId, family: Family) -> Counts {

@@ -67,7 +67,10 @@ impl Key for Key6 {
 /// One route of one peer to a prefix.
 #[derive(Clone, Debug)]
 pub struct Path {
+    /// As import policy left them.
     pub attributes: Arc<PathAttributes>,
+    /// As the peer sent them, where policy changed them.
+    pub received: Option<Arc<PathAttributes>>,
     pub source: PeerId,
     /// As the peer numbered it (RFC 7911 §3); 0 without ADD-PATH.
     pub path_id: u32,
@@ -86,6 +89,11 @@ pub struct Path {
 impl Path {
     pub fn is_eligible(&self) -> bool {
         !self.is_rejected && !self.is_unresolvable
+    }
+
+    /// The attributes as the peer sent them.
+    pub fn received(&self) -> &Arc<PathAttributes> {
+        self.received.as_ref().unwrap_or(&self.attributes)
     }
 }
 
@@ -147,7 +155,7 @@ pub struct Was {
 }
 
 impl Was {
-    fn of(path: &Path) -> Was {
+    pub fn of(path: &Path) -> Was {
         Was {
             accepted: !path.is_rejected,
             stale: path.is_stale,
@@ -351,16 +359,45 @@ impl<K: Key> Table<K> {
         }
     }
 
+    /// Notes the prefixes with a path that `is_concerned`: how it is passed on may be another.
+    pub fn note_again(&mut self, is_concerned: impl Fn(&K, &Path) -> bool) {
+        for (key, destination) in &mut self.destinations {
+            if !destination.paths.iter().any(|path| is_concerned(key, path)) {
+                continue;
+            }
+            let best = destination.best();
+            let is_best_concerned = best.is_some_and(|path| is_concerned(key, path));
+            let previous_source = best.map(|path| path.source);
+            destination.is_best_changed |= is_best_concerned;
+            if !destination.is_changed {
+                destination.is_changed = true;
+                self.changes.push(Change {
+                    key: *key,
+                    previous_source,
+                });
+            }
+        }
+    }
+
     /// The paths of `source` that `matches`.
     pub fn paths_of(&self, source: PeerId, matches: impl Fn(&Path) -> bool) -> Vec<PathPrefix> {
+        let found = self.select_paths(source, |path| matches(path).then_some(()));
+        found.into_iter().map(|(path, ())| path).collect()
+    }
+
+    /// The paths of `source` of which `select` gives something, with that.
+    pub fn select_paths<T>(
+        &self,
+        source: PeerId,
+        select: impl Fn(&Path) -> Option<T>,
+    ) -> Vec<(PathPrefix, T)> {
         let mut found = Vec::new();
         for (key, destination) in &self.destinations {
-            for path in &destination.paths {
-                if path.source == source && matches(path) {
-                    found.push(PathPrefix {
-                        prefix: key.prefix(),
-                        path_id: path.path_id,
-                    });
+            for path in destination.paths.iter().filter(|p| p.source == source) {
+                if let Some(selected) = select(path) {
+                    let prefix = key.prefix();
+                    let path_id = path.path_id;
+                    found.push((PathPrefix { prefix, path_id }, selected));
                 }
             }
         }

@@ -1,9 +1,11 @@
 mod add_path;
+mod filtered;
 
 use std::collections::BTreeSet;
 
 use bytes::BytesMut;
 
+use super::next_hop::NextHopInfo;
 use super::peer::{GroupKey, ImportPolicy};
 use super::show::Selection;
 use super::*;
@@ -397,9 +399,7 @@ fn next_hop_that_is_the_receiver_is_not_said_to_it() {
 #[test]
 fn own_routes_are_said_and_not_told_to_the_kernel() {
     let (mut rib, mut heard) = with_clients();
-    let own = Originated {
-        next_hop: [10, 0, 0, 1].into(),
-    };
+    let own = Originated::new([10, 0, 0, 1].into());
     rib.set_originated([(prefix("172.17.1.0/24"), own)].into());
     rib.turn(&mut heard);
     assert_eq!(heard.prefixes(A), ["172.17.1.0/24"]);
@@ -555,7 +555,9 @@ fn what_a_refresh_does_not_repeat_goes() {
 /// What C hears of 172.17.8.0/24, which A and B announce, with these costs of their next hops.
 fn next_hop_with(costs: &[(PeerId, Reach)], is_set_first: bool) -> Option<IpAddr> {
     let (mut rib, mut heard) = with_clients();
-    let costs = costs.iter().map(|(id, reach)| (address(*id), *reach));
+    let costs = costs
+        .iter()
+        .map(|(id, reach)| (address(*id), NextHopInfo::from(*reach)));
     if is_set_first {
         rib.set_next_hop_costs(costs.clone().collect());
     }
@@ -605,7 +607,7 @@ fn a_next_hop_that_resolves_again_brings_its_routes_back() {
     rib.turn(&mut heard);
     rib.learned(10);
     assert_eq!(rib.next_hops(), [address(A)].into());
-    rib.set_next_hop_costs([(address(A), Reach::Unresolvable)].into());
+    rib.set_next_hop_costs([(address(A), Reach::Unresolvable.into())].into());
     rib.turn(&mut heard);
     assert_eq!(heard.prefixes(C), Vec::<String>::new());
     assert_eq!(rib.learned(10)[0].best, None);
@@ -623,8 +625,8 @@ fn a_next_hop_that_resolves_again_brings_its_routes_back() {
 #[test]
 fn the_consumer_hears_nothing_before_it_has_told_of_every_next_hop() {
     let (mut rib, mut heard) = with_clients();
-    let told = |ids: &[PeerId]| -> HashMap<IpAddr, Reach> {
-        let reached = |id: &PeerId| (address(*id), Reach::Cost(0));
+    let told = |ids: &[PeerId]| -> HashMap<IpAddr, NextHopInfo> {
+        let reached = |id: &PeerId| (address(*id), Reach::Cost(0).into());
         ids.iter().map(reached).collect()
     };
     announce(&mut rib, A, "172.17.8.0/24");
@@ -672,7 +674,7 @@ fn routes_without_local_preference_have_ours() {
     for (ours, expected) in [(100, A), (200, B), (150, B), (149, A)] {
         rib.reconfigure(RibConfig {
             local_pref: LocalPref(ours),
-            ..rib.config.clone()
+            ..RibConfig::clone(&rib.config)
         });
         rib.turn(&mut Heard::default());
         let best = rib.learned(10).pop().and_then(|route| route.best);
@@ -685,8 +687,8 @@ fn routes_without_local_preference_have_ours() {
 fn own_routes_need_no_next_hop() {
     let (mut rib, mut heard) = with_clients();
     let next_hop = IpAddr::from([10, 0, 0, 1]);
-    rib.set_next_hop_costs([(next_hop, Reach::Unresolvable)].into());
-    rib.set_originated([(prefix("172.17.1.0/24"), Originated { next_hop })].into());
+    rib.set_next_hop_costs([(next_hop, Reach::Unresolvable.into())].into());
+    rib.set_originated([(prefix("172.17.1.0/24"), Originated::new(next_hop))].into());
     rib.turn(&mut heard);
     assert_eq!(heard.prefixes(A), ["172.17.1.0/24"]);
 }

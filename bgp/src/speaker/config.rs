@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::secret::Secret;
@@ -192,6 +193,18 @@ impl PeerConfig {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Originated {
     pub next_hop: IpAddr,
+    /// The name of the interface by which its packets leave this machine, where that is one.
+    pub interface: Option<Arc<str>>,
+}
+
+impl Originated {
+    /// A route whose packets end here, or leave by interfaces that are not its own.
+    pub fn new(next_hop: IpAddr) -> Originated {
+        Originated {
+            next_hop,
+            interface: None,
+        }
+    }
 }
 
 /// Graceful restart (RFC 4724) as this speaker offers it.

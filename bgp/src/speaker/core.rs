@@ -18,7 +18,7 @@ use super::membership::send_control;
 use super::outbox::Outbox;
 use super::peer::{Control, sleep_until};
 use super::status::{PeerStatus, RouteStatus};
-use super::{Event, Reach, RouteSelection, Stop};
+use super::{Event, NextHopInfo, RouteSelection, Stop};
 use crate::fsm::refresh::RefreshState;
 use crate::fsm::restart::{Decision, Deferral, HelperState};
 use crate::fsm::session::{DownReason, LastError, Negotiated, State};
@@ -100,7 +100,7 @@ pub enum Command {
     Peers(oneshot::Sender<Vec<PeerStatus>>),
     Routes(RouteSelection, oneshot::Sender<Vec<RouteStatus>>),
     Problems(oneshot::Sender<Vec<String>>),
-    NextHopCosts(BTreeMap<IpAddr, Reach>),
+    NextHopCosts(BTreeMap<IpAddr, NextHopInfo>),
     NextHops(oneshot::Sender<BTreeSet<IpAddr>>),
     BfdDown(IpAddr),
     Stop(Stop, oneshot::Sender<()>),
@@ -345,8 +345,8 @@ impl Core {
                 let problems = of_listeners.chain(md5::conflicts(&self.config));
                 let _ = reply.send(problems.collect());
             }
-            Command::NextHopCosts(costs) => {
-                self.rib.set_next_hop_costs(costs.into_iter().collect());
+            Command::NextHopCosts(next_hops) => {
+                self.rib.set_next_hop_costs(next_hops.into_iter().collect());
             }
             Command::NextHops(reply) => {
                 let _ = reply.send(self.rib.next_hops());

@@ -122,8 +122,8 @@ impl Core {
         }
     }
 
-    /// Has a session that is up do as the configuration now says: for what is said at once, for what
-    /// was heard after a refresh.
+    /// Has a session that is up do as the configuration now says, for what is said and for what was
+    /// heard. The RIB judges by what it was sent; a peer that has route refresh is asked besides.
     fn follow_policy(&mut self, index: usize) {
         let id = PeerId(index as u32);
         let Some(slot) = self.peers.get(index).and_then(Option::as_ref) else {

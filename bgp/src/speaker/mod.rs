@@ -38,7 +38,7 @@ use self::config::SpeakerConfig;
 use self::core::{Command, Core, CoreInput};
 use self::status::{PeerStatus, RouteStatus};
 pub use crate::rib::LearnedRoute;
-pub use crate::rib::next_hop::Reach;
+pub use crate::rib::next_hop::{NextHopInfo, Reach};
 use crate::types::Prefix;
 
 /// Inputs of the core that may wait.
@@ -119,11 +119,11 @@ impl Speaker {
             .unwrap_or_default()
     }
 
-    /// How next hops are reached from now on; those that are not in the map, at cost 0. Routes over
-    /// one that is not reached at all are not used. Who has called this is asked about new ones by
-    /// [`Event::NextHops`].
-    pub async fn set_next_hop_costs(&self, costs: BTreeMap<IpAddr, Reach>) {
-        self.tell(Command::NextHopCosts(costs)).await;
+    /// How next hops are reached from now on; those that are not in the map, at cost 0 by an unknown
+    /// interface. Routes over one that is not reached at all are not used. Who has called this is
+    /// asked about new ones by [`Event::NextHops`].
+    pub async fn set_next_hop_costs(&self, next_hops: BTreeMap<IpAddr, NextHopInfo>) {
+        self.tell(Command::NextHopCosts(next_hops)).await;
     }
 
     /// The next hops of all routes, those of rejected ones and of our own included.

@@ -11,6 +11,7 @@ use super::status::{
     AddPathsStatus, ConnectErrorStatus, FamilyCounts, LastErrorStatus, PeerStatus, RouteStatus,
 };
 use crate::fsm::session::{Negotiated, SessionConfig, State};
+use crate::policy::matcher::{Direction, of_direction};
 use crate::policy::propagate::ExportPolicy;
 use crate::rib::PeerId;
 use crate::rib::peer::{GroupKey, ImportPolicy, PeerSetup};
@@ -74,7 +75,7 @@ impl Core {
                 remote_asn: negotiated.remote_asn,
                 allow_own_as: config.allow_own_as,
                 role: negotiated.role,
-                filters: config.filters.clone(),
+                filters: of_direction(&config.filters, Direction::Import),
                 default: config.import_default.clone(),
             }),
             group: GroupKey {
@@ -95,7 +96,7 @@ impl Core {
                         &self.config.local_addresses,
                     ),
                     local_pref: self.config.local_pref,
-                    filters: config.filters.clone(),
+                    filters: of_direction(&config.filters, Direction::Export),
                     default: config.export_default.clone(),
                 },
                 families: negotiated.families.clone(),

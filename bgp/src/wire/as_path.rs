@@ -218,6 +218,27 @@ impl AsPath {
         }
     }
 
+    /// Whether the path begins with these, nearest first, confederation segments aside. A set
+    /// stands for any one of its members.
+    pub fn begins_with(&self, asns: &[Asn]) -> bool {
+        let mut left = asns.iter();
+        for segment in &self.segments {
+            let place_size = match segment.kind {
+                SegmentKind::Sequence => 1,
+                SegmentKind::Set => segment.asns.len().max(1),
+                SegmentKind::ConfedSequence | SegmentKind::ConfedSet => continue,
+            };
+            for place in segment.asns.chunks(place_size) {
+                match left.next() {
+                    None => return true,
+                    Some(asn) if place.contains(asn) => {}
+                    Some(_) => return false,
+                }
+            }
+        }
+        left.next().is_none()
+    }
+
     /// The AS the route began in. `None` for the empty path and for one that ends with a set
     /// (RFC 6811 §2).
     pub fn origin_as(&self) -> Option<Asn> {

@@ -45,7 +45,7 @@ pub fn speaker(last: u8, asn: u32, port: u16) -> SpeakerConfig {
         peers: BTreeMap::new(),
         ranges: BTreeMap::new(),
         max_dynamic_peers: 100,
-        originated: [(own, Originated { next_hop })].into(),
+        originated: [(own, Originated::new(next_hop))].into(),
         decision: decision::Options::default(),
         is_draining: false,
         graceful_restart: GracefulRestartConfig::default(),

@@ -121,9 +121,7 @@ async fn a_client_that_restarts_silently_keeps_its_routes_and_loses_what_it_does
     let mut first = client(22, port);
     first.originated.insert(
         prefix("10.99.0.0/16"),
-        Originated {
-            next_hop: [192, 0, 2, 22].into(),
-        },
+        Originated::new([192, 0, 2, 22].into()),
     );
     let first = Running::start(first);
     let mut other = Running::start(client(23, port));
@@ -349,10 +347,8 @@ async fn a_new_filter_takes_effect_by_refresh_without_a_reset() {
     Running::wait_for("the route is shown as rejected", is_rejected).await;
     let since = left.speaker.peers().await[0].since.clone();
     let mut open = closed.clone();
-    let rule = Rule {
-        prefixes: PrefixMatch::Equal(prefix("10.42.0.0/16")),
-        action: Action::Accept,
-    };
+    let equal = PrefixMatch::Equal(prefix("10.42.0.0/16"));
+    let rule = Rule::new(equal, Action::ACCEPT);
     peer(&mut open, 42, 64513, port).filters = vec![Filter {
         name: "from-42".into(),
         import_v4: vec![rule],

@@ -79,18 +79,16 @@ pub fn routes_are_reflected_to_us(router: &'static dyn Router) -> Result<()> {
     })
 }
 
-/// A change of policy asks the peer again rather than ending the session.
-pub fn refresh_brings_refused_routes_back(router: &'static dyn Router) -> Result<()> {
+/// A change of policy ends no session: what the peer sent is judged again, and the peer is asked
+/// besides, whether or not it answers.
+pub fn refused_routes_come_back_without_a_reset(router: &'static dyn Router) -> Result<()> {
     let (_site, ours) = start_session(router, Setting::default())?;
     let is_used = |route: &bgp::speaker::status::RouteStatus| route.rejected_reason.is_none();
     ours.expect_route("10.2.0.0/16", "used", is_used)?;
     let mut refusing = config(1);
     peer(&mut refusing, 2).filters = vec![Filter {
         name: "none".to_owned(),
-        import_v4: vec![Rule {
-            prefixes: PrefixMatch::Any,
-            action: Action::Reject,
-        }],
+        import_v4: vec![Rule::new(PrefixMatch::Any, Action::Reject)],
         ..Filter::default()
     }];
     ours.configure(refusing);

@@ -500,13 +500,11 @@ fn filters_are_taken_in_order_and_a_missing_one_closes_the_session() {
         .flat_map(|filter| &filter.import_v4)
         .collect();
     let cidr = "203.0.113.0/24".parse().expect("cidr");
-    let rule = Rule {
-        prefixes: PrefixMatch::In {
-            cidr,
-            lengths: None,
-        },
-        action: Action::Accept,
+    let inside = PrefixMatch::In {
+        cidr,
+        lengths: None,
     };
+    let rule = Rule::new(inside, Action::ACCEPT);
     assert_eq!(rules, [&rule]);
     assert_eq!(errors, Vec::<String>::new());
 
@@ -686,9 +684,7 @@ fn clients_are_internal() {
 #[test]
 fn own_prefixes_are_announced_with_own_addresses() {
     let (config, errors) = config("c1", "");
-    let next_hop = |address: &str| Originated {
-        next_hop: address.parse().expect(address),
-    };
+    let next_hop = |address: &str| Originated::new(address.parse().expect(address));
     assert_eq!(
         config.originated,
         [

@@ -491,6 +491,44 @@ fn next_hops_are_as_far_as_the_kernel_says() {
 }
 
 #[test]
+fn the_interface_of_a_next_hop_is_that_of_the_kernels_route() {
+    let unchanged = |_: &mut HostView| {};
+    let with_multipath_default = |host: &mut HostView| host.routes[0].device = None;
+    let without_default = |host: &mut HostView| host.routes.retain(|r| !r.prefix.is_default());
+    type Change<'a> = &'a dyn Fn(&mut HostView);
+    for (name, change, next_hop, expected) in [
+        (
+            "on-link",
+            &unchanged as Change<'_>,
+            "192.168.100.101",
+            Some("eth0"),
+        ),
+        (
+            "by the default route",
+            &unchanged,
+            "198.51.100.7",
+            Some("eth0"),
+        ),
+        ("ourselves", &unchanged, "192.168.100.100", None),
+        ("no route", &without_default, "198.51.100.7", None),
+        (
+            "by several interfaces",
+            &with_multipath_default,
+            "198.51.100.7",
+            None,
+        ),
+    ] {
+        let snapshot = snapshot(CROSS);
+        let node = snapshot.node("a1").expect("a1");
+        let mut host = host();
+        change(&mut host);
+        let resolver = NextHopResolver::new(&snapshot, node, &host, None);
+        let interface = resolver.interface(next_hop.parse().expect(next_hop));
+        assert_eq!(interface, expected, "{name}");
+    }
+}
+
+#[test]
 fn what_needs_a_tunnel_that_is_not_there_is_not_programmed() {
     for (name, mode, reason) in [
         (

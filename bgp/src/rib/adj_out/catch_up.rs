@@ -1,7 +1,7 @@
 //! What one member still misses: the table when it joins or asks again, and what changed while it
 //! had no room.
 
-use super::pack::{Packer, encode_context};
+use super::pack::{Packer, encode_context, surroundings};
 use super::paths::eligible;
 use super::set_advertised;
 use crate::rib::table::{Key, Path, Table};
@@ -133,8 +133,9 @@ impl Rib {
                     let Some(group) = self.groups.get_mut(slot) else {
                         return;
                     };
+                    let around = surroundings(&self.peers, &self.next_hops, &self.originated);
                     super::super::with_table!(self, family, table => {
-                        group.said.repeat(path.prefix, table, &self.peers, &mut packer);
+                        group.said.repeat(path.prefix, table, &around, &mut packer);
                     });
                     continue;
                 }
@@ -143,7 +144,12 @@ impl Rib {
                     Family::Ipv6 => present(&self.ipv6, path),
                 };
                 let is_said = present.is_some_and(|present| {
-                    packer.pack(&self.peers, *path, present.source, &present.attributes)
+                    packer.pack(
+                        &self.surroundings(),
+                        *path,
+                        present.source,
+                        &present.attributes,
+                    )
                 });
                 let came_from_member = present.is_some_and(|present| present.source == id);
                 if withdraws && (!is_said || came_from_member) {

@@ -76,6 +76,12 @@ impl Groups {
         self.slots.get_mut(slot).and_then(Option::as_mut)
     }
 
+    /// Whether the interface of a route makes a difference to some group.
+    pub fn asks_for_interface(&self) -> bool {
+        let mut groups = self.slots.iter().flatten();
+        groups.any(|group| group.key.export.asks_for_interface())
+    }
+
     /// Whether some group hears of every path.
     pub fn has_add_path(&self) -> bool {
         let mut groups = self.slots.iter().flatten();

@@ -6,7 +6,7 @@
 
 mod catch_up;
 pub mod group;
-mod pack;
+pub(super) mod pack;
 pub mod paths;
 
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use hashbrown::HashMap;
 
-use self::pack::{Bucket, Packer, encode_context};
+use self::pack::{Bucket, Packer, encode_context, surroundings};
 use super::table::{Change, Key, Table};
 use super::{PeerId, Rib, Sink};
 use crate::types::{Family, PathPrefix, Prefix};
@@ -227,7 +227,7 @@ impl Rib {
                 continue;
             };
             let is_said = was.best.as_ref().is_some_and(|(source, attributes)| {
-                packer.pack(&self.peers, prefix.into(), *source, attributes)
+                packer.pack(&self.surroundings(), prefix.into(), *source, attributes)
             });
             match was.best {
                 Some((source, _))
@@ -256,10 +256,11 @@ impl Rib {
         let Some(group) = self.groups.get_mut(slot) else {
             return;
         };
+        let around = surroundings(&self.peers, &self.next_hops, &self.originated);
         for change in changes {
             let prefix = change.key.prefix();
             super::with_table!(self, family, table => {
-                group.said.follow(prefix, table, &self.peers, packer, turn);
+                group.said.follow(prefix, table, &around, packer, turn);
             });
         }
     }

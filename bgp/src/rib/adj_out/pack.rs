@@ -1,13 +1,17 @@
 //! Which paths leave in one message: those with equal attributes as sent, of one source.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
 
+use crate::policy::action;
 use crate::policy::propagate::RouteSource;
-use crate::rib::PeerId;
+use crate::rib::next_hop::NextHops;
 use crate::rib::peer::{GroupKey, Peer};
-use crate::types::{Family, PathPrefix};
+use crate::rib::{PeerId, Rib};
+use crate::speaker::config::Originated;
+use crate::types::{Family, PathPrefix, Prefix};
 use crate::wire::attribute::PathAttributes;
 use crate::wire::update::EncodeContext;
 
@@ -18,11 +22,67 @@ pub(super) struct Bucket {
     pub(super) paths: Vec<PathPrefix>,
 }
 
-/// Export decisions of one group within one turn. Attributes are transformed once per set and source.
+/// What export asks about a route that is not in its path.
+#[derive(Clone, Copy)]
+pub(in crate::rib) struct Surroundings<'a> {
+    pub peers: &'a [Option<Peer>],
+    pub next_hops: &'a NextHops,
+    pub originated: &'a BTreeMap<Prefix, Originated>,
+}
+
+impl<'a> Surroundings<'a> {
+    pub fn source(&self, source: PeerId) -> RouteSource {
+        self.peers
+            .get(source.0 as usize)
+            .and_then(Option::as_ref)
+            .map_or(RouteSource::Local, Peer::source)
+    }
+
+    /// Where packets to a route leave, as far as known.
+    pub fn interface(
+        &self,
+        prefix: &Prefix,
+        source: PeerId,
+        attributes: &PathAttributes,
+    ) -> Option<&'a str> {
+        if source == PeerId::LOCAL {
+            self.originated.get(prefix)?.interface.as_deref()
+        } else {
+            let next_hop = attributes.next_hop.address;
+            self.next_hops.interface(next_hop).map(|name| &**name)
+        }
+    }
+}
+
+/// Borrows what it needs only, so that the tables stay free.
+pub(in crate::rib) fn surroundings<'a>(
+    peers: &'a [Option<Peer>],
+    next_hops: &'a NextHops,
+    originated: &'a BTreeMap<Prefix, Originated>,
+) -> Surroundings<'a> {
+    Surroundings {
+        peers,
+        next_hops,
+        originated,
+    }
+}
+
+impl Rib {
+    pub(in crate::rib) fn surroundings(&self) -> Surroundings<'_> {
+        surroundings(&self.peers, &self.next_hops, &self.originated)
+    }
+}
+
+/// Attributes by address, the source, and the identity of what the admitting rule changes.
+type TransformedKey = (usize, PeerId, usize);
+
+/// Export decisions of one group within one turn. Attributes are transformed once per set, source
+/// and admitting rule's changes.
 pub(super) struct Packer<'a> {
     key: &'a GroupKey,
     family: Family,
-    transformed: HashMap<(usize, PeerId), Option<usize>>,
+    pub(super) asks_for_interface: bool,
+    transformed: HashMap<TransformedKey, Option<usize>>,
     pub(super) buckets: Vec<Bucket>,
 }
 
@@ -31,6 +91,7 @@ impl<'a> Packer<'a> {
         Packer {
             key,
             family,
+            asks_for_interface: key.export.asks_for_interface(),
             transformed: HashMap::new(),
             buckets: Vec::new(),
         }
@@ -39,30 +100,37 @@ impl<'a> Packer<'a> {
     /// Puts `path` where it belongs; `false` if it is not said to this group.
     pub(super) fn pack(
         &mut self,
-        peers: &[Option<Peer>],
+        around: &Surroundings<'_>,
         path: PathPrefix,
         source: PeerId,
         attributes: &Arc<PathAttributes>,
     ) -> bool {
-        let route_source = route_source(peers, source);
-        if !self.key.export.admits_prefix(&path.prefix, route_source) {
+        let route_source = around.source(source);
+        let interface = self
+            .asks_for_interface
+            .then(|| around.interface(&path.prefix, source, attributes))
+            .flatten();
+        let export = &self.key.export;
+        let admitted = export.admits(&path.prefix, attributes, route_source, interface);
+        let Some(operations) = admitted else {
             return false;
-        }
+        };
         let buckets = &mut self.buckets;
-        let bucket = *self
-            .transformed
-            .entry((Arc::as_ptr(attributes) as usize, source))
-            .or_insert_with(|| {
-                let export = &self.key.export;
-                let attributes = export.transform(attributes, route_source, self.family)?;
-                let attributes = Arc::new(attributes);
-                buckets.push(Bucket {
-                    attributes,
-                    source,
-                    paths: Vec::new(),
-                });
-                Some(buckets.len() - 1)
+        let key = (
+            Arc::as_ptr(attributes) as usize,
+            source,
+            action::identity(operations),
+        );
+        let family = self.family;
+        let bucket = *self.transformed.entry(key).or_insert_with(|| {
+            let said = export.transform(attributes, route_source, family, operations);
+            buckets.push(Bucket {
+                attributes: Arc::new(said.ok()?),
+                source,
+                paths: Vec::new(),
             });
+            Some(buckets.len() - 1)
+        });
         match bucket {
             Some(index) => {
                 buckets[index].paths.push(path);
@@ -71,13 +139,6 @@ impl<'a> Packer<'a> {
             None => false,
         }
     }
-}
-
-pub(super) fn route_source(peers: &[Option<Peer>], source: PeerId) -> RouteSource {
-    peers
-        .get(source.0 as usize)
-        .and_then(Option::as_ref)
-        .map_or(RouteSource::Local, Peer::source)
 }
 
 pub(super) fn encode_context(key: &GroupKey) -> EncodeContext {

@@ -7,10 +7,9 @@ use hashbrown::HashMap;
 use smallvec::SmallVec;
 
 use super::GroupTurn;
-use super::pack::{Packer, route_source};
+use super::pack::{Packer, Surroundings};
 use crate::policy::propagate::RouteSource;
 use crate::rib::PeerId;
-use crate::rib::peer::Peer;
 use crate::rib::table::{Key, Path, Table};
 use crate::types::{PathPrefix, Prefix};
 use crate::wire::attribute::PathAttributes;
@@ -27,19 +26,19 @@ pub struct SaidPath {
 }
 
 impl SaidPath {
-    fn of(path: &Path, peers: &[Option<Peer>]) -> SaidPath {
+    fn of(path: &Path, around: &Surroundings<'_>) -> SaidPath {
         SaidPath {
             local_id: path.local_id,
             source: path.source,
-            via: route_source(peers, path.source),
+            via: around.source(path.source),
             attributes: path.attributes.clone(),
         }
     }
 
-    fn is(&self, path: &Path, peers: &[Option<Peer>]) -> bool {
+    fn is(&self, path: &Path, around: &Surroundings<'_>) -> bool {
         self.local_id == path.local_id
             && self.source == path.source
-            && self.via == route_source(peers, path.source)
+            && self.via == around.source(path.source)
             && Arc::ptr_eq(&self.attributes, &path.attributes)
     }
 }
@@ -66,7 +65,7 @@ impl SaidPaths {
         &mut self,
         prefix: Prefix,
         table: &Table<K>,
-        peers: &[Option<Peer>],
+        around: &Surroundings<'_>,
         packer: &mut Packer<'_>,
         turn: &mut GroupTurn,
     ) {
@@ -75,15 +74,17 @@ impl SaidPaths {
         for path in eligible(table, &prefix) {
             let known = before.iter().find(|known| known.local_id == path.local_id);
             let numbered = numbered(prefix, path.local_id);
-            let is_same = known.is_some_and(|known| known.is(path, peers));
-            if !is_same && !packer.pack(peers, numbered, path.source, &path.attributes) {
+            // By another interface the same path may pass or not.
+            let is_same =
+                known.is_some_and(|known| known.is(path, around)) && !packer.asks_for_interface;
+            if !is_same && !packer.pack(around, numbered, path.source, &path.attributes) {
                 continue;
             }
             // The new source of the number hears nothing of its own path, and forgets the old one.
             if known.is_some_and(|known| known.source != path.source) {
                 turn.withdraw_from_source(path.source, numbered);
             }
-            said.push(SaidPath::of(path, peers));
+            said.push(SaidPath::of(path, around));
         }
         for known in before {
             if !said.iter().any(|path| path.local_id == known.local_id) {
@@ -98,15 +99,15 @@ impl SaidPaths {
         &mut self,
         prefix: Prefix,
         table: &Table<K>,
-        peers: &[Option<Peer>],
+        around: &Surroundings<'_>,
         packer: &mut Packer<'_>,
     ) {
         let said = eligible(table, &prefix)
             .filter(|path| {
                 let numbered = numbered(prefix, path.local_id);
-                packer.pack(peers, numbered, path.source, &path.attributes)
+                packer.pack(around, numbered, path.source, &path.attributes)
             })
-            .map(|path| SaidPath::of(path, peers))
+            .map(|path| SaidPath::of(path, around))
             .collect();
         self.set(prefix, said);
     }

@@ -255,7 +255,7 @@ fn with_multipath(max_ibgp_paths: u8) -> Rib {
             max_ibgp_paths,
             ..decision::Options::default()
         },
-        ..rib().config.clone()
+        ..RibConfig::clone(&rib().config)
     });
     for id in [A, B, C, D] {
         rib.peer_up(id, client(id));
@@ -317,7 +317,7 @@ fn new_options_of_the_decision_hold_for_routes_that_are_there() {
     announce(&mut rib, A, "10.9.0.0/16");
     announce(&mut rib, B, "10.9.0.0/16");
     assert_eq!(told(&mut rib, "10.9.0.0/16"), Some(vec![address(A)]));
-    let mut config = rib.config.clone();
+    let mut config = RibConfig::clone(&rib.config);
     config.decision.max_ibgp_paths = 4;
     rib.reconfigure(config);
     assert_eq!(
@@ -416,5 +416,41 @@ fn routes_told_are_counted_for_more_groups_than_there_are_bits() {
     let counts = rib.advertised_counts();
     for index in 0..70 {
         assert_eq!(counts[&PeerId(index)], [69, 0], "peer {index}");
+    }
+}
+
+#[test]
+fn paths_follow_their_interfaces_one_by_one() {
+    use crate::policy::{Action, Filter, PrefixMatch, Rule};
+    let (mut rib, mut heard) = with_listeners();
+    let mut only_eth = listener(D);
+    only_eth.group.export.default = ExportDefault::Reject;
+    only_eth.group.export.filters = vec![Filter {
+        name: "eth".into(),
+        export_v4: vec![Rule {
+            interface: "eth*".parse().ok(),
+            ..Rule::new(PrefixMatch::Any, Action::ACCEPT)
+        }],
+        ..Filter::default()
+    }];
+    rib.set_policy(D, only_eth);
+    announce(&mut rib, A, "10.9.0.0/16");
+    announce(&mut rib, B, "10.9.0.0/16");
+    let by = |interface: &str| NextHopInfo {
+        reach: Reach::Cost(0),
+        interface: Some(interface.into()),
+    };
+    for (of_a, of_b, expected) in [
+        ("eth0", "eth0", &[A, B][..]),
+        ("wlan0", "eth0", &[B]),
+        ("wlan0", "wlan0", &[]),
+        ("eth1", "wlan0", &[A]),
+        ("eth1", "eth0", &[A, B]),
+    ] {
+        rib.set_next_hop_costs([(address(A), by(of_a)), (address(B), by(of_b))].into());
+        rib.turn(&mut heard);
+        let expected: Vec<IpAddr> = expected.iter().copied().map(address).collect();
+        assert_eq!(heard.next_hops(D), expected, "{of_a}, {of_b}");
+        assert_eq!(heard.next_hops(E), [address(A), address(B)]);
     }
 }

@@ -97,6 +97,36 @@ fn ends_of_a_path_are_known_unless_they_are_sets() {
 }
 
 #[test]
+fn what_a_path_begins_with_may_span_segments() {
+    let mut with_confed = path("65001 65002");
+    let confed = confed(SegmentKind::ConfedSequence, &[65100]);
+    with_confed.segments.insert(0, confed);
+    for (name, path, asns, expected) in [
+        ("nothing is asked", path("65001"), &[][..], true),
+        ("nothing is asked of nothing", path(""), &[], true),
+        ("the empty path", path(""), &[65001], false),
+        ("the first", path("65001 65002"), &[65001], true),
+        ("not the second", path("65001 65002"), &[65002], false),
+        ("in order", path("65001 65002 65003"), &[65001, 65002], true),
+        ("out of order", path("65001 65002"), &[65002, 65001], false),
+        ("the whole", path("65001 65002"), &[65001, 65002], true),
+        (
+            "longer than the path",
+            path("65001"),
+            &[65001, 65001],
+            false,
+        ),
+        ("a set is one place", path("{1 2} 3"), &[2, 3], true),
+        ("a set is not two places", path("{1 2} 3"), &[1, 2], false),
+        ("into the next segment", path("7 {1 2} 3"), &[7, 1, 3], true),
+        ("confederation aside", with_confed, &[65001, 65002], true),
+    ] {
+        let asns: Vec<Asn> = asns.iter().copied().map(Asn).collect();
+        assert_eq!(path.begins_with(&asns), expected, "{name}");
+    }
+}
+
+#[test]
 fn contains_looks_into_every_segment() {
     let path = path("1 2 {3 4}");
     assert!(path.contains(Asn(2)) && path.contains(Asn(4)));

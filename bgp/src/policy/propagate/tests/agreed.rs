@@ -18,12 +18,12 @@ fn a_draining_speaker_asks_to_be_used_last() {
             ..policy(ebgp, true)
         };
         let out = draining
-            .transform(&attributes(), RouteSource::Local, Family::Ipv4)
+            .transform(&attributes(), RouteSource::Local, Family::Ipv4, &[])
             .expect("passes");
         assert_eq!(out.communities, [Community::GRACEFUL_SHUTDOWN]);
         let expected = (!ebgp).then_some(LocalPref(0));
         assert_eq!(out.local_pref, expected, "eBGP: {ebgp}");
-        let again = draining.transform(&out, RouteSource::Local, Family::Ipv4);
+        let again = draining.transform(&out, RouteSource::Local, Family::Ipv4, &[]);
         assert_eq!(again.expect("passes").communities.len(), 1);
     }
 }
@@ -55,7 +55,7 @@ fn private_as_numbers_are_removed_towards_ebgp_but_the_receivers_own() {
             remove_private_as: Some(Asn(receiver)),
             ..policy(true, false)
         };
-        let out = to.transform(&through(path), RouteSource::Ebgp, Family::Ipv4);
+        let out = to.transform(&through(path), RouteSource::Ebgp, Family::Ipv4, &[]);
         assert_eq!(out.expect("passes").as_path.to_string(), expected, "{name}");
     }
 }
@@ -128,8 +128,9 @@ fn ipv4_goes_over_ipv6_next_hops_to_those_who_take_them() {
             next_hop_mode: mode,
             ..policy(true, false)
         };
-        let out = to.transform(&over_ipv6, RouteSource::Ebgp, family);
-        assert_eq!(out.map(|out| out.next_hop.address), expected, "{name}");
+        let out = to.transform(&over_ipv6, RouteSource::Ebgp, family, &[]);
+        let out = out.map(|out| out.next_hop.address);
+        assert_eq!(out, expected.ok_or(Rejection::NoNextHop), "{name}");
     }
 }
 
@@ -142,8 +143,9 @@ fn routes_that_are_stale_for_long_go_to_those_who_know_what_that_means() {
             long_lived,
             ..policy(false, true)
         };
-        let out = to.transform(&stale, RouteSource::Ebgp, Family::Ipv4);
-        assert_eq!(out.is_some(), long_lived);
+        let out = to.transform(&stale, RouteSource::Ebgp, Family::Ipv4, &[]);
+        let refusal = (!long_lived).then_some(Rejection::LongStale);
+        assert_eq!(out.err(), refusal);
     }
 }
 
@@ -161,15 +163,16 @@ fn what_is_for_customers_only_goes_to_customers_only() {
             role: Some(role),
             ..policy(ebgp, true)
         };
-        let out = to.transform(&marked, RouteSource::Ebgp, Family::Ipv4);
+        let out = to.transform(&marked, RouteSource::Ebgp, Family::Ipv4, &[]);
         let found = out.map(|out| out.only_to_customer);
+        let expected = expected.ok_or(Rejection::RouteLeak);
         assert_eq!(found, expected, "our role {role}, eBGP {ebgp}");
     }
     let to_customer = ExportPolicy {
         role: Some(Role::Provider),
         ..policy(true, false)
     };
-    let out = to_customer.transform(&through(&[65001]), RouteSource::Ebgp, Family::Ipv4);
+    let out = to_customer.transform(&through(&[65001]), RouteSource::Ebgp, Family::Ipv4, &[]);
     let marked_by = out.expect("passes").only_to_customer;
     assert_eq!(marked_by, Some(Asn(64512)));
 }
