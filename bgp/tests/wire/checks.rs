@@ -1,6 +1,7 @@
 //! What holds of any message, whoever made it. Shared with the targets of `bgp/fuzz`.
 
 use bgp::types::PathPrefix;
+use bgp::wire::attribute::PathAttributes;
 use bgp::wire::capability::Capability;
 use bgp::wire::frame::{Frame, MAX_EXTENDED_LEN, MAX_LEN, MessageKind, next_frame};
 use bgp::wire::nlri::Nlri;
@@ -10,7 +11,7 @@ use bgp::wire::refresh::RouteRefresh;
 use bgp::wire::update::{
     EncodeContext, UpdateContext, decode_update, encode_announce, encode_withdraw,
 };
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 
 /// The first message, if it is whole and its header right.
 pub fn read(octets: &[u8]) -> Option<Frame> {
@@ -86,42 +87,78 @@ fn pass_on_update(body: &[u8], context: &UpdateContext) {
     let Ok(update) = decode_update(body, context) else {
         return;
     };
-    let out = EncodeContext {
-        four_octet_as: context.four_octet_as,
-        max_len: MAX_LEN,
-        add_path: context.add_path,
-    };
-    for run in &update.withdrawn {
-        let mut found = Vec::new();
-        for message in encode_withdraw(run.family(), run.paths(), &out) {
-            let frame = again(&message);
-            let again = decode_update(&frame.body, context).expect("our own message");
-            assert!(again.announced.is_empty() && again.errors.is_empty());
-            found.extend(paths(&again.withdrawn));
-        }
-        assert_eq!(found, paths(&[*run]));
-    }
-    for announcement in &update.announced {
-        let run = &announcement.nlri;
-        let sent = &announcement.attributes;
-        // A message of 65535 octets may hold more than one of 4096 can.
-        let Ok(messages) = encode_announce(run.family(), sent, run.paths(), &out) else {
-            continue;
+    for max_len in [MAX_LEN, MAX_EXTENDED_LEN] {
+        let out = EncodeContext {
+            four_octet_as: context.four_octet_as,
+            max_len,
+            add_path: context.add_path,
         };
-        let mut found = Vec::new();
-        for message in messages {
-            let frame = again(&message);
-            let again = decode_update(&frame.body, context).expect("our own message");
-            assert_eq!(again.errors, []);
-            assert_eq!(again.announced.len(), 1);
-            // Two octets merge neighbouring sequences of a path, which means the same.
-            if context.four_octet_as {
-                assert_eq!(&again.announced[0].attributes, sent);
-            }
-            found.extend(again.announced[0].nlri.paths());
+        for run in &update.withdrawn {
+            let messages = encode_withdraw(run.family(), run.paths(), &out);
+            let found = withdrawn_again(&messages, context, max_len);
+            assert_eq!(found, paths(&[*run]));
         }
-        assert_eq!(found, paths(&[*run]));
+        for announcement in &update.announced {
+            let run = &announcement.nlri;
+            let sent = &announcement.attributes;
+            match encode_announce(run.family(), sent, run.paths(), &out) {
+                Ok(messages) => {
+                    let found = announced_again(&messages, context, max_len, sent);
+                    assert_eq!(found, paths(&[*run]));
+                }
+                // A message of 65535 octets may hold more than one of 4096 can.
+                Err(error) => assert!(body.len() > MAX_LEN || max_len == MAX_LEN, "{error}"),
+            }
+        }
     }
+}
+
+fn withdrawn_again(messages: &[Bytes], context: &UpdateContext, max_len: usize) -> Vec<PathPrefix> {
+    let mut found = Vec::new();
+    for message in messages {
+        assert!(message.len() <= max_len);
+        let frame = read(message).expect("our own header");
+        let again = decode_update(&frame.body, context).expect("our own message");
+        assert!(again.announced.is_empty() && again.errors.is_empty());
+        found.extend(paths(&again.withdrawn));
+    }
+    found
+}
+
+fn announced_again(
+    messages: &[Bytes],
+    context: &UpdateContext,
+    max_len: usize,
+    sent: &PathAttributes,
+) -> Vec<PathPrefix> {
+    let mut found = Vec::new();
+    for message in messages {
+        assert!(message.len() <= max_len);
+        let frame = read(message).expect("our own header");
+        let again = decode_update(&frame.body, context).expect("our own message");
+        assert!(again.withdrawn.is_empty() && again.errors.is_empty());
+        let [announcement] = &again.announced[..] else {
+            panic!("{} announcements", again.announced.len());
+        };
+        assert!(is_same(
+            &announcement.attributes,
+            sent,
+            context.four_octet_as
+        ));
+        found.extend(announcement.nlri.paths());
+    }
+    found
+}
+
+/// Two octets merge neighbouring sequences of a path, which means the same.
+pub fn is_same(left: &PathAttributes, right: &PathAttributes, four_octet_as: bool) -> bool {
+    if four_octet_as {
+        return left == right;
+    }
+    let text = |attributes: &PathAttributes| attributes.as_path.to_string();
+    let mut relabelled = left.clone();
+    relabelled.as_path = right.as_path.clone();
+    text(left) == text(right) && relabelled == *right
 }
 
 fn paths(runs: &[Nlri<'_>]) -> Vec<PathPrefix> {

@@ -13,6 +13,7 @@ mod notification;
 mod open;
 mod oracle;
 mod refresh;
+mod rfc7606;
 mod roundtrip;
 mod update;
 mod update_encoding;

@@ -136,6 +136,22 @@ fn open_matrix() {
         );
         assert_eq!(notification.data, data, "{name}");
     }
+    // What looks odd and is right.
+    for (name, body, asn) in [
+        ("no capability", open(&[]), 65001),
+        (
+            "AS_TRANS, and no other AS",
+            patched(1, &[0x5B, 0xA0]),
+            23456,
+        ),
+        ("hold time 0", patched(3, &[0, 0]), 65001),
+        ("hold time 3", patched(3, &[0, 3]), 65001),
+        ("identifier of all ones", patched(5, &[255; 4]), 65001),
+    ] {
+        let decoded = Open::decode(&body).expect(name);
+        assert_eq!(decoded.asn, Asn(asn), "{name}");
+        assert_eq!(decoded.capabilities, [], "{name}");
+    }
     for length in 0..10 {
         let error = Open::decode(&open(&[])[..length]).expect_err("cut");
         assert_eq!(

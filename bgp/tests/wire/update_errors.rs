@@ -368,6 +368,46 @@ fn nlri_len_33_and_cut_reset_3_10() {
         let notification = reset(&update_body, &EBGP, name);
         assert_eq!((notification.code, notification.subcode), (3, 10), "{name}");
     }
+    // The same behind a path identifier, and path identifiers that are cut.
+    let long = [&[0, 0, 0, 7, 129][..], &[1; 17]].concat();
+    for (name, update_body) in [
+        (
+            "33 in NLRI",
+            body(&[], &mandatory, &[0, 0, 0, 7, 33, 1, 2, 3, 4, 5]),
+        ),
+        (
+            "cut in NLRI",
+            body(&[], &mandatory, &[0, 0, 0, 7, 24, 10, 1]),
+        ),
+        ("identifier cut in NLRI", body(&[], &mandatory, &[0, 0, 0])),
+        (
+            "identifier without a prefix in NLRI",
+            body(&[], &mandatory, &[0, 0, 0, 7]),
+        ),
+        (
+            "no identifiers though negotiated",
+            body(&[], &mandatory, &[16, 10, 1]),
+        ),
+        (
+            "33 in withdrawn",
+            body(&[0, 0, 0, 7, 33, 1, 2, 3, 4, 5], &[], &[]),
+        ),
+        (
+            "identifier cut in withdrawn",
+            body(&[0, 0, 0, 7, 8, 10, 0], &[], &[]),
+        ),
+        ("129 in MP_REACH", with(mp(&long))),
+        ("identifier cut in MP_REACH", with(mp(&[0, 0]))),
+        ("129 in MP_UNREACH", with(unreach(&long))),
+        ("identifier cut in MP_UNREACH", with(unreach(&[0, 0, 7]))),
+    ] {
+        let notification = reset(&update_body, &add_path(), name);
+        assert_eq!(
+            (notification.code, notification.subcode),
+            (3, 10),
+            "{name}, path identifiers"
+        );
+    }
 }
 
 #[test]
