@@ -331,6 +331,35 @@ fn stale_routes_stay_until_flushed_and_refreshed_ones_survive() {
 }
 
 #[test]
+fn who_is_released_without_end_hears_routes_and_its_end_and_refreshes_later() {
+    let mut rib = rib();
+    let mut heard = Heard::default();
+    for id in [A, B] {
+        rib.peer_up(id, client(id));
+        rib.hold(id);
+    }
+    announce(&mut rib, A, "172.17.8.0/24");
+    rib.release_without_end(B);
+    rib.turn(&mut heard);
+    assert_eq!(heard.prefixes(B), ["172.17.8.0/24"]);
+    announce(&mut rib, A, "172.17.9.0/24");
+    rib.refresh(B, Family::Ipv4);
+    rib.turn(&mut heard);
+    assert_eq!(heard.prefixes(B), ["172.17.8.0/24", "172.17.9.0/24"]);
+    rib.set_policy(B, client(B));
+    rib.turn(&mut heard);
+    assert_eq!(heard.end_of_rib.get(&B), None);
+    heard.tables.clear();
+    rib.release(B);
+    rib.turn(&mut heard);
+    assert_eq!(heard.end_of_rib.get(&B), Some(&1));
+    assert_eq!(heard.prefixes(B).len(), 2, "the refresh follows");
+    rib.release(B);
+    rib.turn(&mut heard);
+    assert_eq!(heard.end_of_rib.get(&B), Some(&1), "once");
+}
+
+#[test]
 fn nothing_is_told_while_deferring_and_nothing_is_said_to_those_held() {
     let mut rib = rib();
     rib.set_deferring(true);
