@@ -2,13 +2,18 @@
 //!
 //! Namespaces, captures, pings and waiting are those of `agent::lab`.
 
+pub mod counters;
 pub mod crossing;
 pub mod fleet;
+pub mod gate;
 pub mod guest;
 pub mod leftovers;
 pub mod monitor;
 pub mod product;
 pub mod report;
 pub mod routers;
+pub mod script;
 pub mod site;
+pub mod sockets;
 pub mod speaker;
+pub mod wiretap;

@@ -1,7 +1,9 @@
 //! Two namespaces with a cable: speakers of ours at one end, a router by others at the other.
 
 use std::fs;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use agent::lab::process::{self, Process};
@@ -16,6 +18,9 @@ use crate::routers::{Router, Setting};
 /// The longest that anything between two routers may take; GoBGP dials again after up to 30 s.
 pub const TIMEOUT: Duration = Duration::from_secs(60);
 
+/// The last octets of more speakers of ours, beside 1 and 3.
+pub const CROWD: RangeInclusive<u8> = 101..=140;
+
 pub struct Site {
     pub ours: Namespace,
     pub theirs: Namespace,
@@ -23,6 +28,7 @@ pub struct Site {
     setting: Setting,
     directory: TempDir,
     running: Vec<Process>,
+    more: Vec<Namespace>,
     id: String,
 }
 
@@ -44,6 +50,7 @@ impl Site {
             setting,
             directory,
             running: Vec::new(),
+            more: Vec::new(),
             id,
         };
         site.wire()?;
@@ -53,18 +60,19 @@ impl Site {
 
     fn wire(&self) -> Result<()> {
         let peer = self.theirs.holder.pid;
-        machine::ip_batch(
-            &self.ours,
-            &format!(
-                "link add v0 type veth peer name v0 netns {peer}\n\
-                 address add 192.0.2.1/24 dev v0\n\
-                 address add 192.0.2.3/24 dev v0\n\
-                 address add 2001:db8::1/64 dev v0 nodad\n\
-                 address add 2001:db8::3/64 dev v0 nodad\n\
-                 link set lo up\n\
-                 link set v0 up\n"
-            ),
-        )?;
+        let mut text = format!(
+            "link add v0 type veth peer name v0 netns {peer}\n\
+             address add 192.0.2.1/24 dev v0\n\
+             address add 192.0.2.3/24 dev v0\n\
+             address add 2001:db8::1/64 dev v0 nodad\n\
+             address add 2001:db8::3/64 dev v0 nodad\n\
+             link set lo up\n\
+             link set v0 up\n"
+        );
+        for last in CROWD {
+            text += &format!("address add 192.0.2.{last}/24 dev v0\n");
+        }
+        machine::ip_batch(&self.ours, &text)?;
         machine::ip_batch(
             &self.theirs,
             "address add 192.0.2.2/24 dev v0\n\
@@ -73,6 +81,32 @@ impl Site {
              link set v0 up\n",
         )?;
         Ok(())
+    }
+
+    /// One more namespace behind ours: 198.51.100.2, two hops from the router.
+    pub fn add_behind(&mut self) -> Result<Namespace> {
+        let behind = Namespace::create(&self.id, "behind", &Mounts::default())?;
+        let peer = behind.holder.pid;
+        self.more.push(behind.clone());
+        machine::ip_batch(
+            &self.ours,
+            &format!(
+                "link add v1 type veth peer name v1 netns {peer}\n\
+                 address add 198.51.100.1/24 dev v1\n\
+                 link set v1 up\n"
+            ),
+        )?;
+        machine::ip_batch(
+            &behind,
+            "address add 198.51.100.2/24 dev v1\n\
+             link set lo up\n\
+             link set v1 up\n\
+             route add default via 198.51.100.1\n",
+        )?;
+        machine::ip_batch(&self.theirs, "route add 198.51.100.0/24 via 192.0.2.1\n")?;
+        self.ours
+            .enter(|| fs::write("/proc/sys/net/ipv4/ip_forward", "1"))?;
+        Ok(behind)
     }
 
     /// `again`: it ran before, and its peers keep its routes.
@@ -135,7 +169,7 @@ impl Site {
     /// What the router's command line tool says.
     pub fn ask(&self, words: &[&str]) -> Result<String> {
         let (program, arguments) = words.split_first().context("a program")?;
-        let mut command = std::process::Command::new(program);
+        let mut command = Command::new(program);
         command.args(arguments);
         let done = process::run(Some(&self.theirs), &mut command, "", TIMEOUT)?;
         Ok(done.stdout + &done.stderr)
@@ -159,7 +193,16 @@ impl Site {
         })
     }
 
-    fn log(&self) -> String {
+    pub fn expect_no_route(&self, prefix: &str) -> Result<()> {
+        let what = format!("the end of {prefix} on {}", self.router.name());
+        eventually(&what, TIMEOUT, || {
+            let said = self.route(prefix)?;
+            Ok((!said.is_empty()).then_some(said))
+        })
+    }
+
+    /// The end of what the router logged.
+    pub fn log(&self) -> String {
         let text = fs::read_to_string(self.directory.path().join("log")).unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
         lines[lines.len().saturating_sub(15)..].join("\n")
@@ -168,7 +211,7 @@ impl Site {
 
 impl Drop for Site {
     fn drop(&mut self) {
-        for namespace in [&self.ours, &self.theirs] {
+        for namespace in self.more.iter().chain([&self.ours, &self.theirs]) {
             let name: Vec<PathBuf> = namespace.kernel_name().into_iter().collect();
             for process in process::in_namespaces(&name) {
                 // Threads of ours may be in there; they are not ours to kill.

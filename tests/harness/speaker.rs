@@ -23,8 +23,8 @@ pub const ASN: Asn = Asn(64512);
 
 /// The speaker at 192.0.2.`last` with 10.`last`.0.0/16 and 2001:db8:`last`::/48 of its own.
 pub fn config(last: u8) -> SpeakerConfig {
-    let address = IpAddr::from(Ipv4Addr::new(192, 0, 2, last));
-    let address6: IpAddr = format!("2001:db8::{last}").parse().expect("an address");
+    let address = address(last);
+    let address6 = address6(last);
     let own = |text: String| -> Prefix { text.parse().expect("a prefix") };
     SpeakerConfig {
         asn: ASN,
@@ -54,14 +54,30 @@ pub fn config(last: u8) -> SpeakerConfig {
     }
 }
 
+/// 192.0.2.`last`.
+pub fn address(last: u8) -> IpAddr {
+    Ipv4Addr::new(192, 0, 2, last).into()
+}
+
+/// 2001:db8::`last`.
+pub fn address6(last: u8) -> IpAddr {
+    let text = format!("2001:db8::{last}");
+    text.parse().expect("decimal digits are hexadecimal ones")
+}
+
 /// Adds an internal peer at 192.0.2.`last` with both families.
 pub fn peer(config: &mut SpeakerConfig, last: u8) -> &mut PeerConfig {
-    let mut peer = PeerConfig::new(format!("peer-{last}"), PeerSource::Peer, Some(ASN));
-    peer.local_address = config.local_addresses.first().copied();
+    peer_at(config, address(last))
+}
+
+/// The same at any address.
+pub fn peer_at(config: &mut SpeakerConfig, address: IpAddr) -> &mut PeerConfig {
+    let mut peer = PeerConfig::new(format!("peer-{address}"), PeerSource::Peer, Some(ASN));
+    let mut own = config.local_addresses.iter().copied();
+    peer.local_address = own.find(|own| own.is_ipv4() == address.is_ipv4());
     peer.families = Family::ALL.to_vec();
     peer.connect_retry_time = Duration::from_millis(500);
     peer.idle_hold_time = Duration::from_millis(100);
-    let address = IpAddr::from(Ipv4Addr::new(192, 0, 2, last));
     config
         .peers
         .entry(PeerKey { address, port: 179 })
@@ -132,7 +148,10 @@ impl Running {
     }
 
     pub fn peer(&self, last: u8) -> Result<PeerStatus> {
-        let address = IpAddr::from(Ipv4Addr::new(192, 0, 2, last));
+        self.peer_at(address(last))
+    }
+
+    pub fn peer_at(&self, address: IpAddr) -> Result<PeerStatus> {
         let found = self.peers().into_iter().find(|peer| peer.peer == address);
         found.with_context(|| format!("no peer {address}"))
     }
@@ -143,14 +162,28 @@ impl Running {
         last: u8,
         holds: impl Fn(&PeerStatus) -> bool,
     ) -> Result<()> {
+        self.wait_peer_at(what, address(last), holds)
+    }
+
+    pub fn wait_peer_at(
+        &self,
+        what: &str,
+        address: IpAddr,
+        holds: impl Fn(&PeerStatus) -> bool,
+    ) -> Result<()> {
         eventually(what, TIMEOUT, || {
-            let peer = self.peer(last)?;
+            let peer = self.peer_at(address)?;
             Ok((!holds(&peer)).then(|| format!("{peer:?}")))
         })
     }
 
     pub fn established(&self, last: u8) -> Result<()> {
-        self.wait_peer("the session", last, |peer| peer.state == "established")
+        self.established_at(address(last))
+    }
+
+    pub fn established_at(&self, address: IpAddr) -> Result<()> {
+        let is_up = |peer: &PeerStatus| peer.state == "established";
+        self.wait_peer_at("the session", address, is_up)
     }
 
     /// The routes to a prefix, best first or not.

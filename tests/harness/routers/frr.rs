@@ -117,8 +117,9 @@ fn configuration(setting: &Setting) -> String {
     } else {
         ""
     };
+    // In a session over the other family it says 0.0.0.0 or :: of itself.
     text += &format!(
-        "route-map large permit 10\n set large-community 64512:1:2\n{drains}\
+        "route-map large permit 10\n set large-community 64512:1:2\n set ip next-hop 192.0.2.2\n{drains}\
          route-map hop permit 10\n set ipv6 next-hop global 2001:db8::2\n{drains}"
     );
     text

@@ -95,6 +95,7 @@ fn configuration(setting: &Setting, control: &Path) -> String {
         line(&format!("local-address {}", own_address(peer)));
         line("announce IPv4 unicast");
         line("announce IPv6 unicast");
+        line("announce enhanced refresh yes");
         if setting.reflects {
             line("route-reflector");
         }

@@ -2,8 +2,12 @@
 //!
 //! What a peer lacks is written where its cells are listed, and in docs/conformance.md.
 
+mod collision;
+mod limits;
+mod refresh;
 mod restart;
 mod routes;
+mod security;
 mod session;
 
 use agent::lab::machine;
@@ -36,12 +40,25 @@ cells!(
         routes::large_communities_arrive,
         routes::routes_are_reflected_by_us,
         routes::routes_are_reflected_to_us,
-        routes::refused_routes_come_back_without_a_reset,
-        routes::refresh_is_answered,
+        refresh::refused_routes_come_back_without_a_reset,
+        refresh::refresh_is_answered,
         restart::routes_outlive_kill_of_peer,
         restart::routes_outlive_kill_of_us,
         session::silent_peer_is_dropped_and_comes_back,
-        session::both_sides_dial_at_once,
+        collision::collisions_leave_one_session,
+        routes::routes_about_to_go_are_the_last_choice,
+        refresh::its_answer_is_demarcated,
+        refresh::our_answer_is_demarcated,
+        security::md5_key_of_both_connects,
+        security::other_md5_key_connects_nobody,
+        security::ttl_security_of_both_connects,
+        security::ttl_security_refuses_a_lower_ttl,
+        security::ttl_security_of_the_router_refuses_ours,
+        limits::too_many_prefixes_end_its_session_alone,
+        limits::too_many_prefixes_for_it_end_the_session,
+        limits::extended_messages_pass_both_ways,
+        session::both_families_pass_over_ipv6,
+        session::external_peer_is_two_hops_away,
     ]
 );
 
@@ -53,12 +70,25 @@ cells!(
         routes::large_communities_arrive,
         routes::routes_are_reflected_by_us,
         routes::routes_are_reflected_to_us,
-        routes::refused_routes_come_back_without_a_reset,
-        routes::refresh_is_answered,
+        refresh::refused_routes_come_back_without_a_reset,
+        refresh::refresh_is_answered,
         restart::routes_outlive_kill_of_peer,
         restart::routes_outlive_kill_of_us,
         session::silent_peer_is_dropped_and_comes_back,
-        session::both_sides_dial_at_once,
+        collision::collisions_leave_one_session,
+        routes::routes_about_to_go_are_the_last_choice,
+        refresh::its_answer_is_demarcated,
+        refresh::our_answer_is_demarcated,
+        security::md5_key_of_both_connects,
+        security::other_md5_key_connects_nobody,
+        security::ttl_security_of_both_connects,
+        security::ttl_security_refuses_a_lower_ttl,
+        security::ttl_security_of_the_router_refuses_ours,
+        limits::too_many_prefixes_end_its_session_alone,
+        limits::too_many_prefixes_for_it_end_the_session,
+        limits::extended_messages_pass_both_ways,
+        session::both_families_pass_over_ipv6,
+        session::external_peer_is_two_hops_away,
     ]
 );
 
@@ -70,12 +100,23 @@ cells!(
         routes::large_communities_arrive,
         routes::routes_are_reflected_by_us,
         routes::routes_are_reflected_to_us,
-        routes::refused_routes_come_back_without_a_reset,
-        routes::refresh_is_answered,
+        refresh::refused_routes_come_back_without_a_reset,
+        refresh::refresh_is_answered,
         restart::routes_outlive_kill_of_peer,
         restart::routes_outlive_kill_of_us,
         session::silent_peer_is_dropped_and_comes_back,
-        session::both_sides_dial_at_once,
+        collision::both_sides_dial_at_once,
+        routes::routes_about_to_go_are_the_last_choice,
+        security::md5_key_of_both_connects,
+        security::other_md5_key_connects_nobody,
+        security::ttl_security_of_both_connects,
+        security::ttl_security_refuses_a_lower_ttl,
+        security::ttl_security_of_the_router_refuses_ours,
+        limits::too_many_prefixes_end_its_session_alone,
+        limits::too_many_prefixes_for_it_end_the_session,
+        limits::route_too_long_for_it_is_withdrawn,
+        session::both_families_pass_over_ipv6,
+        session::external_peer_is_two_hops_away,
     ]
 );
 
@@ -89,11 +130,23 @@ cells!(
         routes::large_communities_arrive,
         routes::routes_are_reflected_by_us,
         routes::routes_are_reflected_to_us,
-        routes::refused_routes_come_back_without_a_reset,
-        routes::refresh_is_answered,
+        refresh::refused_routes_come_back_without_a_reset,
+        refresh::refresh_is_answered,
+        refresh::our_answer_is_demarcated,
         restart::routes_outlive_kill_of_us,
         session::silent_peer_is_dropped_and_comes_back,
-        session::both_sides_dial_at_once,
+        collision::both_sides_dial_at_once,
+        routes::routes_about_to_go_are_the_last_choice,
+        security::md5_key_of_both_connects,
+        security::other_md5_key_connects_nobody,
+        security::ttl_security_of_both_connects,
+        security::ttl_security_refuses_a_lower_ttl,
+        security::ttl_security_of_the_router_refuses_ours,
+        limits::too_many_prefixes_end_its_session_alone,
+        limits::too_many_prefixes_for_it_end_the_session,
+        limits::route_too_long_for_it_is_withdrawn,
+        session::both_families_pass_over_ipv6,
+        session::external_peer_is_two_hops_away,
     ]
 );
 
@@ -119,4 +172,10 @@ fn start_session(router: &'static dyn Router, setting: Setting) -> Result<(Site,
     let ours = Running::start(&site.ours, config)?;
     ours.established(2)?;
     Ok((site, ours))
+}
+
+/// Waits until each side has the other's IPv4 route.
+fn expect_exchange(site: &Site, ours: &Running) -> Result<()> {
+    ours.expect_route("10.2.0.0/16", "learned", |route| route.best)?;
+    site.expect_route("10.1.0.0/16", &["192.0.2.1"])
 }

@@ -1,7 +1,6 @@
 //! What routes carry, and how they go on.
 
 use anyhow::{Result, ensure};
-use bgp::policy::{Action, Filter, PrefixMatch, Rule};
 use harness::routers::{Router, Setting};
 use harness::site::Site;
 use harness::speaker::{Running, config, peer};
@@ -79,40 +78,17 @@ pub fn routes_are_reflected_to_us(router: &'static dyn Router) -> Result<()> {
     })
 }
 
-/// A change of policy ends no session: what the peer sent is judged again, and the peer is asked
-/// besides, whether or not it answers.
-pub fn refused_routes_come_back_without_a_reset(router: &'static dyn Router) -> Result<()> {
-    let (_site, ours) = start_session(router, Setting::default())?;
-    let is_used = |route: &bgp::speaker::status::RouteStatus| route.rejected_reason.is_none();
-    ours.expect_route("10.2.0.0/16", "used", is_used)?;
-    let mut refusing = config(1);
-    peer(&mut refusing, 2).filters = vec![Filter {
-        name: "none".to_owned(),
-        import_v4: vec![Rule::new(PrefixMatch::Any, Action::Reject)],
-        ..Filter::default()
-    }];
-    ours.configure(refusing);
-    ours.expect_route("10.2.0.0/16", "refused", |route| !is_used(route))?;
-    let mut admitting = config(1);
-    peer(&mut admitting, 2);
-    ours.configure(admitting);
-    ours.expect_route("10.2.0.0/16", "used again", is_used)?;
-    ensure!(ours.peer(2)?.flaps == 0, "the session ended on the way");
-    Ok(())
-}
-
-pub fn refresh_is_answered(router: &'static dyn Router) -> Result<()> {
-    let (site, ours) = start_session(router, Setting::default())?;
-    site.expect_route("10.1.0.0/16", &["192.0.2.1"])?;
-    router.refresh(&site)?;
-    // The answer changes nothing; what may go wrong is the session, or the route.
-    let mut more = config(1);
-    peer(&mut more, 2);
-    let later = config(7).originated;
-    more.originated.extend(later);
-    ours.configure(more);
-    site.expect_route("10.7.0.0/16", &[])?;
-    site.expect_route("10.1.0.0/16", &["192.0.2.1"])?;
-    ensure!(ours.peer(2)?.flaps == 0, "the session ended on the way");
+/// RFC 8326 §4.1: who is about to go is the last choice.
+pub fn routes_about_to_go_are_the_last_choice(router: &'static dyn Router) -> Result<()> {
+    let setting = Setting {
+        drains: true,
+        ..Setting::default()
+    };
+    let (_site, ours) = start_session(router, setting)?;
+    for prefix in ["10.2.0.0/16", "2001:db8:2::/48"] {
+        ours.expect_route(prefix, "as the last choice", |route| {
+            route.best && route.communities == ["graceful-shutdown"] && route.local_pref == Some(0)
+        })?;
+    }
     Ok(())
 }

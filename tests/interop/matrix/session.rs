@@ -1,10 +1,12 @@
 //! How sessions come and go.
 
+use std::net::{IpAddr, SocketAddr};
+
 use anyhow::Result;
-use bgp::speaker::Stop;
-use harness::routers::{Router, Setting};
+use bgp::types::{Asn, Family};
+use harness::routers::{Hops, Router, Setting};
 use harness::site::Site;
-use harness::speaker::{Running, config, peer};
+use harness::speaker::{Running, address6, config, peer, peer_at};
 use nix::sys::signal::Signal;
 
 /// RFC 4271 §6.5: nothing is heard for the hold time.
@@ -28,24 +30,57 @@ pub fn silent_peer_is_dropped_and_comes_back(router: &'static dyn Router) -> Res
     })
 }
 
-/// RFC 4271 §6.8, again and again: one session each time, whoever dialled it.
-pub fn both_sides_dial_at_once(router: &'static dyn Router) -> Result<()> {
-    let site = Site::start(
-        router,
-        Setting {
-            dials: true,
-            ..Setting::default()
-        },
-    )?;
-    for _ in 0..5 {
-        let mut config = config(1);
-        peer(&mut config, 2);
-        let ours = Running::start(&site.ours, config)?;
-        router.dial_now(&site)?;
-        ours.established(2)?;
-        ours.expect_route("10.2.0.0/16", "learned", |route| route.best)?;
-        site.expect_route("10.1.0.0/16", &["192.0.2.1"])?;
-        ours.stop(Stop::ForGood);
+/// A session over IPv6 carries both families as well.
+pub fn both_families_pass_over_ipv6(router: &'static dyn Router) -> Result<()> {
+    let [us, it] = [1, 2].map(address6);
+    let setting = Setting {
+        peers: vec![us],
+        ..Setting::default()
+    };
+    let site = Site::start(router, setting)?;
+    let mut over_ipv6 = config(1);
+    over_ipv6.listen = vec![SocketAddr::new(us, 179)];
+    peer_at(&mut over_ipv6, it);
+    let ours = Running::start(&site.ours, over_ipv6)?;
+    ours.established_at(it)?;
+    for (prefix, next_hop) in [
+        ("10.2.0.0/16", "192.0.2.2"),
+        ("2001:db8:2::/48", "2001:db8::2"),
+    ] {
+        ours.expect_route(prefix, "from the router", |route| {
+            route.best && route.next_hop.to_string() == next_hop
+        })?;
     }
-    Ok(())
+    site.expect_route("10.1.0.0/16", &["192.0.2.1"])?;
+    site.expect_route("2001:db8:1::/48", &["2001:db8::1"])
+}
+
+/// An external peer behind a hop: both sides send with the TTL that takes them there, and no more.
+pub fn external_peer_is_two_hops_away(router: &'static dyn Router) -> Result<()> {
+    let us = IpAddr::from([198, 51, 100, 2]);
+    let setting = Setting {
+        peers: vec![us],
+        is_external: true,
+        hops: Hops::Many(2),
+        ..Setting::default()
+    };
+    let external = Some(Asn(setting.asn()));
+    let mut site = Site::start(router, setting)?;
+    let behind = site.add_behind()?;
+    let mut far = config(1);
+    far.listen = vec![SocketAddr::new(us, 179)];
+    far.local_addresses = vec![us];
+    for own in far.originated.values_mut() {
+        own.next_hop = us;
+    }
+    let router = peer(&mut far, 2);
+    router.remote_asn = external;
+    router.families = vec![Family::Ipv4];
+    router.ttl = 2;
+    let ours = Running::start(&behind, far)?;
+    ours.established(2)?;
+    ours.expect_route("10.2.0.0/16", "learned", |route| {
+        route.best && route.as_path == "64513"
+    })?;
+    site.expect_route("10.1.0.0/16", &["198.51.100.2", "64512"])
 }
