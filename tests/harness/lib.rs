@@ -3,6 +3,7 @@
 //! Namespaces, captures, pings and waiting are those of `agent::lab`.
 
 pub mod crossing;
+pub mod fleet;
 pub mod guest;
 pub mod leftovers;
 pub mod monitor;
