@@ -65,11 +65,19 @@ impl Routing {
     pub async fn configure(&mut self, asked: SpeakerConfig) {
         let mut config = asked.clone();
         config.is_draining |= self.is_drained;
+        let defaults = GracefulRestartConfig::default();
+        let restart_time = self.start.restart_time;
         config.graceful_restart = GracefulRestartConfig {
-            restart_time: self.start.restart_time,
+            restart_time,
             restarting: self.start.has_learned_routes,
             forwarding_preserved: self.start.has_learned_routes,
-            ..GracefulRestartConfig::default()
+            // Peers keep our routes for the restart time. Without one, what the kernel holds still
+            // outlives the time until sessions are up.
+            selection_deferral: match restart_time {
+                Duration::ZERO => defaults.selection_deferral,
+                time => defaults.selection_deferral.min(time),
+            },
+            ..defaults
         };
         match &mut self.running {
             Some(running) => {

@@ -1,6 +1,7 @@
 //! Twenty nodes: one, some or all of their agents, and the reflectors, are killed and come back, and
 //! no packet and no route notices.
 
+mod absent;
 mod matrix;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

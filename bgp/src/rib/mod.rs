@@ -221,12 +221,27 @@ impl Rib {
 
     /// Says the whole table to a peer that was held, with End-of-RIB after it.
     pub fn release(&mut self, id: PeerId) {
+        self.release_without_end(id);
+        if let Some(peer) = self.peer_mut(id) {
+            peer.member.lacks_end = false;
+        }
+    }
+
+    /// Says the whole table to a peer that was held, and what changes. End-of-RIB, and refreshes, wait
+    /// for [`Rib::release`]: the peer goes on using what was not repeated.
+    pub fn release_without_end(&mut self, id: PeerId) {
         if self.is_held(id) {
             if let Some(peer) = self.peer_mut(id) {
                 peer.member.is_held = false;
+                peer.member.lacks_end = true;
             }
             self.begin_catch_up(id);
         }
+    }
+
+    /// Whether the peer has the table and waits for its End-of-RIB.
+    pub fn lacks_end(&self, id: PeerId) -> bool {
+        self.peer(id).is_some_and(|peer| peer.member.lacks_end)
     }
 
     pub fn is_held(&self, id: PeerId) -> bool {
@@ -338,12 +353,13 @@ impl Rib {
                 .copied()
                 .collect()
         });
-        let is_held = self.is_held(id);
+        let (is_held, lacks_end) = (self.is_held(id), self.lacks_end(id));
         self.peer_up(id, setup);
         if is_held {
             self.hold(id);
         }
         if let Some(peer) = self.peer_mut(id) {
+            peer.member.lacks_end = lacks_end;
             peer.member.dirty.extend(said);
             for family in refreshes {
                 peer.member.ask_refresh(family);

@@ -111,6 +111,8 @@ pub struct Member {
     pub is_lagging: bool,
     /// After a restart of ours: hears nothing until it is released (RFC 4724 §4.1).
     pub is_held: bool,
+    /// Released before everybody's End-of-RIB was there, so its own waits.
+    pub lacks_end: bool,
 }
 
 impl Member {

@@ -211,7 +211,8 @@ impl Originated {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct GracefulRestartConfig {
     pub enabled: bool,
-    /// How long peers should wait for us: 1 to 4095 s.
+    /// How long peers should wait for us: 1 to 4095 s. After a restart of ours, how long we wait for
+    /// absent ones before routes that the owner kept count as gone.
     pub restart_time: Duration,
     /// We were here before: R is set and nothing is said before the peers' End-of-RIB.
     pub restarting: bool,
@@ -219,6 +220,9 @@ pub struct GracefulRestartConfig {
     pub forwarding_preserved: bool,
     /// Longest wait for the peers' End-of-RIB after a restart.
     pub selection_deferral: Duration,
+    /// Longest time after a restart that nothing is told or said because End-of-RIBs are missing.
+    /// What is known then goes out; only our own End-of-RIB still waits.
+    pub silence: Duration,
     /// Longest time routes stay stale, counted from the first loss.
     pub stale_time: Duration,
     /// Dynamic peers remembered from before the restart: their End-of-RIB is waited for.
@@ -233,6 +237,7 @@ impl Default for GracefulRestartConfig {
             restarting: false,
             forwarding_preserved: false,
             selection_deferral: Duration::from_secs(30),
+            silence: Duration::from_secs(5),
             stale_time: Duration::from_secs(180),
             remembered_peers: Vec::new(),
         }

@@ -164,11 +164,13 @@ pub struct Core {
     events: mpsc::Sender<Event>,
     pub(super) listeners: BTreeMap<SocketAddr, Listener>,
     pub(super) problems: BTreeMap<SocketAddr, Vec<String>>,
-    /// Until it is over the owner is told nothing, and some peers are held.
+    /// Until it is over some peers hear no End-of-RIB, and for a while they and the owner nothing.
     pub(super) deferral: Deferral<IpAddr>,
     /// The same wait with a longer bound: as long as a peer is absent, routes that the owner kept
     /// over the restart may be right although nobody has repeated them.
     pub(super) adopted: Deferral<IpAddr>,
+    /// Until when nothing is told or said while the deferral goes on; `None` afterwards.
+    pub(super) silent_until: Option<Instant>,
     pub(super) is_settled: bool,
     has_told_settled: bool,
     /// The dynamic peers as last told.
@@ -193,8 +195,9 @@ impl Core {
             .collect();
         let now = Instant::now();
         let deadline = now + restart.selection_deferral;
-        let adopted_until = now + restart.selection_deferral.max(restart.stale_time);
+        let adopted_until = now + restart.selection_deferral.max(restart.restart_time);
         Core {
+            silent_until: Some(now + restart.silence),
             rib: Rib::new(rib_config(&config, has_consumer)),
             adopted: Deferral::new(awaited.iter().copied(), &Family::ALL, adopted_until),
             deferral: Deferral::new(awaited, &Family::ALL, deadline),
@@ -222,6 +225,7 @@ impl Core {
         self.follow_peers(&config);
         loop {
             self.settle_if_over();
+            self.break_silence();
             self.release_held();
             // While stopping, peers leave one by one; the others are not to hear that as withdrawals.
             if self.stopping.is_none() {
@@ -556,6 +560,7 @@ impl Core {
         let now = Instant::now();
         self.deferral.handle_timeout(now);
         self.adopted.handle_timeout(now);
+        self.silent_until = self.silent_until.filter(|until| *until > now);
         for index in 0..self.peers.len() {
             let Some(slot) = self.peers[index].as_mut() else {
                 continue;
@@ -599,6 +604,7 @@ impl Core {
             .chain(refreshes)
             .chain(self.deferral.next_timeout())
             .chain(self.adopted.next_timeout())
+            .chain(self.silent_until)
             .min()
     }
 

@@ -5,6 +5,9 @@
 //! route reflector therefore waits for its other clients; a node, which passes nothing on between
 //! internal peers, waits for nobody, and so reflectors that restart together with their nodes, or
 //! with each other, do not wait in a circle. What circles are left end with the deadline.
+//!
+//! Only the End-of-RIB matters that much. Routes are kept back for a shorter time, so that they do
+//! not come and go while the peers come up one by one.
 
 use std::net::IpAddr;
 
@@ -14,7 +17,7 @@ use super::membership::range_of;
 use crate::policy::ExportDefault;
 use crate::policy::propagate::RouteSource;
 use crate::policy::reflect;
-use crate::rib::PeerId;
+use crate::rib::{PeerId, Rib};
 
 impl Core {
     /// Whether what the owner kept over the restart has been repeated, or will not be.
@@ -22,18 +25,33 @@ impl Core {
         self.is_settled && self.adopted.is_over()
     }
 
-    /// Tells the table to every held peer that has nothing to wait for any more.
-    pub(super) fn release_held(&mut self) {
-        let ready: Vec<PeerId> = (0..)
-            .map(PeerId)
-            .zip(&self.peers)
-            .filter_map(|(id, slot)| Some((id, slot.as_ref()?)))
-            .filter(|(id, slot)| self.rib.is_held(*id) && self.may_release(slot))
-            .map(|(id, _)| id)
-            .collect();
-        for id in ready {
-            self.rib.release(id);
+    /// Of all nodes of a large network one is always away, and a peer may take its time. Neither keeps
+    /// the others from what is known: the owner hears it, and so do the peers that are held. What the
+    /// owner kept stays, and without our End-of-RIB peers drop nothing either.
+    pub(super) fn break_silence(&mut self) {
+        if self.is_settled || self.silent_until.is_some() {
+            return;
         }
+        self.rib.set_deferring(false);
+        for id in self.where_rib(Rib::is_held) {
+            self.rib.release_without_end(id);
+        }
+    }
+
+    /// Tells the table, with End-of-RIB, to every held peer that has nothing to wait for any more.
+    pub(super) fn release_held(&mut self) {
+        for id in self.where_rib(|rib, id| rib.is_held(id) || rib.lacks_end(id)) {
+            let slot = self.peers.get(id.0 as usize).and_then(Option::as_ref);
+            if slot.is_some_and(|slot| self.may_release(slot)) {
+                self.rib.release(id);
+            }
+        }
+    }
+
+    fn where_rib(&self, is_it: impl Fn(&Rib, PeerId) -> bool) -> Vec<PeerId> {
+        let ids = (0..).map(PeerId).zip(&self.peers);
+        let ids = ids.filter(|(_, slot)| slot.is_some()).map(|(id, _)| id);
+        ids.filter(|id| is_it(&self.rib, *id)).collect()
     }
 
     fn may_release(&self, to: &PeerSlot) -> bool {

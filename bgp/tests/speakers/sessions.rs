@@ -296,7 +296,7 @@ async fn what_was_kept_over_a_restart_outlives_the_wait_for_an_absent_peer() {
     peer(&mut alone, 92, 64512, free_port());
     let mut alone = restarted(alone);
     alone.graceful_restart.selection_deferral = Duration::from_millis(50);
-    alone.graceful_restart.stale_time = Duration::from_millis(1500);
+    alone.graceful_restart.restart_time = Duration::from_millis(1500);
     let started = std::time::Instant::now();
     let mut alone = Running::start(alone);
     let settled = async {
@@ -309,6 +309,42 @@ async fn what_was_kept_over_a_restart_outlives_the_wait_for_an_absent_peer() {
         .await
         .expect("settles");
     assert!(started.elapsed() >= Duration::from_millis(1500));
+}
+
+#[tokio::test]
+async fn an_absent_peer_does_not_keep_the_routes_of_others_from_the_owner() {
+    let port = free_port();
+    let mut left = speaker(93, 64512, port);
+    peer(&mut left, 94, 64512, port);
+    peer(&mut left, 95, 64512, port);
+    let mut left = restarted(left);
+    left.graceful_restart.silence = Duration::from_millis(100);
+    // Longer than the test waits.
+    left.graceful_restart.selection_deferral = DEADLINE * 2;
+    let mut right = speaker(94, 64512, port);
+    peer(&mut right, 93, 64512, port);
+    let mut left = Running::start(left);
+    let _right = Running::start(right);
+    left.learns(&["10.94.0.0/16"]).await;
+    assert!(!left.is_settled, "what it kept of the absent one stays");
+}
+
+#[tokio::test]
+async fn an_absent_client_does_not_keep_the_routes_of_others_from_a_reflectors_clients() {
+    let port = free_port();
+    let mut reflector = restarted(reflector(port));
+    reflector.graceful_restart.remembered_peers = vec![loopback(22), loopback(23), loopback(29)];
+    reflector.graceful_restart.silence = Duration::from_millis(100);
+    reflector.graceful_restart.selection_deferral = DEADLINE * 2;
+    let _reflector = Running::start(reflector);
+    // One that waits for the reflector's End-of-RIB, and one that waits for nothing.
+    let mut waiting = restarted(client(22, port));
+    waiting.graceful_restart.silence = Duration::from_millis(100);
+    waiting.graceful_restart.selection_deferral = DEADLINE * 2;
+    let (mut waiting, mut other) = (Running::start(waiting), Running::start(client(23, port)));
+    waiting.learns(&["10.23.0.0/16"]).await;
+    other.learns(&["10.22.0.0/16"]).await;
+    assert!(!waiting.is_settled, "no End-of-RIB was said");
 }
 
 #[tokio::test]

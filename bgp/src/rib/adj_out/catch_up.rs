@@ -94,6 +94,9 @@ impl Rib {
                 due.map(PathPrefix::from).collect()
             };
             if due.is_empty() {
+                if peer.member.lacks_end {
+                    return;
+                }
                 for family in std::mem::take(&mut peer.member.end_of_rib_due) {
                     sink.send(id, &update::encode_end_of_rib(family));
                 }
