@@ -1,8 +1,9 @@
 //! What is accepted from peers: checks of the protocol, filters, and the default where none decided.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 
-use super::action::{Action, Operation};
+use super::action::{self, Action, Operation};
 use super::matcher::{self, Direction, Filter, RouteView};
 use super::propagate::{NO_OPERATIONS, Rejection, peer_type};
 use super::role;
@@ -47,19 +48,27 @@ pub struct ImportContext<'a> {
 }
 
 impl<'a> ImportContext<'a> {
-    /// What import makes of a peer's attributes after the changes of an accepting rule.
-    pub fn transform(&self, attributes: &mut PathAttributes) {
-        // RFC 8326 §4.1: who is about to stop is used only where nobody else has the prefix. Also
-        // from iBGP, where nodes that drain say it themselves and reflectors pass it on.
-        if attributes
-            .communities
-            .contains(&Community::GRACEFUL_SHUTDOWN)
-        {
-            attributes.local_pref = Some(LocalPref(0));
+    /// The attributes as they are used, after the changes of the accepting rule. Borrowed where
+    /// nothing is to change, which is the rule.
+    pub fn transform<'r>(
+        &self,
+        received: &'r PathAttributes,
+        operations: &[Operation],
+    ) -> Cow<'r, PathAttributes> {
+        let mut used = Cow::Borrowed(received);
+        if !operations.is_empty() {
+            action::apply(operations, used.to_mut());
+        }
+        // RFC 8326 §4.1: who is about to stop is used only where nobody else has the prefix,
+        // whatever the rule wants. Also from iBGP, where nodes that drain say it themselves and
+        // reflectors pass it on.
+        if used.communities.contains(&Community::GRACEFUL_SHUTDOWN) {
+            used.to_mut().local_pref = Some(LocalPref(0));
         }
         if let Some(role) = self.role.filter(|_| self.ebgp) {
-            role::mark_received(role, self.remote_asn, attributes);
+            role::mark_received(role, self.remote_asn, used.to_mut());
         }
+        used
     }
 
     /// The checks that concern the attributes alone, once per set.

@@ -3,6 +3,7 @@
 //! A path keeps what its peer sent beside what policy made of it, so that a new policy, or news of
 //! its next hop, judges it again without asking the peer.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
@@ -66,7 +67,9 @@ impl Rib {
         let config = self.config.clone();
         let context = import.context(&config);
         let refusal = context.check_attributes(received).err();
-        let interface = self.next_hops.interface(received.next_hop.address).cloned();
+        let next_hop = received.next_hop.address;
+        let interface = self.next_hops.interface(next_hop).cloned();
+        let is_unresolvable = super::is_unresolvable(&self.next_hops, id, received);
         let mut used = UsedAttributes::default();
         for (path, is_stale) in paths {
             let judged = match &refusal {
@@ -76,17 +79,18 @@ impl Rib {
             let (attributes, verdict) = match judged {
                 Ok(operations) => {
                     let used = used.get(&context, received, operations, &mut self.interner);
-                    (used, None)
+                    (used.clone(), None)
                 }
                 Err(refusal) => (received.clone(), Some(refusal)),
             };
             let is_changed = !Arc::ptr_eq(&attributes, received);
-            let inserted = Path {
+            let judged = Path {
                 received: is_changed.then(|| received.clone()),
+                is_unresolvable,
                 is_stale,
-                ..self.new_path(id, path.path_id, attributes)
+                ..Path::new(id, path.path_id, attributes)
             };
-            self.insert_path(&path.prefix, inserted, verdict);
+            self.insert_path(&path.prefix, judged, verdict);
         }
     }
 }
@@ -105,22 +109,18 @@ impl UsedAttributes {
         received: &Arc<PathAttributes>,
         operations: &[Operation],
         interner: &mut Interner,
-    ) -> Arc<PathAttributes> {
+    ) -> &Arc<PathAttributes> {
         let identity = action::identity(operations);
         let mut known = self.by_operations.iter();
-        if let Some((_, used)) = known.find(|(known, _)| *known == identity) {
-            return used.clone();
-        }
-        let mut used = PathAttributes::clone(received);
-        action::apply(operations, &mut used);
-        // After the rule's changes: who is about to stop is used last whatever the rule wants.
-        context.transform(&mut used);
-        let used = if used == **received {
-            received.clone()
-        } else {
-            interner.intern(used)
-        };
-        self.by_operations.push((identity, used.clone()));
-        used
+        let index = known.position(|(known, _)| *known == identity);
+        let index = index.unwrap_or_else(|| {
+            let used = match context.transform(received, operations) {
+                Cow::Owned(used) if used != **received => interner.intern(used),
+                Cow::Owned(_) | Cow::Borrowed(_) => received.clone(),
+            };
+            self.by_operations.push((identity, used));
+            self.by_operations.len() - 1
+        });
+        &self.by_operations[index].1
     }
 }

@@ -171,7 +171,7 @@ impl Rib {
                 Some(_) | None => {
                     let attributes = PathAttributes::originated(route.next_hop);
                     let attributes = self.interner.intern(attributes);
-                    let path = self.new_path(PeerId::LOCAL, 0, attributes);
+                    let path = Path::new(PeerId::LOCAL, 0, attributes);
                     self.insert_path(prefix, path, None);
                 }
             }
@@ -465,20 +465,6 @@ impl Rib {
 
     fn peer_mut(&mut self, id: PeerId) -> Option<&mut Peer> {
         self.peers.get_mut(id.0 as usize).and_then(Option::as_mut)
-    }
-
-    /// A path as a peer's announcement, or a route of our own, begins.
-    fn new_path(&self, id: PeerId, path_id: u32, attributes: Arc<PathAttributes>) -> Path {
-        Path {
-            is_unresolvable: is_unresolvable(&self.next_hops, id, &attributes),
-            attributes,
-            received: None,
-            source: id,
-            path_id,
-            local_id: 0,
-            is_rejected: false,
-            is_stale: false,
-        }
     }
 
     fn insert_path(&mut self, prefix: &Prefix, mut path: Path, verdict: Option<Rejection>) {

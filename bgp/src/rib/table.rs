@@ -87,6 +87,20 @@ pub struct Path {
 }
 
 impl Path {
+    /// One that is accepted, resolved and not stale, with its attributes as they were sent.
+    pub fn new(source: PeerId, path_id: u32, attributes: Arc<PathAttributes>) -> Path {
+        Path {
+            attributes,
+            received: None,
+            source,
+            path_id,
+            local_id: 0,
+            is_rejected: false,
+            is_unresolvable: false,
+            is_stale: false,
+        }
+    }
+
     pub fn is_eligible(&self) -> bool {
         !self.is_rejected && !self.is_unresolvable
     }

@@ -213,7 +213,7 @@ fn graceful_shutdown_is_honoured_on_import() {
         let mut route = attributes();
         route.communities.extend(community);
         route.local_pref = local_pref.map(LocalPref);
-        context.transform(&mut route);
+        let route = context.transform(&route, &[]);
         assert_eq!(route.local_pref, expected.map(LocalPref), "{name}");
         assert_eq!(
             route.communities.len(),
