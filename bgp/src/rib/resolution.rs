@@ -78,14 +78,6 @@ impl Rib {
         }
     }
 
-    /// The next hops of all routes, rejected ones and those of our own included.
-    pub fn next_hops(&self) -> BTreeSet<IpAddr> {
-        self.interner
-            .in_use()
-            .map(|attributes| attributes.next_hop.address)
-            .collect()
-    }
-
     pub(super) fn track_next_hops(&mut self) {
         let in_use = self.interner.in_use();
         let addresses = in_use.map(|attributes| attributes.next_hop.address);

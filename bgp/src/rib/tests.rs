@@ -576,8 +576,8 @@ fn a_next_hop_that_resolves_again_brings_its_routes_back() {
     announce(&mut rib, A, "172.17.8.0/24");
     rib.turn(&mut heard);
     rib.learned(10);
-    assert_eq!(rib.next_hops(), [address(A)].into());
     rib.set_next_hop_costs([(address(A), Reach::Unresolvable.into())].into());
+    assert_eq!(rib.next_hop_question(), [address(A)].into());
     rib.turn(&mut heard);
     assert_eq!(heard.prefixes(C), Vec::<String>::new());
     assert_eq!(rib.learned(10)[0].best, None);

@@ -101,7 +101,6 @@ pub enum Command {
     Routes(RouteSelection, oneshot::Sender<Vec<RouteStatus>>),
     Problems(oneshot::Sender<Vec<String>>),
     NextHopCosts(BTreeMap<IpAddr, NextHopInfo>),
-    NextHops(oneshot::Sender<BTreeSet<IpAddr>>),
     BfdDown(IpAddr),
     Stop(Stop, oneshot::Sender<()>),
 }
@@ -351,9 +350,6 @@ impl Core {
             }
             Command::NextHopCosts(next_hops) => {
                 self.rib.set_next_hop_costs(next_hops.into_iter().collect());
-            }
-            Command::NextHops(reply) => {
-                let _ = reply.send(self.rib.next_hops());
             }
             Command::BfdDown(address) => self.handle_bfd_down(address),
             Command::Stop(how, reply) => self.stop(how, reply),

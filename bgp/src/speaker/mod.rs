@@ -126,11 +126,6 @@ impl Speaker {
         self.tell(Command::NextHopCosts(next_hops)).await;
     }
 
-    /// The next hops of all routes, those of rejected ones and of our own included.
-    pub async fn next_hops(&self) -> BTreeSet<IpAddr> {
-        self.ask(Command::NextHops).await.unwrap_or_default()
-    }
-
     /// BFD lost the peer at this address (RFC 5882 §4.1): its sessions end at once with Cease 6/10,
     /// which graceful restart covers like any other NOTIFICATION where both sides have RFC 8538.
     pub async fn bfd_down(&self, peer: IpAddr) {
