@@ -131,7 +131,8 @@ impl Destination {
     }
 }
 
-/// A prefix whose best path changed, or any path where the table notes all, and who the source was when that was last said.
+/// A prefix whose best path changed, or any path where the table notes all, and who the source was
+/// when that was last said.
 #[derive(Clone, Copy, Debug)]
 pub struct Change<K> {
     pub key: K,
@@ -246,11 +247,8 @@ impl<K: Key> Table<K> {
                 inserted
             }
         };
-        let noting = Noting {
-            changes: &mut self.changes,
-            every_path: self.notes_every_path,
-        };
-        noting.settle(key, destination, before, decide);
+        let is_any = self.notes_every_path;
+        settle(&mut self.changes, is_any, key, destination, before, decide);
         inserted
     }
 
@@ -270,11 +268,8 @@ impl<K: Key> Table<K> {
             .iter()
             .position(|path| path.source == source && path.path_id == path_id)?;
         let removed = destination.paths.swap_remove(index);
-        let noting = Noting {
-            changes: &mut self.changes,
-            every_path: self.notes_every_path,
-        };
-        noting.settle(key, destination, before, decide);
+        let is_any = self.notes_every_path;
+        settle(&mut self.changes, is_any, key, destination, before, decide);
         if destination.paths.is_empty() && !destination.is_changed {
             self.destinations.remove(&key);
         }
@@ -288,50 +283,30 @@ impl<K: Key> Table<K> {
         mut change: impl FnMut(&mut Path) -> bool,
         decide: impl Fn(&[Path]) -> Option<usize>,
     ) {
-        for (key, destination) in &mut self.destinations {
-            let before = BestBefore::of(destination);
+        let every_path = self.notes_every_path;
+        self.revise(every_path, decide, |destination| {
             let mut is_changed = false;
             for path in &mut destination.paths {
                 is_changed |= path.source == source && change(path);
             }
-            if is_changed {
-                let noting = Noting {
-                    changes: &mut self.changes,
-                    every_path: self.notes_every_path,
-                };
-                noting.settle(*key, destination, before, &decide);
-            }
-        }
+            is_changed
+        });
     }
 
     /// Decides about all prefixes anew, and notes them all: what is used together may have changed
     /// although the best has not.
     pub fn decide_again(&mut self, decide: impl Fn(&[Path]) -> Option<usize>) {
-        for (key, destination) in &mut self.destinations {
-            let before = BestBefore::of(destination);
-            let noting = Noting {
-                changes: &mut self.changes,
-                every_path: true,
-            };
-            noting.settle(*key, destination, before, &decide);
-        }
+        self.revise(true, decide, |_| true);
     }
 
     /// Decides anew about the prefixes that have a path of `source`, and notes them all: it is not
     /// what it was.
     pub fn source_changed(&mut self, source: PeerId, decide: impl Fn(&[Path]) -> Option<usize>) {
-        for (key, destination) in &mut self.destinations {
-            if !destination.paths.iter().any(|path| path.source == source) {
-                continue;
-            }
-            let before = BestBefore::of(destination);
-            destination.is_best_changed |= before.source == Some(source);
-            let noting = Noting {
-                changes: &mut self.changes,
-                every_path: true,
-            };
-            noting.settle(*key, destination, before, &decide);
-        }
+        self.revise(true, decide, |destination| {
+            let is_best = destination.best().is_some_and(|path| path.source == source);
+            destination.is_best_changed |= is_best;
+            destination.paths.iter().any(|path| path.source == source)
+        });
     }
 
     /// Makes all paths of `source` stale. Returns how many were not.
@@ -357,20 +332,16 @@ impl<K: Key> Table<K> {
         is_unresolvable: impl Fn(&Path) -> bool,
         decide: impl Fn(&[Path]) -> Option<usize>,
     ) {
-        for (key, destination) in &mut self.destinations {
-            if !destination.paths.iter().any(&is_concerned) {
-                continue;
+        let every_path = self.notes_every_path;
+        self.revise(every_path, decide, |destination| {
+            let is_concerned = destination.paths.iter().any(&is_concerned);
+            if is_concerned {
+                for path in &mut destination.paths {
+                    path.is_unresolvable = is_unresolvable(path);
+                }
             }
-            let before = BestBefore::of(destination);
-            for path in &mut destination.paths {
-                path.is_unresolvable = is_unresolvable(path);
-            }
-            let noting = Noting {
-                changes: &mut self.changes,
-                every_path: self.notes_every_path,
-            };
-            noting.settle(*key, destination, before, &decide);
-        }
+            is_concerned
+        });
     }
 
     /// Notes the prefixes with a path that `is_concerned`: how it is passed on may be another.
@@ -417,41 +388,58 @@ impl<K: Key> Table<K> {
         }
         found
     }
-}
 
-/// Where a table's changes are noted.
-struct Noting<'a, K> {
-    changes: &'a mut Vec<Change<K>>,
-    every_path: bool,
-}
-
-impl<K: Key> Noting<'_, K> {
-    /// Moves the best path to the front and notes the change if it is not the one from before.
-    fn settle(
-        self,
-        key: K,
-        destination: &mut Destination,
-        before: BestBefore,
+    /// Has `revise` look at every prefix, and decides anew about those of which it says so; notes them
+    /// with `is_any` even if their best path stays.
+    fn revise(
+        &mut self,
+        is_any: bool,
         decide: impl Fn(&[Path]) -> Option<usize>,
+        mut revise: impl FnMut(&mut Destination) -> bool,
     ) {
-        let has_one_path = destination.paths.len() == 1;
-        if !has_one_path && let Some(best) = decide(&destination.paths) {
-            destination.paths.swap(0, best);
-        } else if !has_one_path && let Some(first) = destination.paths.first() {
-            debug_assert!(
-                !first.is_eligible(),
-                "no best path although the first is eligible"
-            );
+        for (key, destination) in &mut self.destinations {
+            let before = BestBefore::of(destination);
+            if revise(destination) {
+                settle(
+                    &mut self.changes,
+                    is_any,
+                    *key,
+                    destination,
+                    before,
+                    &decide,
+                );
+            }
         }
-        let is_best_changed = before != BestBefore::of(destination);
-        destination.is_best_changed |= is_best_changed;
-        if (is_best_changed || self.every_path) && !destination.is_changed {
-            destination.is_changed = true;
-            self.changes.push(Change {
-                key,
-                previous_source: before.source,
-            });
-        }
+    }
+}
+
+/// Moves the best path to the front and notes the change if it is not the one from before, or with
+/// `is_any` in any case.
+fn settle<K: Key>(
+    changes: &mut Vec<Change<K>>,
+    is_any: bool,
+    key: K,
+    destination: &mut Destination,
+    before: BestBefore,
+    decide: impl Fn(&[Path]) -> Option<usize>,
+) {
+    let has_one_path = destination.paths.len() == 1;
+    if !has_one_path && let Some(best) = decide(&destination.paths) {
+        destination.paths.swap(0, best);
+    } else if !has_one_path && let Some(first) = destination.paths.first() {
+        debug_assert!(
+            !first.is_eligible(),
+            "no best path although the first is eligible"
+        );
+    }
+    let is_best_changed = before != BestBefore::of(destination);
+    destination.is_best_changed |= is_best_changed;
+    if (is_best_changed || is_any) && !destination.is_changed {
+        destination.is_changed = true;
+        changes.push(Change {
+            key,
+            previous_source: before.source,
+        });
     }
 }
 
