@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
+use super::adj_out::{MAX_GROUPS, bit, bit_index};
 use super::decision::Step;
 use super::peer::Counts;
 use super::table::{Destination, Key, Table};
@@ -194,7 +195,7 @@ impl Rib {
 
     /// How many prefixes each member was told, by family; one pass over the table for all of them.
     pub fn advertised_counts(&self) -> HashMap<PeerId, [u64; 2]> {
-        let mut by_slot = vec![[0u64; 2]; 64];
+        let mut by_slot = vec![[0u64; 2]; MAX_GROUPS];
         let mut own: HashMap<PeerId, [u64; 2]> = HashMap::new();
         self.count_table(&self.ipv4, 0, &mut by_slot, &mut own);
         self.count_table(&self.ipv6, 1, &mut by_slot, &mut own);
@@ -205,7 +206,7 @@ impl Rib {
                 let slot = peer.as_ref()?.slot?;
                 let id = PeerId(u32::try_from(index).ok()?);
                 // Groups beyond the bits share the last one, here as in `own`.
-                let mut told = by_slot.get(slot.min(63)).copied().unwrap_or_default();
+                let mut told = by_slot.get(bit_index(slot)).copied().unwrap_or_default();
                 let back = own.get(&id).copied().unwrap_or_default();
                 told = [told[0] - back[0], told[1] - back[1]];
                 let group = self.groups.get(slot)?;
@@ -237,7 +238,7 @@ impl Rib {
                 .filter(|id| *id != PeerId::LOCAL);
             if let Some(source) = source
                 && let Some(slot) = self.peer(source).and_then(|peer| peer.slot)
-                && entry.advertised & (1 << slot.min(63)) != 0
+                && entry.advertised & bit(slot) != 0
             {
                 own.entry(source).or_default()[family] += 1;
             }

@@ -23,7 +23,7 @@ use crate::wire::update::{self, EncodeContext};
 
 /// Bits in a destination's mask. Groups beyond share the last bit, which then says nothing: they are
 /// sent every withdrawal, needed or not.
-const MAX_GROUPS: usize = 64;
+pub(super) const MAX_GROUPS: usize = 64;
 
 /// What a group's turn came to.
 #[derive(Default)]
@@ -385,6 +385,11 @@ fn settle<K: Key>(table: &mut Table<K>, changes: &[Change<K>]) {
     }
 }
 
-fn bit(slot: usize) -> u64 {
-    1 << slot.min(MAX_GROUPS - 1)
+/// Which bit of a destination's mask is the group's: groups beyond share the last one.
+pub(super) fn bit_index(slot: usize) -> usize {
+    slot.min(MAX_GROUPS - 1)
+}
+
+pub(super) fn bit(slot: usize) -> u64 {
+    1 << bit_index(slot)
 }
