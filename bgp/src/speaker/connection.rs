@@ -15,7 +15,7 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
 
-use super::core::CoreInput;
+use super::input::CoreInput;
 use super::outbox::{Next, Outbox};
 use super::peer::sleep_until;
 use crate::fsm::session::ConnectionId;

@@ -3,155 +3,39 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
-use tokio::net::TcpStream;
-use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tracing::{info, warn};
 
-use super::config::{PeerConfig, PeerKey, SpeakerConfig};
+use super::config::SpeakerConfig;
 use super::connection::RouteOperation;
-use super::faults::Faults;
+use super::input::{Command, CoreInput};
 use super::listener::Listener;
 use super::md5;
 use super::membership::send_control;
 use super::outbox::Outbox;
 use super::peer::{Control, sleep_until};
-use super::status::{PeerStatus, RouteStatus};
-use super::{Event, NextHopInfo, RouteSelection, Stop};
+use super::slot::{Established, PeerSlot};
+use super::{Event, Stop};
 use crate::fsm::refresh::RefreshState;
-use crate::fsm::restart::{Decision, Deferral, HelperState};
-use crate::fsm::session::{DownReason, LastError, Negotiated, State};
-use crate::rib::peer::PeerSetup;
+use crate::fsm::restart::{Decision, Deferral};
+use crate::fsm::session::{DownReason, Negotiated, State};
 use crate::rib::{PeerId, Rib, RibConfig, Sink};
 use crate::types::Family;
 use crate::wire::Notification;
 use crate::wire::notification::cease;
-use crate::wire::refresh::{RefreshKind, RouteRefresh};
+use crate::wire::refresh::RefreshKind;
 
 /// Inputs worked off before what they changed is said: large enough to pack messages well, small
 /// enough that nobody waits long.
 const TURN: usize = 256;
-/// How long a peer with too many prefixes stays Idle, unless its maximum is changed: it would bring
-/// them again, and each time cost everybody a table that comes and goes.
-const TOO_MANY_PREFIXES_HOLD: Duration = Duration::from_secs(300);
-/// Of the maximum of prefixes, above which the log warns.
-const WARN_PERCENT: u64 = 75;
 /// Learned routes per event.
 const LEARNED_PER_EVENT: usize = 4096;
 
 /// Words for the operators of our peers (RFC 9003).
 const RESTARTING: &str = "the speaker restarts";
 const FOR_GOOD: &str = "the speaker stops for good";
-
-/// Everything that can wake the core.
-#[derive(Debug)]
-pub enum CoreInput {
-    Accepted {
-        stream: TcpStream,
-        remote: SocketAddr,
-    },
-    Listening {
-        address: SocketAddr,
-        /// What does not work there; replaces what was said before.
-        problems: Vec<String>,
-    },
-    StateChanged {
-        peer: PeerId,
-        to: State,
-    },
-    ErrorNoted {
-        peer: PeerId,
-        error: LastError,
-    },
-    ConnectFailed {
-        peer: PeerId,
-        reason: String,
-    },
-    Established {
-        peer: PeerId,
-        negotiated: Box<Negotiated>,
-        outbox: Arc<Outbox>,
-    },
-    Down {
-        peer: PeerId,
-        reason: DownReason,
-    },
-    Routes {
-        peer: PeerId,
-        operations: Vec<RouteOperation>,
-        /// Given back when the operations are done: the connection may send the next batch.
-        turn: OwnedSemaphorePermit,
-    },
-    Refresh {
-        peer: PeerId,
-        refresh: RouteRefresh,
-    },
-    /// The peer's task ended, as it was told to.
-    Finished {
-        peer: PeerId,
-    },
-    Command(Command),
-}
-
-#[derive(Debug)]
-pub enum Command {
-    Configure(Box<SpeakerConfig>),
-    Peers(oneshot::Sender<Vec<PeerStatus>>),
-    Routes(RouteSelection, oneshot::Sender<Vec<RouteStatus>>),
-    Problems(oneshot::Sender<Vec<String>>),
-    NextHopCosts(BTreeMap<IpAddr, NextHopInfo>),
-    BfdDown(IpAddr),
-    Stop(Stop, oneshot::Sender<()>),
-}
-
-/// What the core keeps of a peer.
-pub struct PeerSlot {
-    pub key: PeerKey,
-    pub config: PeerConfig,
-    /// Came from a listen range.
-    pub is_dynamic: bool,
-    /// Told to stop; its id is free once its task finished.
-    pub is_leaving: bool,
-    pub control: mpsc::Sender<Control>,
-    /// Set while established.
-    pub session: Option<Established>,
-    pub helper: HelperState,
-    /// Of the last session, for what is kept of it.
-    pub state: State,
-    pub since: SystemTime,
-    pub last_error: Option<(LastError, SystemTime)>,
-    pub flaps: u64,
-    pub last_connect_error: Option<(String, SystemTime)>,
-    /// Idle until then because it had too many prefixes.
-    pub held_until: Option<Instant>,
-    /// Near the maximum of prefixes, and the log says so.
-    pub is_warned_of_prefixes: bool,
-    pub faults: Faults,
-}
-
-impl PeerSlot {
-    /// Whether there is a session, or routes of the last one. Of a peer of a range that is the
-    /// reason to exist: a bare connection proves nothing.
-    fn is_up_or_kept(&self) -> bool {
-        let mut families = Family::ALL.iter();
-        self.session.is_some() || families.any(|family| self.helper.is_stale(*family))
-    }
-
-    /// Whether a peer of a range still needs its place: one that is held down and forgotten would
-    /// be back at once.
-    fn is_needed(&self) -> bool {
-        self.is_up_or_kept() || self.held_until.is_some()
-    }
-}
-
-pub struct Established {
-    pub negotiated: Box<Negotiated>,
-    /// As the RIB last heard.
-    pub setup: PeerSetup,
-    pub outbox: Arc<Outbox>,
-    pub refresh: RefreshState,
-}
 
 pub struct Core {
     pub(super) config: SpeakerConfig,
@@ -494,45 +378,6 @@ impl Core {
         self.enforce_max_prefixes(id);
     }
 
-    pub(super) fn enforce_max_prefixes(&mut self, id: PeerId) {
-        let Some(slot) = self.peers.get(id.0 as usize).and_then(Option::as_ref) else {
-            return;
-        };
-        let Some(limit) = slot.config.max_prefixes else {
-            return;
-        };
-        let limit_of_all = u64::from(limit) * 2;
-        // Stale ones go when the peer has repeated what it has, so that a restart, or a refresh, in
-        // which it has others than before does not look like too many. But the maximum bounds them,
-        // too: a peer could make what it sent stale again and again.
-        let received = |family| {
-            let counts = self.rib.counts(id, family);
-            counts.received - counts.stale
-        };
-        let over = Family::ALL.into_iter().find(|family| {
-            received(*family) > u64::from(limit)
-                || self.rib.counts(id, *family).received > limit_of_all
-        });
-        if let Some(family) = over {
-            let cease = Control::Cease {
-                notification: Notification::maximum_prefixes(family, limit),
-                hold_down: Some(TOO_MANY_PREFIXES_HOLD),
-            };
-            send_control(slot, cease);
-            if let Some(slot) = self.slot(id) {
-                slot.held_until = Some(Instant::now() + TOO_MANY_PREFIXES_HOLD);
-            }
-            return;
-        }
-        let most = Family::ALL.map(received).into_iter().max().unwrap_or(0);
-        let is_near = most * 100 > u64::from(limit) * WARN_PERCENT;
-        let Some(slot) = self.slot(id) else { return };
-        if is_near && !slot.is_warned_of_prefixes {
-            warn!(peer = %slot.key, received = most, limit, "near the maximum of prefixes");
-        }
-        slot.is_warned_of_prefixes = is_near;
-    }
-
     fn carry_out(&mut self, id: PeerId, decisions: &[Decision]) {
         for decision in decisions {
             match decision {
@@ -667,7 +512,7 @@ impl Core {
             .position(|slot| slot.as_ref().is_some_and(&is_it))
     }
 
-    fn slot(&mut self, id: PeerId) -> Option<&mut PeerSlot> {
+    pub(super) fn slot(&mut self, id: PeerId) -> Option<&mut PeerSlot> {
         self.peers.get_mut(id.0 as usize).and_then(Option::as_mut)
     }
 

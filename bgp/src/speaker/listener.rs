@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
-use super::core::CoreInput;
+use super::input::CoreInput;
 use super::md5::{self, Keys};
 use super::socket;
 use crate::types::{Family, Prefix};

@@ -10,11 +10,12 @@ use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
 
 use super::config::{PeerConfig, PeerKey, SpeakerConfig};
-use super::core::{Core, PeerSlot, rib_config};
+use super::core::{Core, rib_config};
 use super::faults::Faults;
 use super::listener::Listener;
 use super::md5;
 use super::peer::{CONTROL_QUEUE, Control, PeerTask};
+use super::slot::PeerSlot;
 use super::socket::Transport;
 use crate::fsm::restart::{HelperConfig, HelperState};
 use crate::fsm::session::State;

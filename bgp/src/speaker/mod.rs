@@ -18,14 +18,17 @@ pub mod config;
 mod connection;
 mod core;
 mod faults;
+mod input;
 mod listener;
 mod md5;
 mod membership;
 mod outbox;
 mod peer;
+mod prefix_limit;
 mod restart;
 pub mod secret;
 mod show;
+mod slot;
 mod socket;
 pub mod status;
 
@@ -35,7 +38,8 @@ use std::net::IpAddr;
 use tokio::sync::{mpsc, oneshot};
 
 use self::config::SpeakerConfig;
-use self::core::{Command, Core, CoreInput};
+use self::core::Core;
+use self::input::{Command, CoreInput};
 use self::status::{PeerStatus, RouteStatus};
 pub use crate::rib::LearnedRoute;
 pub use crate::rib::next_hop::{NextHopInfo, Reach};
@@ -76,8 +80,8 @@ pub struct RouteSelection {
 /// How sessions end when the speaker stops.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Stop {
-    /// As `ForGood` for a speaker that drains. Else peers with graceful restart keep our routes: TCP is closed without a word, or with Cease,
-    /// administrative reset, where both sides have RFC 8538.
+    /// As `ForGood` for a speaker that drains. Else peers with graceful restart keep our routes: TCP
+    /// is closed without a word, or with Cease, administrative reset, where both sides have RFC 8538.
     Restarting,
     /// For good: Cease, administrative shutdown, with a word for the peer's operator (RFC 9003); a
     /// hard reset where both sides have RFC 8538.

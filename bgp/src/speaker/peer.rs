@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use tracing::{debug, info};
 
 use super::connection::{Connection, Gate, Inbound, InboundSender};
-use super::core::CoreInput;
+use super::input::CoreInput;
 use super::outbox::Outbox;
 use super::socket::{self, Transport};
 use crate::fsm::session::{

@@ -12,8 +12,9 @@
 use std::net::IpAddr;
 
 use super::config::PeerConfig;
-use super::core::{Core, Established, PeerSlot};
+use super::core::Core;
 use super::membership::range_of;
+use super::slot::{Established, PeerSlot};
 use crate::policy::ExportDefault;
 use crate::policy::propagate::RouteSource;
 use crate::policy::reflect;

@@ -6,7 +6,8 @@ use std::time::SystemTime;
 
 use super::RouteSelection;
 use super::config::PeerConfig;
-use super::core::{Core, PeerSlot};
+use super::core::Core;
+use super::slot::PeerSlot;
 use super::status::{
     AddPathsStatus, ConnectErrorStatus, FamilyCounts, LastErrorStatus, PeerStatus, RouteStatus,
 };

@@ -1,0 +1,78 @@
+//! What the core is told: the one list of all that can wake it, besides time.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use super::config::SpeakerConfig;
+use super::connection::RouteOperation;
+use super::outbox::Outbox;
+use super::status::{PeerStatus, RouteStatus};
+use super::{NextHopInfo, RouteSelection, Stop};
+use crate::fsm::session::{DownReason, LastError, Negotiated, State};
+use crate::rib::PeerId;
+use crate::wire::refresh::RouteRefresh;
+
+/// Everything that can wake the core.
+#[derive(Debug)]
+pub enum CoreInput {
+    Accepted {
+        stream: TcpStream,
+        remote: SocketAddr,
+    },
+    Listening {
+        address: SocketAddr,
+        /// What does not work there; replaces what was said before.
+        problems: Vec<String>,
+    },
+    StateChanged {
+        peer: PeerId,
+        to: State,
+    },
+    ErrorNoted {
+        peer: PeerId,
+        error: LastError,
+    },
+    ConnectFailed {
+        peer: PeerId,
+        reason: String,
+    },
+    Established {
+        peer: PeerId,
+        negotiated: Box<Negotiated>,
+        outbox: Arc<Outbox>,
+    },
+    Down {
+        peer: PeerId,
+        reason: DownReason,
+    },
+    Routes {
+        peer: PeerId,
+        operations: Vec<RouteOperation>,
+        /// Given back when the operations are done: the connection may send the next batch.
+        turn: OwnedSemaphorePermit,
+    },
+    Refresh {
+        peer: PeerId,
+        refresh: RouteRefresh,
+    },
+    /// The peer's task ended, as it was told to.
+    Finished {
+        peer: PeerId,
+    },
+    Command(Command),
+}
+
+#[derive(Debug)]
+pub enum Command {
+    Configure(Box<SpeakerConfig>),
+    Peers(oneshot::Sender<Vec<PeerStatus>>),
+    Routes(RouteSelection, oneshot::Sender<Vec<RouteStatus>>),
+    Problems(oneshot::Sender<Vec<String>>),
+    NextHopCosts(BTreeMap<IpAddr, NextHopInfo>),
+    BfdDown(IpAddr),
+    Stop(Stop, oneshot::Sender<()>),
+}

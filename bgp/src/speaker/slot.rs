@@ -1,0 +1,64 @@
+//! What the core keeps of a peer, and of its session while that is up.
+
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use tokio::sync::mpsc;
+
+use super::config::{PeerConfig, PeerKey};
+use super::faults::Faults;
+use super::outbox::Outbox;
+use super::peer::Control;
+use crate::fsm::refresh::RefreshState;
+use crate::fsm::restart::HelperState;
+use crate::fsm::session::{LastError, Negotiated, State};
+use crate::rib::peer::PeerSetup;
+use crate::types::Family;
+
+/// What the core keeps of a peer.
+pub struct PeerSlot {
+    pub key: PeerKey,
+    pub config: PeerConfig,
+    /// Came from a listen range.
+    pub is_dynamic: bool,
+    /// Told to stop; its id is free once its task finished.
+    pub is_leaving: bool,
+    pub control: mpsc::Sender<Control>,
+    /// Set while established.
+    pub session: Option<Established>,
+    pub helper: HelperState,
+    /// Of the last session, for what is kept of it.
+    pub state: State,
+    pub since: SystemTime,
+    pub last_error: Option<(LastError, SystemTime)>,
+    pub flaps: u64,
+    pub last_connect_error: Option<(String, SystemTime)>,
+    /// Idle until then because it had too many prefixes.
+    pub held_until: Option<Instant>,
+    /// Near the maximum of prefixes, and the log says so.
+    pub is_warned_of_prefixes: bool,
+    pub faults: Faults,
+}
+
+impl PeerSlot {
+    /// Whether there is a session, or routes of the last one. Of a peer of a range that is the
+    /// reason to exist: a bare connection proves nothing.
+    pub(super) fn is_up_or_kept(&self) -> bool {
+        let mut families = Family::ALL.iter();
+        self.session.is_some() || families.any(|family| self.helper.is_stale(*family))
+    }
+
+    /// Whether a peer of a range still needs its place: one that is held down and forgotten would
+    /// be back at once.
+    pub(super) fn is_needed(&self) -> bool {
+        self.is_up_or_kept() || self.held_until.is_some()
+    }
+}
+
+pub struct Established {
+    pub negotiated: Box<Negotiated>,
+    /// As the RIB last heard.
+    pub setup: PeerSetup,
+    pub outbox: Arc<Outbox>,
+    pub refresh: RefreshState,
+}
