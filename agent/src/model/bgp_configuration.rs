@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use bgp::policy::action::Priority;
 use bgp::types::{Asn, ClusterId, LocalPref, RouterId};
 use serde_json::Value;
 
@@ -123,15 +124,16 @@ fn router_id(value: &Value) -> Result<RouterId, String> {
     Ok(RouterId(address))
 }
 
-/// What Calico's nodes say of their routes: 2^31 - 1 less the metric, which is 1024 there unless
-/// configured. Others' routes get their metric from it the same way.
-const CALICO_LOCAL_PREF: LocalPref = LocalPref(2_147_483_647 - 1024);
+/// What routes have at Calico's nodes unless configured; they say it as LOCAL_PREF.
+const CALICO_PRIORITY: u32 = 1024;
 
 /// A number, or that of Calico's nodes.
 fn local_preference(value: &Value) -> Result<LocalPref, String> {
     let wrong = || values::expected("a number from 0 to 4294967295, or `calico`", value);
     if value.as_str() == Some("calico") {
-        return Ok(CALICO_LOCAL_PREF);
+        return Priority::new(CALICO_PRIORITY)
+            .map(Priority::local_pref)
+            .ok_or_else(wrong);
     }
     let number = value.as_u64().ok_or_else(wrong)?;
     let number = u32::try_from(number).map_err(|_| wrong())?;

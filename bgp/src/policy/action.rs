@@ -72,11 +72,9 @@ impl CommunityValue {
     }
 
     fn add_to(&self, attributes: &mut PathAttributes) {
-        if self.is_in(attributes) {
-            return;
-        }
         match self {
-            CommunityValue::Standard(value) => attributes.communities.push(*value),
+            CommunityValue::Standard(value) => attributes.add_community(*value),
+            CommunityValue::Large(_) if self.is_in(attributes) => {}
             CommunityValue::Large(value) => attributes.large_communities.push(*value),
         }
     }

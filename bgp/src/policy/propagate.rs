@@ -241,9 +241,7 @@ impl ExportPolicy {
 
     /// RFC 8326 §4.2. Peers inside the AS may not know the community, but all know LOCAL_PREF.
     fn ask_to_be_used_last(&self, out: &mut PathAttributes) {
-        if !out.communities.contains(&Community::GRACEFUL_SHUTDOWN) {
-            out.communities.push(Community::GRACEFUL_SHUTDOWN);
-        }
+        out.add_community(Community::GRACEFUL_SHUTDOWN);
         if !self.ebgp {
             out.local_pref = Some(LocalPref(0));
         }

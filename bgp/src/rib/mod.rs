@@ -548,7 +548,7 @@ fn selection<'a>(
 
 fn with_llgr_stale(attributes: &PathAttributes, interner: &mut Interner) -> Arc<PathAttributes> {
     let mut attributes = attributes.clone();
-    attributes.communities.push(Community::LLGR_STALE);
+    attributes.add_community(Community::LLGR_STALE);
     interner.intern(attributes)
 }
 

@@ -196,4 +196,11 @@ impl PathAttributes {
             partial: Partial::default(),
         }
     }
+
+    /// Adds a community that is not there yet.
+    pub fn add_community(&mut self, community: Community) {
+        if !self.communities.contains(&community) {
+            self.communities.push(community);
+        }
+    }
 }
