@@ -5,6 +5,7 @@ use std::time::Duration;
 use agent::lab::topology::Rack;
 use agent::lab::{Lab, Scenario};
 use anyhow::{Result, ensure};
+use bgp::speaker::status::RouteStatus;
 use harness::crossing::Crossing;
 use harness::needs_root;
 use harness::product::{TIMEOUT, eventually, kill, lab, program, routes, succeeded};
@@ -12,18 +13,20 @@ use nix::sys::signal::Signal;
 
 const OWN: &str = "172.17.8.0/24";
 
+/// Whether there is a fresh route that is marked, or not.
+fn has_marked(routes: &[RouteStatus], is_marked: bool) -> bool {
+    routes.iter().any(|route| {
+        let mut communities = route.communities.iter();
+        let is_said = communities.any(|one| one == "graceful-shutdown");
+        !route.stale && is_said == is_marked
+    })
+}
+
 /// Waits until the neighbour has the node's prefix, marked or not.
 fn expect_marked(crossing: &Crossing, what: &str, is_marked: bool) -> Result<()> {
     eventually(what, TIMEOUT, || {
         let routes = crossing.speaker(1)?.routes(OWN)?;
-        let is_right = routes.iter().any(|route| {
-            let is_said = route
-                .communities
-                .iter()
-                .any(|one| one == "graceful-shutdown");
-            !route.stale && is_said == is_marked
-        });
-        Ok((!is_right).then(|| format!("{routes:#?}")))
+        Ok((!has_marked(&routes, is_marked)).then(|| format!("{routes:#?}")))
     })
 }
 
@@ -81,14 +84,7 @@ fn a_drained_node_is_used_last_over_restarts_and_leaves_no_stale_route() -> Resu
 fn expect_reflected(lab: &Lab, what: &str, is_marked: bool) -> Result<()> {
     eventually(what, TIMEOUT, || {
         let routes = routes(lab, "a1", &["172.17.10.0/24"])?;
-        let is_right = routes.iter().any(|route| {
-            let is_said = route
-                .communities
-                .iter()
-                .any(|one| one == "graceful-shutdown");
-            !route.stale && is_said == is_marked
-        });
-        Ok((!is_right).then(|| format!("{routes:#?}")))
+        Ok((!has_marked(&routes, is_marked)).then(|| format!("{routes:#?}")))
     })
 }
 
