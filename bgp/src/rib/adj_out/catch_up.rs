@@ -121,10 +121,10 @@ impl Rib {
         withdraws: bool,
         sink: &mut impl Sink,
     ) {
-        let Some((key, slot)) = self
-            .peer(id)
-            .and_then(|peer| Some((peer.setup.group.clone(), peer.slot?)))
-        else {
+        let Some((address, key, slot)) = self.peer(id).and_then(|peer| {
+            let setup = &peer.setup;
+            Some((setup.address, setup.group.clone(), peer.slot?))
+        }) else {
             return;
         };
         for family in key.families.iter().copied() {
@@ -171,12 +171,7 @@ impl Rib {
                 sink.send(id, &message);
             }
             for (bucket, messages) in buckets.iter().zip(announcements) {
-                if bucket.source == id {
-                    continue;
-                }
-                for message in self.for_member(id, family, bucket, messages, &context) {
-                    sink.send(id, &message);
-                }
+                bucket.say((id, address), family, &messages, &context, sink);
             }
         }
     }

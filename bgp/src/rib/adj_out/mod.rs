@@ -83,26 +83,6 @@ impl Rib {
         }
     }
 
-    /// The messages of a bucket for one member: a withdrawal where the member is the next hop itself
-    /// (RFC 4271 §5.1.3).
-    fn for_member(
-        &self,
-        id: PeerId,
-        family: Family,
-        bucket: &Bucket,
-        messages: Vec<Bytes>,
-        context: &EncodeContext,
-    ) -> Vec<Bytes> {
-        let is_next_hop = self
-            .peer(id)
-            .is_some_and(|peer| peer.setup.address == bucket.attributes.next_hop.address);
-        if is_next_hop {
-            update::encode_withdraw(family, bucket.paths.iter().copied(), context)
-        } else {
-            messages
-        }
-    }
-
     /// Encodes buckets. Paths whose attributes outgrow the message limit are handed to `too_large`
     /// and count as not advertised (RFC 8654 §4).
     fn encode(
@@ -310,17 +290,8 @@ impl Rib {
             }
             let address = peer.setup.address;
             for (bucket, messages) in buckets.iter().zip(announcements) {
-                if bucket.source == id {
-                    continue;
-                }
-                if bucket.attributes.next_hop.address == address {
-                    // RFC 4271 §5.1.3: a peer is not told that it is the next hop itself.
-                    let messages =
-                        update::encode_withdraw(family, bucket.paths.iter().copied(), context);
-                    messages.iter().for_each(|message| sink.send(id, message));
-                } else {
-                    messages.iter().for_each(|message| sink.send(id, message));
-                }
+                let receiver = (id, address);
+                bucket.say(receiver, family, messages, context, sink);
             }
         }
     }

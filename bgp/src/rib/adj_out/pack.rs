@@ -1,25 +1,54 @@
 //! Which paths leave in one message: those with equal attributes as sent, of one source.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use hashbrown::HashMap;
 
 use crate::policy::action;
 use crate::policy::propagate::RouteSource;
 use crate::rib::next_hop::NextHops;
 use crate::rib::peer::{GroupKey, Peer};
-use crate::rib::{PeerId, Rib};
+use crate::rib::{PeerId, Rib, Sink};
 use crate::speaker::config::Originated;
 use crate::types::{Family, PathPrefix, Prefix};
 use crate::wire::attribute::PathAttributes;
-use crate::wire::update::EncodeContext;
+use crate::wire::update::{self, EncodeContext};
 
 /// The paths that leave together: same attributes as sent, same source.
 pub(super) struct Bucket {
     pub(super) attributes: Arc<PathAttributes>,
     pub(super) source: PeerId,
     pub(super) paths: Vec<PathPrefix>,
+}
+
+impl Bucket {
+    /// Says the bucket, whose announcements are `messages`, to one receiver: nothing if it came from
+    /// there, a withdrawal if the receiver is the next hop itself (RFC 4271 §5.1.3).
+    pub(super) fn say(
+        &self,
+        (receiver, address): (PeerId, IpAddr),
+        family: Family,
+        messages: &[Bytes],
+        context: &EncodeContext,
+        sink: &mut impl Sink,
+    ) {
+        if self.source == receiver {
+            return;
+        }
+        if self.attributes.next_hop.address == address {
+            let withdrawals = update::encode_withdraw(family, self.paths.iter().copied(), context);
+            withdrawals
+                .iter()
+                .for_each(|message| sink.send(receiver, message));
+        } else {
+            messages
+                .iter()
+                .for_each(|message| sink.send(receiver, message));
+        }
+    }
 }
 
 /// What export asks about a route that is not in its path.
