@@ -1,6 +1,6 @@
 //! What we made of a message, in the words of the vector files.
 
-use bgp::types::Family;
+use bgp::types::{Family, FamilySet, PathPrefix};
 use bgp::wire::attribute::{Origin, PathAttributes};
 use bgp::wire::capability::{Capability, GracefulRestart};
 use bgp::wire::nlri::Nlri;
@@ -27,7 +27,9 @@ pub fn refresh_text(refresh: &RouteRefresh) -> String {
     format!("REFRESH {} {kind}", refresh.family)
 }
 
-pub fn update_text(update: &Update<'_>) -> String {
+/// Prefixes of families in `add_path` are written with their path identifiers, as `7@10.0.0.0/8`.
+pub fn update_text(update: &Update<'_>, add_path: FamilySet) -> String {
+    let run_text = |run| run_text(run, add_path);
     let mut parts = Vec::new();
     for run in &update.withdrawn {
         parts.push(format!("withdraw {}", run_text(run)));
@@ -58,8 +60,12 @@ pub fn update_text(update: &Update<'_>) -> String {
     format!("UPDATE {}", parts.join("; "))
 }
 
-fn run_text(run: &Nlri<'_>) -> String {
-    let prefixes: Vec<String> = run.iter().map(|prefix| prefix.to_string()).collect();
+fn run_text(run: &Nlri<'_>, add_path: FamilySet) -> String {
+    let text = |path: PathPrefix| match add_path.contains(run.family()) {
+        true => format!("{}@{}", path.path_id, path.prefix),
+        false => path.prefix.to_string(),
+    };
+    let prefixes: Vec<String> = run.paths().map(text).collect();
     format!("{} {}", run.family(), prefixes.join(" "))
 }
 

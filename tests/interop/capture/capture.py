@@ -21,8 +21,8 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
 sys.dont_write_bytecode = True
 
-from collector import (ADD_PATH, ENHANCED, EXTENDED_MESSAGE, REFRESH, RESTART, V4, V6, Peer, as4,
-                       open_message, wait_quiet)
+from collector import (ADD_PATH, ENHANCED, EXTENDED_MESSAGE, EXTENDED_NEXT_HOP, REFRESH, RESTART, V4,
+                       V6, Peer, as4, open_message, wait_quiet)
 from exabgp import Exabgp
 from feeds import announce, feeds, message, withdraw
 from reading import UPDATE, Update, read
@@ -176,6 +176,8 @@ def capture(name):
         Peer(14, 65001, both + ADD_PATH + as4(65001), "ibgp as4 addpath"),
         Peer(16, 65016, V6 + REFRESH + as4(65016), "ebgp as4", v6=True),
     ]
+    if router.has_extended_next_hop:
+        takers.append(Peer(18, 65018, both + EXTENDED_NEXT_HOP + as4(65018), "ebgp as4", v6=True))
     for peer in [injector] + takers:
         peer.establish()
         if not peer.v6:

@@ -18,6 +18,7 @@ REFRESH = capability(2)
 ENHANCED = capability(70)
 EXTENDED_MESSAGE = capability(6)
 ADD_PATH = capability(69, b"\0\1\1\3\0\2\1\3")
+EXTENDED_NEXT_HOP = capability(5, b"\0\1\0\1\0\2")
 RESTART = capability(64, b"\0\x78\0\1\1\x80\0\2\1\x80")
 
 

@@ -1,7 +1,7 @@
 """ExaBGP only says what its configuration tells it, so its routes are written there."""
 
 
-from collector import REFRESH, V4, V6, Peer, as4, wait_quiet
+from collector import ADD_PATH, EXTENDED_NEXT_HOP, REFRESH, V4, V6, Peer, as4, wait_quiet
 from routers import FAULTS, Router, asn
 
 ROUTES = [
@@ -20,7 +20,9 @@ ROUTES = [
 ]
 PEERS = [(11, "ibgp as4", V4 + V6 + REFRESH + as4(65001)),
          (12, "ebgp as4", V4 + V6 + REFRESH + as4(65012)),
-         (13, "ebgp as2", V4 + V6 + REFRESH)]
+         (13, "ebgp as2", V4 + V6 + REFRESH),
+         (14, "ibgp as4 addpath", V4 + V6 + REFRESH + ADD_PATH + as4(65001)),
+         (18, "ebgp as4", V4 + V6 + REFRESH + EXTENDED_NEXT_HOP + as4(65018))]
 
 
 class Exabgp(Router):
@@ -30,7 +32,8 @@ class Exabgp(Router):
         variants = {20: "route-refresh enable;", 21: "graceful-restart 120; route-refresh enable;",
                     22: "add-path send/receive;", 23: "asn4 disable;", 24: "operational enable;",
                     25: "extended-message disable;", 26: "nexthop enable;",
-                    27: "multi-session enable;"}
+                    27: "multi-session enable;", 14: "add-path send/receive; route-refresh enable;",
+                    18: "nexthop enable; route-refresh enable;"}
         out = ["process control { run /bin/sh -c \"sleep 8; "
                "echo withdraw route 10.1.0.0/16 next-hop 192.0.2.1; "
                "echo withdraw route 2001:db8:100::/48 next-hop 2001:db8::1; "
@@ -38,19 +41,26 @@ class Exabgp(Router):
                "echo announce route-refresh ipv6 unicast; "
                "echo announce route 10.99.0.0/16 next-hop 192.0.2.1; "
                "echo announce eor ipv4 unicast; sleep 100\"; encoder text; }"]
-        for number in [11, 12, 13, *range(20, 28), *FAULTS]:
+        for number in [11, 12, 13, 14, 18, *range(20, 28), *FAULTS]:
             out.append("neighbor 192.0.2.%d { local-address 192.0.2.1; router-id 192.0.2.1;"
                        " local-as 65001; peer-as %d; passive true; listen 179; hold-time %d;"
                        % (number, asn(number), 9 if number == FAULTS[-1] else 90))
             out.append(" family { ipv4 unicast; ipv6 unicast; }")
             out.append(" capability { %s }" % variants.get(number, "route-refresh enable;"))
+            if number in (18, 26):
+                out.append(" nexthop { ipv4 unicast ipv6; }")
             if number < 20:
                 out.append(" api { processes [ control ]; }")
                 out.append(" static {")
-                for at, words in enumerate(ROUTES):
-                    out.append("  route 10.%d.0.0/16 next-hop 192.0.2.1 %s;" % (at + 1, words))
-                    out.append("  route 2001:db8:%x::/48 next-hop 2001:db8::1 %s;"
-                               % (at + 0x100, words))
+                hop = "2001:db8::1" if number == 18 else "192.0.2.1"
+                # The path identifier, and a second path to every prefix.
+                for path_id in ("0.0.0.7", "1.2.3.4") if number == 14 else ("",):
+                    information = "path-information %s" % path_id if path_id else ""
+                    for at, words in enumerate(ROUTES):
+                        out.append("  route 10.%d.0.0/16 next-hop %s %s %s;"
+                                   % (at + 1, hop, information, words))
+                        out.append("  route 2001:db8:%x::/48 next-hop 2001:db8::1 %s %s;"
+                                   % (at + 0x100, information, words))
                 out.append(" }")
             out.append("}")
         return "\n".join(out) + "\n"

@@ -104,6 +104,8 @@ class Update:
 
     def signature(self):
         parts = [str(code) for code in sorted(self.by_code)]
+        if 14 in self.by_code and self.mp_reach()[0] == "ipv4":
+            parts.append("ipv4")
         return ",".join(parts + ["w"] * bool(self.withdrawn) + ["n"] * bool(self.nlri))
 
     def mp_reach(self):
@@ -211,6 +213,10 @@ class Update:
             hop = self.mp_reach()[1]
             if len(hop) == 32 and hop[16:18] != b"\xfe\x80":
                 reasons.append("a second next hop that is not link-local")
+            if self.mp_reach()[0] == "ipv4" and len(hop) == 4:
+                reasons.append("IPv4 with an IPv4 next hop in MP_REACH_NLRI")
+        if 15 in self.by_code and self.mp_unreach()[0] == "ipv4":
+            reasons.append("IPv4 in MP_UNREACH_NLRI")
         order = [code for _, code, _ in self.attributes]
         if order != sorted(order, key=lambda code: (code not in (14, 15), code)):
             reasons.append("order of attributes")

@@ -1,7 +1,7 @@
 """How each router is configured and driven. They are Debian's, started in a namespace of their own.
 
-Peers, by the last part of their address: 10 to 14 and 16, 17 take routes, 20 to 27 see OPENs of all
-kinds, 30 to 38 provoke NOTIFICATIONs.
+Peers, by the last part of their address: 10 to 14 and 16 to 18 take routes (14 several paths to a
+prefix, 18 IPv4 ones with IPv6 next hops), 20 to 27 see OPENs of all kinds, 30 to 38 provoke NOTIFICATIONs.
 """
 
 import os
@@ -29,6 +29,8 @@ class Router:
 
     # Faults that end the router itself: not provoked.
     crashes_on = ()
+    # RFC 8950.
+    has_extended_next_hop = True
 
     def mounts(self):
         return []
@@ -73,6 +75,7 @@ class Frr(Router):
         for number in (12, 13, 17):
             peer(number)
         peer(16, (6,), v6=True)
+        peer(18, v6=True, extra=["capability extended-nexthop"])
         variants = [((4,), []), ((6,), []), ((4, 6), ["timers 1 3"]), ((4,), ["timers 0 0"]),
                     ((4,), ["dont-capability-negotiate"]), ((4,), ["local-as 4200000001"]),
                     ((4,), ["local-role customer"]), ((4, 6), ["graceful-restart-helper"])]
@@ -141,6 +144,7 @@ class Bird(Router):
         peer(13, extra="direct; enable as4 on;")
         peer(17, extra="direct;")
         peer(16, (6,), extra="direct;", v6=True)
+        peer(18, extra="direct;", channel="extended next hop on;", v6=True)
         variants = [((4,), ""), ((6,), ""), ((4, 6), "hold time 3;"),
                     ((4,), "hold time 0; enable as4 off; enable route refresh off;"),
                     ((4,), "capabilities off;"),
@@ -182,7 +186,7 @@ class Gobgp(Router):
         out = ["[global.config]", "as = 65001", 'router-id = "192.0.2.1"']
 
         def peer(number, families=(4, 6), config="", timers="", extra="", v6=False, restart=False,
-                 limit=None):
+                 long_lived=False, limit=None):
             name = ("2001:db8::%d" if v6 else "192.0.2.%d") % number
             out.extend(["[[neighbors]]", "[neighbors.config]", 'neighbor-address = "%s"' % name,
                         "peer-as = %d" % asn(number), config,
@@ -190,7 +194,8 @@ class Gobgp(Router):
                         "[neighbors.timers.config]", "idle-hold-time-after-reset = 1", timers, extra])
             if restart:
                 out.extend(["[neighbors.graceful-restart.config]", "enabled = true",
-                            "restart-time = 100", "notification-enabled = true"])
+                            "restart-time = 100", "notification-enabled = true",
+                            "long-lived-enabled = %s" % str(long_lived).lower()])
             for family in families:
                 out.extend(["[[neighbors.afi-safis]]", "[neighbors.afi-safis.config]",
                             'afi-safi-name = "ipv%d-unicast"' % family])
@@ -200,6 +205,9 @@ class Gobgp(Router):
                 if restart:
                     out.extend(["[neighbors.afi-safis.mp-graceful-restart.config]",
                                 "enabled = true"])
+                if long_lived:
+                    out.extend(["[neighbors.afi-safis.long-lived-graceful-restart.config]",
+                                "enabled = true", "restart-time = 3600"])
                 if number == 14:
                     out.extend(["[neighbors.afi-safis.add-paths.config]", "receive = true",
                                 "send-max = 8"])
@@ -210,10 +218,12 @@ class Gobgp(Router):
             peer(number, extra=client, restart=number == 11)
         for number in (12, 13, 17):
             peer(number)
+        # It offers IPv6 next hops wherever IPv4 is carried over IPv6.
+        peer(18, v6=True)
         peer(16, (6,), v6=True)
         variants = [dict(families=(4,)), dict(families=(6,)), dict(timers="hold-time = 3"),
                     dict(timers="hold-time = 1800"), dict(config="local-as = 65099"),
-                    dict(config="local-as = 4200000001"), dict(restart=True),
+                    dict(config="local-as = 4200000001"), dict(restart=True, long_lived=True),
                     dict(extra="[neighbors.ebgp-multihop.config]\nenabled = true")]
         for number, variant in zip(OPENS, variants):
             peer(number, **variant)
@@ -239,6 +249,7 @@ class Gobgp(Router):
 
 class Openbgpd(Router):
     package = "openbgpd"
+    has_extended_next_hop = False
 
     def mounts(self):
         # Where its processes change their root to.
