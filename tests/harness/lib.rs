@@ -9,6 +9,7 @@ pub mod gate;
 pub mod guest;
 pub mod leftovers;
 pub mod monitor;
+pub mod node;
 pub mod product;
 pub mod report;
 pub mod routers;

@@ -83,29 +83,26 @@ impl Site {
         Ok(())
     }
 
-    /// One more namespace behind ours: 198.51.100.2, two hops from the router.
-    pub fn add_behind(&mut self) -> Result<Namespace> {
-        let behind = Namespace::create(&self.id, "behind", &Mounts::default())?;
-        let peer = behind.holder.pid;
-        self.more.push(behind.clone());
-        machine::ip_batch(
-            &self.ours,
-            &format!(
-                "link add v1 type veth peer name v1 netns {peer}\n\
-                 address add 198.51.100.1/24 dev v1\n\
-                 link set v1 up\n"
-            ),
-        )?;
-        machine::ip_batch(
-            &behind,
-            "address add 198.51.100.2/24 dev v1\n\
-             link set lo up\n\
-             link set v1 up\n\
-             route add default via 198.51.100.1\n",
-        )?;
-        machine::ip_batch(&self.theirs, "route add 198.51.100.0/24 via 192.0.2.1\n")?;
-        self.ours
-            .enter(|| fs::write("/proc/sys/net/ipv4/ip_forward", "1"))?;
+    /// One more namespace, which ends with the site.
+    pub fn add_namespace(&mut self, name: &str, mounts: &Mounts) -> Result<Namespace> {
+        let namespace = Namespace::create(&self.id, name, mounts)?;
+        self.more.push(namespace.clone());
+        Ok(namespace)
+    }
+
+    /// A machine behind our end: 198.51.100.2, two hops from the router.
+    pub fn add_behind_us(&mut self) -> Result<Namespace> {
+        let behind = self.add_namespace("behind us", &Mounts::default())?;
+        wire_behind(&self.ours, &behind, "198.51.100", 24)?;
+        let route = "route add 198.51.100.0/24 via 192.0.2.1\n";
+        machine::ip_batch(&self.theirs, route)?;
+        Ok(behind)
+    }
+
+    /// A machine behind the router: 10.2.0.2, in what the router announces.
+    pub fn add_behind_router(&mut self) -> Result<Namespace> {
+        let behind = self.add_namespace("behind the router", &Mounts::default())?;
+        wire_behind(&self.theirs, &behind, "10.2.0", 16)?;
         Ok(behind)
     }
 
@@ -152,6 +149,10 @@ impl Site {
         }
         self.running.clear();
         Ok(())
+    }
+
+    pub fn id(&self) -> &str {
+        &self.id
     }
 
     pub fn setting(&self) -> &Setting {
@@ -201,6 +202,17 @@ impl Site {
         })
     }
 
+    /// What the router's kernel has of an IPv4 prefix.
+    pub fn kernel_route(&self, prefix: &str) -> Result<String> {
+        Ok(machine::ip(&self.theirs, &["-4", "route", "show", prefix])?)
+    }
+
+    /// Routes an IPv4 prefix to us in the router's kernel, where the router itself does not.
+    pub fn add_route(&self, prefix: &str) -> Result<()> {
+        machine::ip(&self.theirs, &["route", "add", prefix, "via", "192.0.2.1"])?;
+        Ok(())
+    }
+
     /// The end of what the router logged.
     pub fn log(&self) -> String {
         let text = fs::read_to_string(self.directory.path().join("log")).unwrap_or_default();
@@ -223,6 +235,26 @@ impl Drop for Site {
             }
         }
     }
+}
+
+/// `gateway` is .1 and forwards, `behind` is .2.
+fn wire_behind(gateway: &Namespace, behind: &Namespace, network: &str, length: u8) -> Result<()> {
+    let peer = behind.holder.pid;
+    let links = format!(
+        "link add v1 type veth peer name v1 netns {peer}\n\
+         address add {network}.1/{length} dev v1\n\
+         link set v1 up\n"
+    );
+    machine::ip_batch(gateway, &links)?;
+    let links = format!(
+        "address add {network}.2/{length} dev v1\n\
+         link set lo up\n\
+         link set v1 up\n\
+         route add default via {network}.1\n"
+    );
+    machine::ip_batch(behind, &links)?;
+    gateway.enter(|| fs::write("/proc/sys/net/ipv4/ip_forward", "1"))?;
+    Ok(())
 }
 
 fn open_to_all(directory: &Path) -> Result<()> {

@@ -33,6 +33,10 @@ impl Router for Bird {
         "bird"
     }
 
+    fn has_fib(&self) -> bool {
+        true
+    }
+
     fn prepare(&self, directory: &Path, setting: &Setting, _: &mut Mounts) -> Result<()> {
         fs::write(Bird::configuration_file(directory), configuration(setting))?;
         Ok(())
@@ -81,11 +85,11 @@ fn configuration(setting: &Setting) -> String {
     let mut text = format!(
         "log stderr all;\nrouter id 192.0.2.2;\ngraceful restart wait 5;\n\
          protocol device {{}}\n\
-         protocol direct {{ ipv4; ipv6; }}\n\
+         protocol direct {{ ipv4; ipv6; interface \"v0\"; }}\n\
          protocol static {{ ipv4; route 10.2.0.0/16 blackhole \
          {{ bgp_large_community.add((64512, 1, 2)); {drains}}}; }}\n\
          protocol static {{ ipv6; route 2001:db8:2::/48 blackhole {{ {drains}}}; }}\n\
-         protocol kernel {{ ipv4 {{ export none; }}; }}\n"
+         protocol kernel {{ graceful restart on; ipv4 {{ export where source = RTS_BGP; }}; }}\n"
     );
     let passive = if setting.dials { "off" } else { "on" };
     for (at, peer) in setting.peers.iter().enumerate() {

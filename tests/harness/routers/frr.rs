@@ -21,6 +21,10 @@ impl Router for Frr {
         "vtysh"
     }
 
+    fn has_fib(&self) -> bool {
+        true
+    }
+
     fn prepare(&self, directory: &Path, setting: &Setting, mounts: &mut Mounts) -> Result<()> {
         frr::prepare_with(directory, &configuration(setting), mounts)?;
         Ok(())
@@ -33,7 +37,10 @@ impl Router for Frr {
             command.args(["-i", &format!("/run/frr/{name}.pid"), "--log", "stdout"]);
             command
         };
-        vec![daemon("zebra"), daemon("bgpd")]
+        let mut zebra = daemon("zebra");
+        // What it finds in the kernel stays so long; without, it goes at once.
+        zebra.args(["-K", "60"]);
+        vec![zebra, daemon("bgpd")]
     }
 
     fn announce(&self, _: &Site) -> Result<()> {
@@ -71,7 +78,18 @@ impl Router for Frr {
 }
 
 fn configuration(setting: &Setting) -> String {
+    let drains = if setting.drains {
+        " set community graceful-shutdown\n"
+    } else {
+        ""
+    };
+    // Next hops are set because it says 0.0.0.0 over IPv6. These come first, or the routes wait for
+    // bgpd's next look at its route maps, 5 s later.
     let mut text = format!(
+        "route-map large permit 10\n set large-community 64512:1:2\n set ip next-hop 192.0.2.2\n{drains}\
+         route-map hop permit 10\n set ipv6 next-hop global 2001:db8::2\n{drains}"
+    );
+    text += &format!(
         "router bgp {}\n bgp router-id 192.0.2.2\n bgp graceful-restart\n \
          bgp graceful-restart select-defer-time 5\n \
          bgp graceful-restart preserve-fw-state\n \
@@ -112,15 +130,5 @@ fn configuration(setting: &Setting) -> String {
         }
         text += " exit-address-family\n";
     }
-    let drains = if setting.drains {
-        " set community graceful-shutdown\n"
-    } else {
-        ""
-    };
-    // In a session over the other family it says 0.0.0.0 or :: of itself.
-    text += &format!(
-        "route-map large permit 10\n set large-community 64512:1:2\n set ip next-hop 192.0.2.2\n{drains}\
-         route-map hop permit 10\n set ipv6 next-hop global 2001:db8::2\n{drains}"
-    );
     text
 }

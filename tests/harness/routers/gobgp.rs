@@ -32,6 +32,10 @@ impl Router for Gobgp {
         "gobgpd"
     }
 
+    fn has_fib(&self) -> bool {
+        false
+    }
+
     fn prepare(&self, directory: &Path, setting: &Setting, _: &mut Mounts) -> Result<()> {
         fs::write(directory.join("gobgpd.toml"), configuration(setting))?;
         Ok(())

@@ -102,6 +102,9 @@ pub trait Router: Sync {
     /// The program by which a missing package is noticed.
     fn program(&self) -> &'static str;
 
+    /// Whether it writes what it learns to the kernel.
+    fn has_fib(&self) -> bool;
+
     /// Writes its configuration.
     fn prepare(&self, directory: &Path, setting: &Setting, mounts: &mut Mounts) -> Result<()>;
 

@@ -30,6 +30,10 @@ impl Router for Openbgpd {
         "bgpctl"
     }
 
+    fn has_fib(&self) -> bool {
+        false
+    }
+
     fn prepare(&self, directory: &Path, setting: &Setting, mounts: &mut Mounts) -> Result<()> {
         let file = directory.join("bgpd.conf");
         fs::write(&file, configuration(setting, &directory.join("control")))?;

@@ -9,6 +9,7 @@ mod restart;
 mod routes;
 mod security;
 mod session;
+mod traffic;
 
 use agent::lab::machine;
 use anyhow::Result;
@@ -59,6 +60,8 @@ cells!(
         limits::extended_messages_pass_both_ways,
         session::both_families_pass_over_ipv6,
         session::external_peer_is_two_hops_away,
+        traffic::packets_pass_while_the_router_is_killed,
+        traffic::packets_pass_while_the_agent_is_killed,
     ]
 );
 
@@ -89,6 +92,8 @@ cells!(
         limits::extended_messages_pass_both_ways,
         session::both_families_pass_over_ipv6,
         session::external_peer_is_two_hops_away,
+        traffic::packets_pass_while_the_router_is_killed,
+        traffic::packets_pass_while_the_agent_is_killed,
     ]
 );
 
@@ -117,6 +122,7 @@ cells!(
         limits::route_too_long_for_it_is_withdrawn,
         session::both_families_pass_over_ipv6,
         session::external_peer_is_two_hops_away,
+        traffic::packets_pass_while_the_router_is_killed,
     ]
 );
 

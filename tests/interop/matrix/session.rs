@@ -66,7 +66,7 @@ pub fn external_peer_is_two_hops_away(router: &'static dyn Router) -> Result<()>
     };
     let external = Some(Asn(setting.asn()));
     let mut site = Site::start(router, setting)?;
-    let behind = site.add_behind()?;
+    let behind = site.add_behind_us()?;
     let mut far = config(1);
     far.listen = vec![SocketAddr::new(us, 179)];
     far.local_addresses = vec![us];
