@@ -66,6 +66,7 @@ fn route(prefix: &str, state: Option<&str>) -> RouteStatus {
         med: None,
         communities: Vec::new(),
         large_communities: Vec::new(),
+        only_to_customer: None,
         originator_id: None,
         cluster_list: Vec::new(),
         best: true,

@@ -1,6 +1,6 @@
 //! Capabilities in words, for `peers`.
 
-use crate::types::Family;
+use crate::types::{Family, Role};
 use crate::wire::capability::Capability;
 
 /// One capability as it is shown: the field's name for it, with what it carries.
@@ -13,7 +13,8 @@ pub fn describe(capability: &Capability) -> String {
         Capability::RouteRefresh => "route-refresh".to_owned(),
         Capability::ExtendedNextHop(_) => "extended-next-hop".to_owned(),
         Capability::ExtendedMessage => "extended-message".to_owned(),
-        Capability::Role(role) => format!("role {role}"),
+        Capability::Role(octet) => Role::from_octet(*octet)
+            .map_or_else(|| format!("role {octet}"), |role| format!("role {role}")),
         Capability::GracefulRestart(restart) => {
             let restarting = if restart.restart_state {
                 " restarting"

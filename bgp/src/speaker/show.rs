@@ -290,6 +290,7 @@ fn route_status(prefix: Prefix, attributes: &PathAttributes) -> RouteStatus {
             .iter()
             .map(ToString::to_string)
             .collect(),
+        only_to_customer: attributes.only_to_customer,
         large_communities: attributes
             .large_communities
             .iter()

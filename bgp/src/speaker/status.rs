@@ -123,6 +123,8 @@ pub struct RouteStatus {
     pub med: Option<u32>,
     pub communities: Vec<String>,
     pub large_communities: Vec<String>,
+    /// OTC (RFC 9234): the AS that said the route goes to customers only.
+    pub only_to_customer: Option<Asn>,
     pub originator_id: Option<String>,
     pub cluster_list: Vec<String>,
     pub best: bool,

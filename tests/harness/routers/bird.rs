@@ -70,6 +70,10 @@ impl Router for Bird {
         Bird::birdc(site, &["show", "route", prefix, "all"])
     }
 
+    fn graceful_shutdown(&self) -> &'static str {
+        "(65535,0)"
+    }
+
     fn refresh(&self, site: &Site) -> Result<String> {
         Bird::birdc(site, &["reload", "in", "peer0"])
     }
@@ -100,20 +104,31 @@ fn configuration(setting: &Setting) -> String {
         if let Some(password) = setting.password {
             options += &format!("password \"{password}\"; ");
         }
+        if let Some(role) = setting.role {
+            options += &format!("local role {role}; ");
+        }
         match setting.hops {
             Hops::Unsaid => {}
             Hops::Secured => options += "direct; ttl security on; ",
             Hops::Many(hops) => options += &format!("multihop {hops}; "),
         }
-        let limit = setting.max_prefixes.map_or(String::new(), |most| {
+        let mut channel = setting.max_prefixes.map_or(String::new(), |most| {
             format!("import limit {most} action disable; ")
         });
+        if setting.add_paths {
+            channel += "add paths on; ";
+        }
+        let extended = if setting.extended_next_hop {
+            "extended next hop on; "
+        } else {
+            ""
+        };
         text += &format!(
             "protocol bgp peer{at} {{ local {own} as {own_asn}; neighbor {peer} as {ASN}; {options}\
              graceful restart on; enable extended messages on; \
              connect delay time 1; connect retry time 1; error wait time 1, 1; \
-             ipv4 {{ import all; export where source ~ [RTS_STATIC, RTS_BGP]; {limit}}}; \
-             ipv6 {{ import all; export where source ~ [RTS_STATIC, RTS_BGP]; {limit}}}; }}\n",
+             ipv4 {{ import all; export where source ~ [RTS_STATIC, RTS_BGP]; {channel}{extended}}}; \
+             ipv6 {{ import all; export where source ~ [RTS_STATIC, RTS_BGP]; {channel}}}; }}\n",
             own = own_address(peer),
             own_asn = setting.asn(),
         );

@@ -67,6 +67,10 @@ impl Router for Frr {
         site.ask(&["vtysh", "-c", &show])
     }
 
+    fn graceful_shutdown(&self) -> &'static str {
+        "graceful-shutdown"
+    }
+
     fn refresh(&self, site: &Site) -> Result<String> {
         let peer = site.setting().first_peer();
         site.ask(&[
@@ -83,10 +87,15 @@ fn configuration(setting: &Setting) -> String {
     } else {
         ""
     };
+    let hop = if setting.extended_next_hop {
+        ""
+    } else {
+        " set ip next-hop 192.0.2.2\n"
+    };
     // Next hops are set because it says 0.0.0.0 over IPv6. These come first, or the routes wait for
     // bgpd's next look at its route maps, 5 s later.
     let mut text = format!(
-        "route-map large permit 10\n set large-community 64512:1:2\n set ip next-hop 192.0.2.2\n{drains}\
+        "route-map large permit 10\n set large-community 64512:1:2\n{hop}{drains}\
          route-map hop permit 10\n set ipv6 next-hop global 2001:db8::2\n{drains}"
     );
     text += &format!(
@@ -107,6 +116,12 @@ fn configuration(setting: &Setting) -> String {
         if let Some(password) = setting.password {
             line(&format!("password {password}"));
         }
+        if setting.extended_next_hop {
+            line("capability extended-nexthop");
+        }
+        if let Some(role) = setting.role {
+            line(&format!("local-role {role}"));
+        }
         match setting.hops {
             Hops::Unsaid => {}
             Hops::Secured => line("ttl-security hops 1"),
@@ -123,6 +138,9 @@ fn configuration(setting: &Setting) -> String {
             line("activate");
             if setting.reflects {
                 line("route-reflector-client");
+            }
+            if setting.add_paths {
+                line("addpath-tx-all-paths");
             }
             if let Some(most) = setting.max_prefixes {
                 line(&format!("maximum-prefix {most}"));

@@ -57,7 +57,13 @@ impl Router for Gobgp {
         } else {
             ""
         };
-        let large = "10.2.0.0/16 nexthop 192.0.2.2 large-community 64512:1:2";
+        // It offers IPv6 next hops wherever IPv4 is carried over IPv6.
+        let hop = if site.setting().extended_next_hop {
+            "2001:db8::2"
+        } else {
+            "192.0.2.2"
+        };
+        let large = format!("10.2.0.0/16 nexthop {hop} large-community 64512:1:2");
         Gobgp::add(site, "ipv4", &format!("{large}{drains}"))?;
         let hop = "2001:db8:2::/48 nexthop 2001:db8::2";
         Gobgp::add(site, "ipv6", &format!("{hop}{drains}"))
@@ -70,6 +76,10 @@ impl Router for Gobgp {
     fn route(&self, site: &Site, prefix: &str) -> Result<String> {
         let family = if prefix.contains(':') { "ipv6" } else { "ipv4" };
         site.ask(&["gobgp", "global", "rib", "-a", family, prefix])
+    }
+
+    fn graceful_shutdown(&self) -> &'static str {
+        "planned-shut"
     }
 
     fn refresh(&self, site: &Site) -> Result<String> {
@@ -118,6 +128,9 @@ fn configuration(setting: &Setting) -> String {
                  afi-safi-name = \"{family}-unicast\"\n\
                  [neighbors.afi-safis.mp-graceful-restart.config]\nenabled = true\n"
             );
+            if setting.add_paths {
+                text += "[neighbors.afi-safis.add-paths.config]\nreceive = true\nsend-max = 8\n";
+            }
             if let Some(most) = setting.max_prefixes {
                 text +=
                     &format!("[neighbors.afi-safis.prefix-limit.config]\nmax-prefixes = {most}\n");

@@ -42,6 +42,12 @@ pub struct Setting {
     pub max_prefixes: Option<u32>,
     /// Its routes say that they are about to go (RFC 8326).
     pub drains: bool,
+    /// Several paths a prefix, both ways, in both families (RFC 7911).
+    pub add_paths: bool,
+    /// IPv4 prefixes with IPv6 next hops, both ways (RFC 8950).
+    pub extended_next_hop: bool,
+    /// What it is to our speakers (RFC 9234): `customer` or `provider`.
+    pub role: Option<&'static str>,
 }
 
 /// How far away our speakers are, as the router sees it.
@@ -68,6 +74,9 @@ impl Default for Setting {
             hops: Hops::Unsaid,
             max_prefixes: None,
             drains: false,
+            add_paths: false,
+            extended_next_hop: false,
+            role: None,
         }
     }
 }
@@ -120,6 +129,9 @@ pub trait Router: Sync {
 
     /// Has it ask the first peer for all IPv4 routes again.
     fn refresh(&self, site: &Site) -> Result<String>;
+
+    /// The word by which it shows the community 65535:0 (RFC 8326).
+    fn graceful_shutdown(&self) -> &'static str;
 
     /// Has it dial the first peer at once, whatever it waits for after a session that ended.
     fn dial_now(&self, _: &Site) -> Result<()> {

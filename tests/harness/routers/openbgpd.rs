@@ -64,6 +64,10 @@ impl Router for Openbgpd {
         Openbgpd::bgpctl(site, &["show", "rib", "detail", prefix])
     }
 
+    fn graceful_shutdown(&self) -> &'static str {
+        "GRACEFUL_SHUTDOWN"
+    }
+
     fn refresh(&self, site: &Site) -> Result<String> {
         let peer = site.setting().first_peer();
         Openbgpd::bgpctl(site, &["neighbor", &peer, "refresh"])
@@ -108,6 +112,13 @@ fn configuration(setting: &Setting, control: &Path) -> String {
         }
         if let Some(password) = setting.password {
             line(&format!("tcp md5sig password {password}"));
+        }
+        if setting.add_paths {
+            line("announce add-path send all");
+            line("announce add-path recv yes");
+        }
+        if let Some(role) = setting.role {
+            line(&format!("announce policy {role}"));
         }
         match setting.hops {
             Hops::Unsaid => {}

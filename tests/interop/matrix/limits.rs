@@ -43,6 +43,26 @@ pub fn too_many_prefixes_end_its_session_alone(router: &'static dyn Router) -> R
     other.expect_route("10.1.0.0/16", "still there", |route| route.best)
 }
 
+/// Who announced too much is let in as soon as it may announce that much.
+pub fn a_higher_maximum_brings_it_back(router: &'static dyn Router) -> Result<()> {
+    let site = Site::start(router, Setting::default())?;
+    let mut limiting = config(1);
+    peer(&mut limiting, 2).max_prefixes = Some(1);
+    let ours = Running::start(&site.ours, limiting.clone())?;
+    ours.established(2)?;
+    ours.expect_route("10.2.0.0/16", "within the limit", |route| route.best)?;
+    router.announce_more(&site, "10.21.0.0/16")?;
+    ours.wait_peer("the end of the session", 2, |peer| has_ended(peer, "sent"))?;
+    router.dial_now(&site)?;
+    peer(&mut limiting, 2).max_prefixes = Some(2);
+    ours.configure(limiting);
+    ours.established(2)?;
+    for prefix in ["10.2.0.0/16", "10.21.0.0/16"] {
+        ours.expect_route(prefix, "within the higher limit", |route| route.best)?;
+    }
+    Ok(())
+}
+
 /// The router takes no more than two prefixes.
 pub fn too_many_prefixes_for_it_end_the_session(router: &'static dyn Router) -> Result<()> {
     let setting = Setting {

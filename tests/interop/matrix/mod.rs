@@ -3,6 +3,7 @@
 //! What a peer lacks is written where its cells are listed, and in docs/conformance.md.
 
 mod collision;
+mod extensions;
 mod limits;
 mod refresh;
 mod restart;
@@ -62,6 +63,13 @@ cells!(
         session::external_peer_is_two_hops_away,
         traffic::packets_pass_while_the_router_is_killed,
         traffic::packets_pass_while_the_agent_is_killed,
+        extensions::our_routes_say_that_they_are_about_to_go,
+        limits::a_higher_maximum_brings_it_back,
+        extensions::several_paths_go_to_it,
+        extensions::several_paths_come_from_it,
+        extensions::ipv4_goes_by_ipv6_next_hops,
+        extensions::roles_mark_what_is_for_customers_only,
+        extensions::roles_that_do_not_go_together_end_the_session,
     ]
 );
 
@@ -94,6 +102,13 @@ cells!(
         session::external_peer_is_two_hops_away,
         traffic::packets_pass_while_the_router_is_killed,
         traffic::packets_pass_while_the_agent_is_killed,
+        extensions::our_routes_say_that_they_are_about_to_go,
+        limits::a_higher_maximum_brings_it_back,
+        extensions::several_paths_go_to_it,
+        extensions::several_paths_come_from_it,
+        extensions::ipv4_goes_by_ipv6_next_hops,
+        extensions::roles_mark_what_is_for_customers_only,
+        extensions::roles_that_do_not_go_together_end_the_session,
     ]
 );
 
@@ -123,6 +138,11 @@ cells!(
         session::both_families_pass_over_ipv6,
         session::external_peer_is_two_hops_away,
         traffic::packets_pass_while_the_router_is_killed,
+        extensions::our_routes_say_that_they_are_about_to_go,
+        limits::a_higher_maximum_brings_it_back,
+        extensions::several_paths_go_to_it,
+        extensions::several_paths_come_from_it,
+        extensions::ipv4_goes_by_ipv6_next_hops,
     ]
 );
 
@@ -153,6 +173,12 @@ cells!(
         limits::route_too_long_for_it_is_withdrawn,
         session::both_families_pass_over_ipv6,
         session::external_peer_is_two_hops_away,
+        extensions::our_routes_say_that_they_are_about_to_go,
+        limits::a_higher_maximum_brings_it_back,
+        extensions::several_paths_go_to_it,
+        extensions::several_paths_come_from_it,
+        extensions::roles_mark_what_is_for_customers_only,
+        extensions::roles_that_do_not_go_together_end_the_session,
     ]
 );
 
