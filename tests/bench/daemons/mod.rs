@@ -1,0 +1,158 @@
+//! The daemons that are measured, each as a route reflector at 10.0.0.1 of AS 64512 whose clients
+//! are in 10.1.0.0/16: accept everything, pass on everything, dial nobody, write no kernel routes.
+
+mod bird;
+mod caracal;
+mod frr;
+mod gobgp;
+mod openbgpd;
+mod relay;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use agent::lab::process::{self, Process};
+use agent::lab::{Mounts, Namespace, machine};
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::Signal;
+use tempfile::TempDir;
+
+pub use self::relay::serve as serve_relay;
+use crate::load::plan;
+use crate::usage::Usage;
+
+pub trait Daemon: Sync {
+    fn name(&self) -> &'static str;
+
+    /// Its version in its own words; `None` if it is not installed.
+    fn version(&self) -> Option<String>;
+
+    /// Writes its configuration for so many clients.
+    fn prepare(&self, directory: &Path, clients: u32, mounts: &mut Mounts) -> Result<()>;
+
+    fn commands(&self, directory: &Path) -> Vec<Command>;
+
+    /// Passes octets on as they are.
+    fn is_relay(&self) -> bool {
+        false
+    }
+}
+
+/// The limit, us, and the others.
+pub const ALL: [&dyn Daemon; 6] = [
+    &relay::Relay,
+    &caracal::Caracal,
+    &bird::Bird,
+    &frr::Frr,
+    &gobgp::Gobgp,
+    &openbgpd::Openbgpd,
+];
+
+/// The addresses of all clients, as text.
+fn addresses(clients: u32) -> impl Iterator<Item = String> {
+    (0..clients).map(|client| plan::address(client).to_string())
+}
+
+/// What a version command prints, in one line.
+fn version_line(program: &str, arguments: &[&str]) -> Option<String> {
+    let done = Command::new(program).args(arguments).output().ok()?;
+    let said = [done.stdout, done.stderr].concat();
+    let said = String::from_utf8_lossy(&said);
+    said.lines().next().map(|line| line.trim().to_owned())
+}
+
+fn write(file: &Path, text: &str) -> Result<()> {
+    fs::write(file, text).with_context(|| format!("failed to write {}", file.display()))
+}
+
+/// A daemon that runs, alone in a namespace.
+pub struct Running {
+    pub namespace: Namespace,
+    directory: TempDir,
+}
+
+impl Running {
+    pub fn start(daemon: &dyn Daemon, clients: u32) -> Result<Running> {
+        let directory = tempfile::Builder::new()
+            .prefix("caracal-bench-")
+            .tempdir()?;
+        // FRR and OpenBGPD give up root.
+        use std::os::unix::fs::PermissionsExt;
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755))?;
+        let mut mounts = Mounts::default();
+        daemon.prepare(directory.path(), clients, &mut mounts)?;
+        let id = directory.path().display().to_string();
+        let namespace = Namespace::create(&id, daemon.name(), &mounts)?;
+        let running = Running {
+            namespace,
+            directory,
+        };
+        // All of 10.0.0.0/8 is local by that.
+        machine::ip_batch(
+            &running.namespace,
+            "link set lo up\naddress add 10.0.0.1/8 dev lo\n",
+        )?;
+        let somaxconn = || fs::write("/proc/sys/net/core/somaxconn", "4096");
+        running.namespace.enter(somaxconn)?;
+        for mut command in daemon.commands(running.directory.path()) {
+            process::start(
+                daemon.name(),
+                &running.namespace,
+                &mut command,
+                &running.log(),
+            )?;
+        }
+        Ok(running)
+    }
+
+    fn log(&self) -> PathBuf {
+        self.directory.path().join("log")
+    }
+
+    /// The end of what it said.
+    pub fn last_words(&self) -> String {
+        let text = fs::read_to_string(self.log()).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(5)..].join("\n")
+    }
+
+    fn processes(&self) -> Vec<Process> {
+        let name: Vec<PathBuf> = self.namespace.kernel_name().into_iter().collect();
+        let mut all = process::in_namespaces(&name);
+        all.retain(|process| process.pid != self.namespace.holder.pid);
+        all
+    }
+
+    /// What all its processes together used until now.
+    pub fn usage(&self) -> Result<Usage> {
+        let all = self.processes();
+        if all.is_empty() {
+            bail!("it ended: {}", self.last_words());
+        }
+        Ok(all.iter().map(|process| Usage::of(process.pid)).sum())
+    }
+
+    /// Waits until something listens on 10.0.0.1:179.
+    pub fn wait_listening(&self) -> Result<()> {
+        process::wait_until("the listener", Duration::from_secs(20), || {
+            let table = format!("/proc/{}/net/tcp", self.namespace.holder.pid);
+            let sockets = fs::read_to_string(table).unwrap_or_default();
+            // Port 179 in state LISTEN, on any address.
+            let listens = |line: &str| line.contains(":00B3 00000000:0000 0A");
+            Ok((!sockets.lines().any(listens)).then(|| "nothing listens".to_owned()))
+        })
+        .with_context(|| self.last_words())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        for process in self.processes().iter().chain([&self.namespace.holder]) {
+            process.signal(Signal::SIGKILL);
+            // What cannot be ended has no one left to tell.
+            let _ = process.wait_gone(Duration::from_secs(5));
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! Who announces what: every prefix has a number, and from it follow its sender and its attributes.
+
+use std::net::Ipv4Addr;
+use std::ops::Range;
+
+use super::messages::{self, Attributes};
+
+/// The first prefix is 20.0.0.0/24, the next one 20.0.1.0/24, and so on.
+const BASE: u32 = 20 << 16;
+
+/// `senders` clients, the first ones, with `prefixes` each in sets of `prefixes_per_set`.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    pub senders: u32,
+    pub prefixes: u32,
+    pub prefixes_per_set: u32,
+}
+
+/// 10.1.0.1 and up.
+pub fn address(client: u32) -> Ipv4Addr {
+    Ipv4Addr::from(0x0a01_0000 + client + 1)
+}
+
+impl Plan {
+    pub fn total(&self) -> u32 {
+        self.senders * self.prefixes
+    }
+
+    /// The numbers of a sender's prefixes.
+    pub fn of(&self, sender: u32) -> Range<u32> {
+        if sender < self.senders {
+            sender * self.prefixes..(sender + 1) * self.prefixes
+        } else {
+            0..0
+        }
+    }
+
+    pub fn prefix(index: u32) -> [u8; 3] {
+        let [_, a, b, c] = (BASE + index).to_be_bytes();
+        [a, b, c]
+    }
+
+    /// The number of a /24.
+    pub fn index(&self, prefix: [u8; 3]) -> Option<u32> {
+        let number = u32::from_be_bytes([0, prefix[0], prefix[1], prefix[2]]);
+        number
+            .checked_sub(BASE)
+            .filter(|index| *index < self.total())
+    }
+
+    /// What the routes of prefix `index` say, and the numbers of all that say the same.
+    pub fn set_of(&self, index: u32) -> (Attributes, Range<u32>) {
+        let sender = index / self.prefixes;
+        let set = index / self.prefixes_per_set;
+        let first = set * self.prefixes_per_set;
+        let attributes = Attributes {
+            next_hop: address(sender),
+            set,
+        };
+        (attributes, first..first + self.prefixes_per_set)
+    }
+
+    /// All that a sender announces.
+    pub fn announcement(&self, sender: u32) -> Vec<u8> {
+        let mut out = Vec::new();
+        let mut index = self.of(sender).start;
+        while index < self.of(sender).end {
+            let (attributes, same) = self.set_of(index);
+            let end = same.end.min(self.of(sender).end);
+            let prefixes: Vec<[u8; 3]> = (index..end).map(Plan::prefix).collect();
+            messages::announce(&attributes, &prefixes, &mut out);
+            index = end;
+        }
+        out
+    }
+
+    pub fn withdrawal(&self, sender: u32) -> Vec<u8> {
+        let prefixes: Vec<[u8; 3]> = self.of(sender).map(Plan::prefix).collect();
+        let mut out = Vec::new();
+        messages::withdraw(&prefixes, &mut out);
+        out
+    }
+}
