@@ -10,12 +10,12 @@ use tracing::{info, warn};
 
 use super::config::SpeakerConfig;
 use super::connection::RouteOperation;
+use super::control::Control;
 use super::input::{Command, CoreInput};
 use super::listener::Listener;
 use super::md5;
-use super::membership::send_control;
 use super::outbox::Outbox;
-use super::peer::{Control, sleep_until};
+use super::peer::sleep_until;
 use super::slot::{Established, PeerSlot};
 use super::{Event, Stop};
 use crate::fsm::refresh::RefreshState;
@@ -249,7 +249,7 @@ impl Core {
                     notification: Notification::cease(cease::BFD_DOWN),
                     hold_down: None,
                 };
-                send_control(slot, cease);
+                slot.control.send(cease);
             }
         }
     }

@@ -6,15 +6,15 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::SystemTime;
 
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
 
 use super::config::{PeerConfig, PeerKey, SpeakerConfig};
+use super::control::{Control, control_queue};
 use super::core::{Core, rib_config};
 use super::faults::Faults;
 use super::listener::Listener;
 use super::md5;
-use super::peer::{CONTROL_QUEUE, Control, PeerTask};
+use super::peer::PeerTask;
 use super::slot::PeerSlot;
 use super::socket::Transport;
 use crate::fsm::restart::{HelperConfig, HelperState};
@@ -110,10 +110,11 @@ impl Core {
         slot.helper
             .reconfigure(helper_config(&self.config, &wanted));
         let transport = transport(slot.key, &wanted);
-        send_control(slot, Control::Reconfigure { session, transport });
+        slot.control
+            .send(Control::Reconfigure { session, transport });
         if is_new_maximum {
             slot.held_until = None;
-            send_control(slot, Control::Release);
+            slot.control.send(Control::Release);
         }
         self.follow_policy(index);
         if is_new_maximum {
@@ -141,7 +142,7 @@ impl Core {
                     family,
                     kind: RefreshKind::Request,
                 };
-                send_control(slot, Control::RequestRefresh(refresh));
+                slot.control.send(Control::RequestRefresh(refresh));
             }
         }
         if let Some(session) = self.peers[index].as_mut().and_then(|s| s.session.as_mut()) {
@@ -178,7 +179,7 @@ impl Core {
             }
         };
         if let Some(slot) = self.peers.get(index).and_then(Option::as_ref)
-            && slot.control.try_send(Control::Incoming(stream)).is_err()
+            && !slot.control.send(Control::Incoming(stream))
         {
             debug!(%remote, "connection dropped: the peer's task is busy");
         }
@@ -192,7 +193,7 @@ impl Core {
                 self.peers.len() - 1
             }
         };
-        let (control, control_queue) = mpsc::channel(CONTROL_QUEUE);
+        let (control, control_receiver) = control_queue();
         let mut session = self.session_config(&config);
         session.passive |= is_dynamic;
         if let Some(core) = self.inputs.upgrade() {
@@ -203,7 +204,7 @@ impl Core {
                 transport(key, &config),
                 core,
                 self.wakeup.clone(),
-                control_queue,
+                control_receiver,
             );
             tokio::spawn(task.run());
         }
@@ -235,19 +236,8 @@ impl Core {
         };
         if !slot.is_leaving {
             slot.is_leaving = true;
-            send_control(slot, Control::Stop(notification));
+            slot.control.send(Control::Stop(notification));
         }
-    }
-}
-
-pub(super) fn send_control(slot: &PeerSlot, control: Control) {
-    let sender = slot.control.clone();
-    if let Err(mpsc::error::TrySendError::Full(control)) = sender.try_send(control) {
-        // A busy task; order among what waits here does not matter, the last configuration is
-        // sent again by the next change.
-        tokio::spawn(async move {
-            let _ = sender.send(control).await;
-        });
     }
 }
 

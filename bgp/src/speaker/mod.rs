@@ -10,12 +10,14 @@
 //!                      └────> events (learned routes) to the owner
 //! ```
 //! Queues and what happens when they are full: inputs of the core (1024): senders wait, so a reader
-//! stops reading and TCP pushes back; an outbox: its peer is skipped and catches up from the table;
+//! stops reading and TCP pushes back; what a peer's task is told: void words are dropped (`control`),
+//! connections beyond 16 refused; an outbox: its peer is skipped and catches up from the table;
 //! events: the RIB remembers which prefixes are untold.
 
 mod capability_name;
 pub mod config;
 mod connection;
+mod control;
 mod core;
 mod faults;
 mod input;

@@ -5,7 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use hashbrown::HashMap;
 use tokio::net::TcpStream;
@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 use tracing::{debug, info};
 
 use super::connection::{Connection, Gate, Inbound, InboundSender};
+use super::control::{Control, ControlReceiver};
 use super::input::CoreInput;
 use super::outbox::Outbox;
 use super::socket::{self, Transport};
@@ -22,36 +23,11 @@ use crate::fsm::session::{
 };
 use crate::fsm::timer::Jitter;
 use crate::rib::PeerId;
-use crate::wire::refresh::RouteRefresh;
 use crate::wire::update::UpdateContext;
 use crate::wire::{Notification, frame};
 
 /// Messages of all connections that may wait; a reader with more waits.
 const INBOUND_QUEUE: usize = 32;
-/// What the core may tell a peer that is busy; an accepted connection that does not fit is dropped.
-pub const CONTROL_QUEUE: usize = 16;
-
-/// What the core tells a peer's task.
-#[derive(Debug)]
-pub enum Control {
-    Incoming(TcpStream),
-    Reconfigure {
-        session: Box<SessionConfig>,
-        transport: Transport,
-    },
-    /// Ends the session; the peer stays configured, and Idle for as long as it is held down.
-    Cease {
-        notification: Notification,
-        hold_down: Option<Duration>,
-    },
-    /// It is not held down any longer.
-    Release,
-    /// Ends the session and the task.
-    Stop(Option<Notification>),
-    /// Asks the peer to send its routes again.
-    RequestRefresh(RouteRefresh),
-}
-
 pub struct PeerTask {
     id: PeerId,
     label: String,
@@ -59,7 +35,7 @@ pub struct PeerTask {
     transport: Transport,
     core: mpsc::Sender<CoreInput>,
     core_wakeup: Arc<Notify>,
-    control: mpsc::Receiver<Control>,
+    control: ControlReceiver,
     inbound: mpsc::Receiver<(ConnectionId, Inbound)>,
     inbound_sender: mpsc::Sender<(ConnectionId, Inbound)>,
     connections: HashMap<ConnectionId, (Connection, u64)>,
@@ -77,7 +53,7 @@ impl PeerTask {
         transport: Transport,
         core: mpsc::Sender<CoreInput>,
         core_wakeup: Arc<Notify>,
-        control: mpsc::Receiver<Control>,
+        control: ControlReceiver,
     ) -> PeerTask {
         let (inbound_sender, inbound) = mpsc::channel(INBOUND_QUEUE);
         PeerTask {
@@ -104,7 +80,7 @@ impl PeerTask {
         loop {
             let wake_at = self.session.next_timeout();
             tokio::select! {
-                control = self.control.recv() => match control {
+                control = self.control.receive() => match control {
                     Some(Control::Stop(notification)) => {
                         self.feed(Input::Stop { notification }).await;
                         break;

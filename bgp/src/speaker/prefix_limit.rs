@@ -4,9 +4,8 @@ use std::time::{Duration, Instant};
 
 use tracing::warn;
 
+use super::control::Control;
 use super::core::Core;
-use super::membership::send_control;
-use super::peer::Control;
 use crate::rib::PeerId;
 use crate::types::Family;
 use crate::wire::Notification;
@@ -43,7 +42,7 @@ impl Core {
                 notification: Notification::maximum_prefixes(family, limit),
                 hold_down: Some(TOO_MANY_PREFIXES_HOLD),
             };
-            send_control(slot, cease);
+            slot.control.send(cease);
             if let Some(slot) = self.slot(id) {
                 slot.held_until = Some(Instant::now() + TOO_MANY_PREFIXES_HOLD);
             }

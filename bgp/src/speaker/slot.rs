@@ -3,12 +3,10 @@
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use tokio::sync::mpsc;
-
 use super::config::{PeerConfig, PeerKey};
+use super::control::ControlSender;
 use super::faults::Faults;
 use super::outbox::Outbox;
-use super::peer::Control;
 use crate::fsm::refresh::RefreshState;
 use crate::fsm::restart::HelperState;
 use crate::fsm::session::{LastError, Negotiated, State};
@@ -23,7 +21,7 @@ pub struct PeerSlot {
     pub is_dynamic: bool,
     /// Told to stop; its id is free once its task finished.
     pub is_leaving: bool,
-    pub control: mpsc::Sender<Control>,
+    pub control: ControlSender,
     /// Set while established.
     pub session: Option<Established>,
     pub helper: HelperState,
