@@ -416,6 +416,15 @@ impl Rib {
             .collect()
     }
 
+    /// Nobody takes what [`Rib::learned`] gives any more.
+    pub fn forget_consumer(&mut self) {
+        self.config = Arc::new(RibConfig {
+            has_consumer: false,
+            ..RibConfig::clone(&self.config)
+        });
+        self.untold = HashSet::new();
+    }
+
     pub fn has_learned(&self) -> bool {
         !self.untold.is_empty() && self.can_tell()
     }

@@ -1,6 +1,7 @@
 //! The core: one task that owns the RIB and knows every peer.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -40,6 +41,8 @@ const FOR_GOOD: &str = "the speaker stops for good";
 pub struct Core {
     pub(super) config: SpeakerConfig,
     pub(super) has_consumer: bool,
+    /// The receiver of `events` is there.
+    has_reader: bool,
     pub(super) rib: Rib,
     pub(super) peers: Vec<Option<PeerSlot>>,
     pub(super) inputs: mpsc::WeakSender<CoreInput>,
@@ -86,6 +89,7 @@ impl Core {
             deferral: Deferral::new(awaited, &Family::ALL, deadline),
             config,
             has_consumer,
+            has_reader: true,
             peers: Vec::new(),
             inputs,
             wakeup: Arc::new(Notify::new()),
@@ -100,7 +104,11 @@ impl Core {
     }
 
     /// Runs until stopped or until all handles are gone.
-    pub async fn run(mut self, mut inputs: mpsc::Receiver<CoreInput>) {
+    pub async fn run(
+        mut self,
+        mut inputs: mpsc::Receiver<CoreInput>,
+        mut handles: mpsc::Receiver<Infallible>,
+    ) {
         self.rib.set_deferring(!self.deferral.is_over());
         let config = self.config.clone();
         self.rib.set_originated(config.originated.clone());
@@ -137,9 +145,9 @@ impl Core {
                     Ok(permit) => {
                         permit.send(self.next_event());
                     }
-                    // Nobody listens any more.
-                    Err(_) => self.has_told_settled = true,
+                    Err(_) => self.forget_consumer(),
                 },
+                None = handles.recv() => break,
                 () = self.wakeup.clone().notified_owned() => {}
                 () = sleep_until(wake_at) => self.handle_timeout(),
             }
@@ -463,7 +471,17 @@ impl Core {
         }
     }
 
+    /// Nobody reads events any more, now or later.
+    fn forget_consumer(&mut self) {
+        self.has_reader = false;
+        self.has_consumer = false;
+        self.rib.forget_consumer();
+    }
+
     fn has_event(&self) -> bool {
+        if !self.has_reader {
+            return false;
+        }
         let is_settled_due =
             self.is_convergence_over() && !self.has_told_settled && !self.rib.has_untold();
         self.rib.has_next_hop_question() || self.rib.has_learned() || is_settled_due

@@ -35,6 +35,7 @@ mod socket;
 pub mod status;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 use std::net::IpAddr;
 
 use tokio::sync::{mpsc, oneshot};
@@ -90,10 +91,14 @@ pub enum Stop {
     ForGood,
 }
 
-/// A handle to a running speaker. It runs until [`Speaker::stop`] or until all handles are gone.
+/// A handle to a running speaker. It runs until [`Speaker::stop`], or until all handles are gone:
+/// then TCP is closed without a word, so that peers with graceful restart keep its routes. It goes
+/// on without one who reads its events.
 #[derive(Clone, Debug)]
 pub struct Speaker {
     inputs: mpsc::Sender<CoreInput>,
+    /// Nothing is ever sent. `inputs` does not show that all handles are gone: peers have it, too.
+    _handle: mpsc::Sender<Infallible>,
 }
 
 impl Speaker {
@@ -104,9 +109,14 @@ impl Speaker {
     pub fn start(config: SpeakerConfig, has_consumer: bool) -> (Speaker, mpsc::Receiver<Event>) {
         let (inputs, input_queue) = mpsc::channel(CORE_QUEUE);
         let (events, event_queue) = mpsc::channel(EVENT_QUEUE);
+        let (handle, handles) = mpsc::channel(1);
         let core = Core::new(config, has_consumer, inputs.downgrade(), events);
-        tokio::spawn(core.run(input_queue));
-        (Speaker { inputs }, event_queue)
+        tokio::spawn(core.run(input_queue, handles));
+        let speaker = Speaker {
+            inputs,
+            _handle: handle,
+        };
+        (speaker, event_queue)
     }
 
     /// Makes the speaker what `config` says; only what differs is touched. The graceful restart
