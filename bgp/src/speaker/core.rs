@@ -122,7 +122,6 @@ impl Core {
             if self.stopping.is_none() {
                 self.rib.turn(&mut Outboxes { peers: &self.peers });
             }
-            self.tell_dynamic();
             if self.stopping.is_some() && self.peers.iter().all(Option::is_none) {
                 break;
             }
@@ -484,10 +483,17 @@ impl Core {
         }
         let is_settled_due =
             self.is_convergence_over() && !self.has_told_settled && !self.rib.has_untold();
-        self.rib.has_next_hop_question() || self.rib.has_learned() || is_settled_due
+        self.rib.has_next_hop_question()
+            || self.rib.has_learned()
+            || is_settled_due
+            || self.has_dynamic_news()
     }
 
     fn next_event(&mut self) -> Event {
+        if self.has_dynamic_news() {
+            self.told_dynamic = self.dynamic_peers();
+            return Event::DynamicPeers(self.told_dynamic.clone());
+        }
         if self.rib.has_next_hop_question() {
             return Event::NextHops(self.rib.next_hop_question());
         }
@@ -498,7 +504,8 @@ impl Core {
         Event::Settled
     }
 
-    fn tell_dynamic(&mut self) {
+    /// Those that are to be remembered over a restart.
+    fn dynamic_peers(&self) -> Vec<IpAddr> {
         let mut dynamic: Vec<IpAddr> = self
             .peers
             .iter()
@@ -512,16 +519,11 @@ impl Core {
         }
         dynamic.sort_unstable();
         dynamic.dedup();
-        // A full queue means that the owner is busy: it is told at the next turn.
-        if self.stopping.is_none()
-            && dynamic != self.told_dynamic
-            && self
-                .events
-                .try_send(Event::DynamicPeers(dynamic.clone()))
-                .is_ok()
-        {
-            self.told_dynamic = dynamic;
-        }
+        dynamic
+    }
+
+    fn has_dynamic_news(&self) -> bool {
+        self.stopping.is_none() && self.dynamic_peers() != self.told_dynamic
     }
 
     pub(super) fn find(&self, is_it: impl Fn(&PeerSlot) -> bool) -> Option<usize> {

@@ -1,8 +1,11 @@
 //! Owners that go away, or do not listen.
 
 use std::sync::mpsc;
+use std::time::Duration;
 
 use bgp::speaker::Speaker;
+use bgp::speaker::config::{Originated, PeerConfig, PeerSource};
+use bgp::types::Asn;
 
 use crate::rig::*;
 
@@ -54,4 +57,46 @@ async fn a_speaker_without_handles_ends_with_its_sessions() {
     right.learns(&[]).await;
     let is_free = || async { std::net::TcpListener::bind((loopback(53), port)).is_ok() };
     Running::wait_for("the address is free", is_free).await;
+}
+
+#[tokio::test]
+async fn an_owner_that_was_busy_hears_of_dynamic_peers_when_it_reads_again() {
+    let port = free_port();
+    let mut ranged = speaker(55, 64512, port);
+    let template = PeerConfig::new("any", PeerSource::Range, Some(Asn(64512)));
+    ranged.ranges.insert(prefix("127.0.0.0/24"), template);
+    // No timer wakes the speaker meanwhile.
+    ranged.graceful_restart.silence = Duration::from_secs(3600);
+    let mut ranged = Running::start(ranged);
+    let mut first = speaker(56, 64512, port);
+    peer(&mut first, 55, 64512, port);
+    let changing = Running::start(first.clone());
+    let knows = async |speaker: &Speaker, count: usize| {
+        speaker.routes(Default::default()).await.len() == count
+    };
+    // More events than wait for an owner.
+    for round in 0..100 {
+        let extra = Originated::new([192, 0, 2, 56].into());
+        match round % 2 {
+            0 => first.originated.insert(prefix("10.99.0.0/16"), extra),
+            _ => first.originated.remove(&prefix("10.99.0.0/16")),
+        };
+        changing.speaker.configure(first.clone()).await;
+        let count = 3 - round % 2;
+        Running::wait_for("routes", || knows(&ranged.speaker, count)).await;
+    }
+    let mut second = speaker(57, 64512, port);
+    peer(&mut second, 55, 64512, port);
+    let _second = Running::start(second);
+    Running::wait_for("a second peer", || knows(&ranged.speaker, 3)).await;
+    // The speaker uses up the first place that comes free before there is another.
+    let event = ranged.events.recv().await;
+    ranged.take(event.expect("speaker runs"));
+    for _ in 0..1000 {
+        tokio::task::yield_now().await;
+    }
+    while ranged.dynamic != [loopback(56), loopback(57)] {
+        let event = tokio::time::timeout(DEADLINE, ranged.events.recv()).await;
+        ranged.take(event.expect("told in time").expect("speaker runs"));
+    }
 }
