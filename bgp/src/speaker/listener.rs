@@ -1,6 +1,7 @@
 //! Accepting connections: one task per listen address, with the TCP MD5 keys of those that may
 //! connect.
 
+use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -57,6 +58,12 @@ impl Drop for Listener {
     }
 }
 
+/// What a turn came to.
+enum Served {
+    Something,
+    EndOfSocket,
+}
+
 struct Acceptor {
     address: SocketAddr,
     core: mpsc::WeakSender<CoreInput>,
@@ -70,11 +77,12 @@ struct Acceptor {
 impl Acceptor {
     async fn run(mut self) {
         // Ends when nobody is there to be told.
-        let Some(listener) = self.listen().await else {
-            return;
-        };
-        info!(address = %self.address, "listening");
-        while self.serve(&listener).await.is_some() {}
+        while let Some(listener) = self.listen().await {
+            info!(address = %self.address, "listening");
+            if self.serve_all(&listener).await.is_none() {
+                return;
+            }
+        }
     }
 
     /// Tries until it listens. Keys are there before the first connection can come.
@@ -99,28 +107,40 @@ impl Acceptor {
         }
     }
 
-    async fn serve(&mut self, listener: &TcpListener) -> Option<()> {
+    /// Until the socket does not listen any more.
+    async fn serve_all(&mut self, listener: &TcpListener) -> Option<()> {
+        while let Served::Something = self.serve(listener).await? {}
+        Some(())
+    }
+
+    async fn serve(&mut self, listener: &TcpListener) -> Option<Served> {
         let lacks_keys = self.told.as_ref().is_some_and(|told| !told.is_empty());
         tokio::select! {
             changed = self.wanted.changed() => {
                 changed.ok()?;
                 let problems = self.install(&SockRef::from(listener));
-                self.tell_problems(problems).await
+                self.tell_problems(problems).await?;
             }
             () = tokio::time::sleep(RETRY), if lacks_keys => {
                 let problems = self.install(&SockRef::from(listener));
-                self.tell_problems(problems).await
+                self.tell_problems(problems).await?;
             }
             accepted = listener.accept() => match accepted {
-                Ok((stream, remote)) => self.tell(CoreInput::Accepted { stream, remote }).await,
+                Ok((stream, remote)) => self.tell(CoreInput::Accepted { stream, remote }).await?,
+                // EINVAL of accept(2): it does not listen. Who may can end that from outside, with
+                // `ss --kill` for one.
+                Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                    warn!(address = %self.address, "the socket listens no more, listening anew");
+                    return Some(Served::EndOfSocket);
+                }
                 Err(error) => {
                     // Out of descriptors or a connection that ended early: neither ends listening.
                     warn!(address = %self.address, %error, "accept failed");
                     tokio::time::sleep(RETRY).await;
-                    Some(())
                 }
             },
         }
+        Some(Served::Something)
     }
 
     /// Makes the socket's keys those that are wanted, and says what could not be done. A peer whose
@@ -186,5 +206,59 @@ impl Acceptor {
 
     async fn tell(&self, input: CoreInput) -> Option<()> {
         self.core.upgrade()?.send(input).await.ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Shutdown;
+
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    const DEADLINE: Duration = Duration::from_secs(20);
+
+    #[tokio::test]
+    async fn an_address_is_listened_on_again_when_its_socket_is_gone() {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").expect("bound");
+        let address = free.local_addr().expect("bound");
+        drop(free);
+        let (core, mut inputs) = mpsc::channel(16);
+        let (_keys, wanted) = watch::channel(Keys::new());
+        let mut acceptor = Acceptor {
+            address,
+            core: core.downgrade(),
+            wanted,
+            installed: Keys::new(),
+            told: None,
+        };
+        let listener = acceptor.listen().await.expect("the core is there");
+        SockRef::from(&listener)
+            .shutdown(Shutdown::Both)
+            .expect("listens no more");
+        let end = tokio::time::timeout(DEADLINE, acceptor.serve_all(&listener)).await;
+        assert!(end.expect("noticed").is_some(), "the core is there");
+        drop(listener);
+
+        let task = tokio::spawn(acceptor.run());
+        let connect = async {
+            loop {
+                match TcpStream::connect(address).await {
+                    Ok(stream) => return stream,
+                    Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+                }
+            }
+        };
+        let stream = tokio::time::timeout(DEADLINE, connect).await;
+        let local = stream.expect("listens").local_addr().expect("connected");
+        loop {
+            let input = tokio::time::timeout(DEADLINE, inputs.recv()).await;
+            match input.expect("in time").expect("the listener is there") {
+                CoreInput::Accepted { remote, .. } if remote == local => break,
+                _ => {}
+            }
+        }
+        task.abort();
     }
 }
