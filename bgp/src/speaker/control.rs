@@ -36,6 +36,8 @@ pub enum Control {
     Release,
     /// Ends the session and the task.
     Stop(Option<Notification>),
+    /// Ends the task, unless it has a connection: who comes back at once is taken as it is.
+    Retire,
     /// Asks the peer to send its routes again.
     RequestRefresh(RouteRefresh),
 }
@@ -46,7 +48,8 @@ impl Control {
         match (self, earlier) {
             (Control::Reconfigure { .. }, Control::Reconfigure { .. })
             | (Control::Release, Control::Release)
-            | (Control::Stop(_), Control::Stop(_)) => true,
+            | (Control::Stop(_), Control::Stop(_))
+            | (Control::Retire, Control::Retire) => true,
             // One that holds down does more than one that does not, whichever comes later.
             (
                 Control::Cease { hold_down, .. },
@@ -63,6 +66,7 @@ impl Control {
                 | Control::Cease { .. }
                 | Control::Release
                 | Control::Stop(_)
+                | Control::Retire
                 | Control::RequestRefresh(_),
                 _,
             ) => false,
@@ -110,6 +114,16 @@ impl ControlSender {
         drop(queue);
         self.0.ready.notify_one();
         true
+    }
+
+    /// The connections that a task which ended did not take.
+    pub fn left(&self) -> Vec<TcpStream> {
+        let waiting = std::mem::take(&mut self.0.lock().waiting);
+        let streams = waiting.into_iter().filter_map(|control| match control {
+            Control::Incoming(stream) => Some(stream),
+            _ => None,
+        });
+        streams.collect()
     }
 }
 

@@ -202,12 +202,17 @@ impl Core {
             }
             CoreInput::Finished { peer } => {
                 self.rib.remove_peer(peer);
-                if let Some(entry) = self.peers.get_mut(peer.0 as usize) {
-                    *entry = None;
-                }
+                let entry = self.peers.get_mut(peer.0 as usize);
+                let left = entry.and_then(Option::take).map(|slot| slot.control.left());
                 // A peer that left with one configuration may be back in the present one.
                 let config = self.config.clone();
                 self.follow_peers(&config);
+                // They came while the task was ending.
+                for stream in left.into_iter().flatten() {
+                    if let Ok(remote) = stream.peer_addr() {
+                        self.handle_accepted(stream, remote);
+                    }
+                }
             }
             CoreInput::Command(command) => self.handle_command(command),
         }
@@ -399,8 +404,8 @@ impl Core {
     /// A peer of a range exists as long as it is connected or its routes are kept.
     pub(super) fn drop_dynamic_without_routes(&mut self, id: PeerId) {
         let Some(slot) = self.slot(id) else { return };
-        if slot.is_dynamic && !slot.is_needed() {
-            self.leave(id.0 as usize, None);
+        if slot.is_dynamic && !slot.is_needed() && !slot.is_leaving {
+            slot.control.send(Control::Retire);
         }
     }
 

@@ -85,6 +85,7 @@ impl PeerTask {
                         self.feed(Input::Stop { notification }).await;
                         break;
                     }
+                    Some(Control::Retire) if self.connections.is_empty() => break,
                     Some(control) => self.handle_control(control).await,
                     None => {
                         self.feed(Input::Stop { notification: None }).await;
@@ -157,7 +158,8 @@ impl PeerTask {
                     connection.outbox.push_control(refresh.encode());
                 }
             }
-            Control::Stop(_) => {}
+            // The loop ends by the one, and goes on where it does not by the other.
+            Control::Stop(_) | Control::Retire => {}
         }
     }
 
