@@ -1,6 +1,7 @@
 //! `caracal-agent run`: puts the parts together.
 
-use std::os::fd::AsRawFd;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -206,9 +207,11 @@ async fn stopped(mut stop: watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
-/// The kernel's text for a namespace, e.g. `net:[4026531840]`.
-fn namespace_name(link: &str) -> std::io::Result<std::path::PathBuf> {
-    std::fs::read_link(link)
+/// Whether it is the network namespace of this process, whatever it is called.
+fn is_our_namespace(netns: OwnedFd) -> std::io::Result<bool> {
+    let theirs = std::fs::File::from(netns).metadata()?;
+    let ours = std::fs::metadata("/proc/self/ns/net")?;
+    Ok((theirs.dev(), theirs.ino()) == (ours.dev(), ours.ino()))
 }
 
 /// The dataplane's veths as CNI asks for them.
@@ -217,9 +220,7 @@ struct Veths;
 impl WorkloadLinks for Veths {
     async fn attach(&self, link: NewLink) -> Result<[u8; 6], LinkError> {
         // A workload's default route would take the place of the node's.
-        if namespace_name(&format!("/proc/self/fd/{}", link.netns.as_raw_fd()))?
-            == namespace_name("/proc/self/ns/net")?
-        {
+        if is_our_namespace(link.netns.try_clone()?)? {
             return Err("CNI_NETNS is the node's own network namespace".into());
         }
         let spec = WorkloadSpec {

@@ -1,7 +1,10 @@
 //! A workload comes and goes by the CNI protocol.
 
+use std::process::Command;
+
 use agent::lab::ping::{self, Target};
-use agent::lab::{Scenario, machine};
+use agent::lab::process::{self, Finished};
+use agent::lab::{Lab, Mounts, Scenario, machine, texts};
 use anyhow::{Result, ensure};
 use harness::needs_root;
 use harness::product::lab;
@@ -45,6 +48,57 @@ fn deleted_workload_leaves_no_route_link_or_address() -> Result<()> {
     ensure!(!links.contains(&device), "{links}");
     // A runtime repeats DEL until it succeeds, so what is gone already is no error.
     lab.cni("DEL", "a1", "brief")?;
+    Ok(())
+}
+
+/// ADD on a1 as runtimes and `ip netns` do it: the namespace of `target` is bound to a name.
+fn add_by_name(lab: &Lab, target: &str) -> Result<Finished> {
+    let name = lab.directory().join(format!("netns-{target}"));
+    let script = r#"touch "$CNI_NETNS" && mount --bind "$0" "$CNI_NETNS" && exec "$1""#;
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", script])
+        .arg(lab.namespace(target)?.path())
+        .arg(lab.program("caracal-cni"))
+        .env("CNI_COMMAND", "ADD")
+        .env("CNI_CONTAINERID", format!("{}-named", lab.id()))
+        .env("CNI_NETNS", name)
+        .env("CNI_IFNAME", "eth0")
+        .env("CNI_PATH", "/opt/cni/bin");
+    let input = texts::cni_configuration(&lab.run_dir("a1").join("agent.sock"));
+    let node = Some(lab.namespace("a1")?);
+    Ok(process::run(
+        node,
+        &mut command,
+        &input,
+        machine::COMMAND_TIMEOUT,
+    )?)
+}
+
+#[test]
+fn workload_is_attached_by_the_name_of_its_namespace() -> Result<()> {
+    needs_root!();
+    let mut lab = lab(Scenario::Mesh)?;
+    lab.add_namespace("named", Mounts::default())?;
+    let added = add_by_name(&lab, "named")?;
+    ensure!(added.status.success(), "{added:?}");
+    let links = machine::ip(lab.namespace("named")?, &["-br", "link"])?;
+    ensure!(links.contains("eth0"), "{links}");
+    Ok(())
+}
+
+#[test]
+fn own_namespace_of_the_node_is_refused_by_any_name() -> Result<()> {
+    needs_root!();
+    let lab = lab(Scenario::Mesh)?;
+    let before = machine::routes(lab.namespace("a1")?)?;
+    let refused = add_by_name(&lab, "a1")?;
+    ensure!(!refused.status.success(), "{refused:?}");
+    ensure!(
+        refused.stdout.contains("the node's own network namespace"),
+        "{refused:?}"
+    );
+    ensure!(machine::routes(lab.namespace("a1")?)? == before);
     Ok(())
 }
 

@@ -1,7 +1,7 @@
 //! The agent's side of the plugin's call: `POST /v1/cni` on the agent's socket, with the network
 //! namespace's descriptor passed beside it.
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use axum::extract::{ConnectInfo, DefaultBodyLimit, State};
@@ -9,6 +9,7 @@ use axum::response::IntoResponse;
 use axum::routing::post;
 use axum::{Json, Router};
 use bytes::Bytes;
+use nix::errno::Errno;
 use nix::sys::statfs::{NSFS_MAGIC, fstatfs};
 
 use super::links::WorkloadLinks;
@@ -19,6 +20,7 @@ use super::protocol::{
 use super::result::CniResult;
 use super::verbs::Verbs;
 use crate::api::listener::Descriptors;
+use crate::dataplane::netns;
 
 /// Room for the call around the network configuration.
 const MAX_CALL_BYTES: usize = MAX_CONFIG_BYTES + 64 * 1024;
@@ -87,20 +89,23 @@ fn parse(body: &[u8]) -> Result<Call, CniError> {
 /// A mount namespace, say, would be found out only when half of the work is done.
 fn check_namespace(netns: Option<&OwnedFd>, path: &str) -> Result<(), CniError> {
     let Some(netns) = netns else { return Ok(()) };
-    let unusable = |error: &dyn std::error::Error| {
-        invalid_environment(format!("CNI_NETNS {path:?} is unusable")).caused_by(error)
-    };
-    let filesystem = fstatfs(netns).map_err(|error| unusable(&error))?;
-    // The kernel's text for any namespace: `net:[4026531840]`.
-    let link = format!("/proc/self/fd/{}", netns.as_raw_fd());
-    let name = std::fs::read_link(link).map_err(|error| unusable(&error))?;
-    let is_network = name.to_string_lossy().starts_with("net:[");
-    if filesystem.filesystem_type() != NSFS_MAGIC || !is_network {
-        return Err(invalid_environment(format!(
+    let filesystem = fstatfs(netns).map_err(|error| {
+        invalid_environment(format!("CNI_NETNS {path:?} is unusable")).caused_by(&error)
+    })?;
+    // Entering tells the kind before it asks for privileges (setns(2)). What the descriptor's link in
+    // /proc says does not: of a namespace that is bound to a name, as runtimes do, it is the name.
+    let is_network = filesystem.filesystem_type() == NSFS_MAGIC
+        && netns::run_in(netns.as_fd(), || ())
+            .err()
+            .and_then(|error| error.raw_os_error())
+            != Some(Errno::EINVAL as i32);
+    if is_network {
+        Ok(())
+    } else {
+        Err(invalid_environment(format!(
             "CNI_NETNS {path:?} is not a network namespace"
-        )));
+        )))
     }
-    Ok(())
 }
 
 fn reply(version: CniVersion, answer: Result<Option<CniResult>, CniError>) -> Reply {
