@@ -115,7 +115,7 @@ fn peer(address: &str, name: &str, state: &str) -> Value {
 fn route(prefix: &str, kernel: Value) -> Value {
     json!({"prefix": prefix, "peer": "192.168.100.2", "pathId": null, "nextHop": "192.168.200.101",
         "asPath": "64513", "origin": "igp", "localPref": 100, "med": null, "communities": [],
-        "largeCommunities": [], "originatorId": null, "clusterList": [], "best": true,
+        "largeCommunities": [], "onlyToCustomer": null, "originatorId": null, "clusterList": [], "best": true,
         "multipath": false, "stale": false, "rejectedReason": null, "decidingStep": "only",
         "kernel": kernel})
 }
