@@ -242,11 +242,11 @@ impl Session {
                 running.map_or(end, |running| running.max(end)),
             );
         }
-        self.end_all(
-            &DownReason::NotificationSent(notification),
-            "ended by the speaker",
-            at,
-        );
+        let mut why = notification.describe();
+        if let Some(wait) = hold_down {
+            why.push_str(&format!(", held down for {} s", wait.as_secs()));
+        }
+        self.end_all(&DownReason::NotificationSent(notification), &why, at);
     }
 
     fn release(&mut self, at: Moment) {

@@ -244,6 +244,9 @@ async fn a_peer_with_too_many_prefixes_is_held_down_until_it_may_have_them() {
     few.learns(&["10.3.0.0/16"]).await;
     let peers = few.speaker.peers().await;
     assert_eq!((peers[0].state.as_str(), peers[0].flaps), ("idle", 1));
+    let reason = peers[0].last_error.as_ref().map(|error| &*error.reason);
+    let held_down = "Cease / Maximum Number of Prefixes Reached, held down for 300 s";
+    assert_eq!(reason, Some(held_down));
     assert_eq!(peers[1].flaps, 0, "the other peer is not concerned");
     let mut raised = few_config;
     raised
