@@ -102,9 +102,15 @@ impl PeerTask {
                     self.handle_dialed(result.unwrap_or_else(|error| Err(io::Error::other(error)))).await;
                 }
                 () = sleep_until(wake_at) => {
+                    let dial = self.dial.as_ref().map(JoinHandle::id);
                     let jitter = self.jitter();
                     self.session.handle_timeout(Instant::now(), jitter);
                     self.carry_out().await;
+                    // No timer but ConnectRetry begins a dial in place of one.
+                    let next = self.dial.as_ref().map(JoinHandle::id);
+                    if dial.is_some() && next.is_some() && dial != next {
+                        self.tell_connect_failed(self.no_answer()).await;
+                    }
                 }
             }
         }
@@ -248,6 +254,16 @@ impl PeerTask {
             remote,
         })
         .await;
+    }
+
+    /// Why a dial that was given up had no answer, as far as this side can tell.
+    fn no_answer(&self) -> String {
+        let mut reason = String::from("no answer within the connect retry time");
+        if self.transport.password.is_some() {
+            // RFC 2385 §4.1: a segment with a wrong digest is dropped without a word.
+            reason.push_str("; a peer with another password, or none, gives none");
+        }
+        reason
     }
 
     async fn tell_connect_failed(&self, reason: String) {

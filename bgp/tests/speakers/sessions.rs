@@ -492,6 +492,24 @@ async fn a_password_change_resets_only_its_peer() {
 }
 
 #[tokio::test]
+async fn a_peer_that_drops_what_is_signed_is_shown_as_one_that_gives_no_answer() {
+    let port = free_port();
+    let mut open = speaker(86, 64512, port);
+    peer(&mut open, 87, 64512, port).passive = true;
+    let mut keyed = speaker(87, 64512, port);
+    peer(&mut keyed, 86, 64512, port).password = secret("nobody else's");
+    let (_open, keyed) = (Running::start(open), Running::start(keyed));
+    let is_shown = || async {
+        let peers = keyed.speaker.peers().await;
+        let error = peers[0].last_connect_error.as_ref();
+        error.is_some_and(|error| {
+            error.reason.starts_with("no answer") && error.reason.contains("password")
+        })
+    };
+    Running::wait_for("no answer, and what it may be", is_shown).await;
+}
+
+#[tokio::test]
 async fn a_range_has_one_key_and_a_listed_peer_inside_its_own() {
     let port = free_port();
     let mut hub = reflector(port);
