@@ -43,6 +43,8 @@ pub fn describe(capability: &Capability) -> String {
         Capability::LongLivedGracefulRestart(_) => "long-lived-graceful-restart".to_owned(),
         Capability::Fqdn { host, domain } if domain.is_empty() => format!("fqdn {host}"),
         Capability::Fqdn { host, domain } => format!("fqdn {host}.{domain}"),
+        // As FRR says it beside the one of RFC 2918.
+        Capability::Unknown { code: 128, .. } => "prestandard-route-refresh".to_owned(),
         Capability::Unknown { code, .. } => format!("unknown {code}"),
     }
 }
