@@ -282,7 +282,7 @@ fn draining_that_does_not_come_about_is_a_finding() {
                 ..Answers::default()
             },
             &["drain", "--off"][..],
-            "draining still: the resources ask for gracefulShutdown",
+            "draining still: a BGPConfiguration says gracefulShutdown",
         ),
         (
             "it cannot be kept",

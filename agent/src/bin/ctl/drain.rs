@@ -38,7 +38,7 @@ pub(crate) fn run(target: &Target, format: Format, args: &Args) -> Result<Exit, 
 
 fn text(done: Drain, args: &Args) -> String {
     match (done.draining, args.off, args.wait) {
-        (true, true, _) => "draining still: the resources ask for gracefulShutdown".to_owned(),
+        (true, true, _) => "draining still: a BGPConfiguration says gracefulShutdown".to_owned(),
         (true, false, Some(seconds)) => format!("draining for {seconds} s"),
         (true, false, None) => "draining".to_owned(),
         (false, _, _) => "not draining".to_owned(),
