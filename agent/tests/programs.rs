@@ -485,6 +485,83 @@ fn routes_table_gives_a_reason_once() {
 }
 
 #[test]
+fn routes_table_shows_path_ids_and_communities_where_there_are_some() {
+    let plain = route("10.1.0.0/24", kernel("installed", Value::Null));
+    let mut marked = route("10.2.0.0/24", kernel("installed", Value::Null));
+    marked["pathId"] = json!(7);
+    marked["communities"] = json!(["graceful-shutdown"]);
+    marked["largeCommunities"] = json!(["64512:1:1"]);
+    marked["onlyToCustomer"] = json!(64520);
+    for (name, routes, is_shown) in [
+        ("none has any", vec![plain.clone()], false),
+        ("one has some", vec![plain, marked], true),
+    ] {
+        let served = Served::start(Answers {
+            status: ready(),
+            routes,
+            ..Answers::default()
+        });
+        let (_, stdout, _) = served.caracal(&["routes"]);
+        for text in [
+            "PATH ID",
+            " 7 ",
+            "COMMUNITIES",
+            "graceful-shutdown 64512:1:1 only-to-customer:64520",
+        ] {
+            assert_eq!(stdout.contains(text), is_shown, "{name}: {text}:\n{stdout}");
+        }
+    }
+}
+
+#[test]
+fn peers_table_shows_the_newest_reason_for_a_session_that_is_not_up() {
+    let error = |at: &str| {
+        json!({"code": 6, "subcode": 2, "dataHex": "", "direction": "received",
+            "reason": "Cease / Administrative Shutdown", "at": at})
+    };
+    let before = "received 6/2 Cease / Administrative Shutdown at 2025-01-01T00:00:00Z";
+    let after = "received 6/2 Cease / Administrative Shutdown at 2025-01-01T00:00:02Z";
+    let refused = "cannot connect: refused at 2025-01-01T00:00:01Z";
+    for (name, state, last_error, shown) in [
+        ("never had a session", "active", Value::Null, refused),
+        (
+            "gone since",
+            "active",
+            error("2025-01-01T00:00:00Z"),
+            refused,
+        ),
+        (
+            "answered since",
+            "idle",
+            error("2025-01-01T00:00:02Z"),
+            after,
+        ),
+        (
+            "connected again",
+            "openConfirm",
+            error("2025-01-01T00:00:00Z"),
+            before,
+        ),
+        (
+            "up again",
+            "established",
+            error("2025-01-01T00:00:00Z"),
+            before,
+        ),
+    ] {
+        let mut peer = peer("192.168.100.2", "rack-a", state);
+        peer["lastError"] = last_error;
+        let served = Served::start(Answers {
+            peers: vec![peer],
+            ..Answers::default()
+        });
+        let (_, stdout, _) = served.caracal(&["peers"]);
+        let line = stdout.lines().last().unwrap_or_default();
+        assert!(line.ends_with(shown), "{name}:\n{stdout}");
+    }
+}
+
+#[test]
 fn plugin_reads_its_environment_and_says_by_its_exit_code() {
     let plugin = |variables: &[(&str, &str)], stdin: &str| {
         let mut process = Command::new(env!("CARGO_BIN_EXE_caracal-cni"))

@@ -49,7 +49,7 @@ enum Command {
     Status,
     /// BGP peers and their sessions; with PEER all about one
     Peers(peers::Args),
-    /// Routes: which are best, why, and what the kernel has; > best, s stale, x rejected
+    /// Routes: which are best, why, and what the kernel has; > best, = used beside it, s stale, x refused
     Routes(routes::Args),
     /// Workloads of this node
     Endpoints,

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use agent::api::client::ClientError;
 use agent::api::schema::Items;
-use bgp::speaker::status::{FamilyCounts, LastErrorStatus, PeerStatus};
+use bgp::speaker::status::{ConnectErrorStatus, FamilyCounts, LastErrorStatus, PeerStatus};
 
 use crate::Exit;
 use crate::output::{Format, columns, or_dash, show};
@@ -72,7 +72,7 @@ fn table(peers: &Items<PeerStatus>) -> String {
             counts(peer.received),
             counts(peer.accepted),
             counts(peer.advertised),
-            or_dash(peer.last_error.as_ref().map(last_error)),
+            or_dash(why(peer)),
         ]
     });
     let header = [
@@ -96,6 +96,21 @@ fn counts(counts: FamilyCounts) -> String {
         0 => counts.ipv4.to_string(),
         ipv6 => format!("{}+{ipv6}", counts.ipv4),
     }
+}
+
+/// The newest error. That the peer cannot be reached counts while there is no connection.
+fn why(peer: &PeerStatus) -> Option<String> {
+    let error = peer.last_error.as_ref();
+    let is_connected = ["openSent", "openConfirm", "established"].contains(&peer.state.as_str());
+    let connect = peer.last_connect_error.as_ref().filter(|connect| {
+        // RFC 3339 in UTC sorts as text.
+        !is_connected && error.is_none_or(|error| error.at < connect.at)
+    });
+    connect.map(connect_error).or_else(|| error.map(last_error))
+}
+
+fn connect_error(error: &ConnectErrorStatus) -> String {
+    format!("cannot connect: {} at {}", error.reason, error.at)
 }
 
 pub(crate) fn last_error(error: &LastErrorStatus) -> String {

@@ -7,9 +7,13 @@ use agent::api::schema::{Items, RouteQuery};
 use bgp::speaker::status::{KernelStatus, RouteStatus};
 use bgp::types::Prefix;
 
-use crate::output::{Format, columns, or_dash, show};
+use crate::output::{Format, columns_in_use, or_dash, show};
 use crate::target::Target;
 use crate::{Exit, peers};
+
+/// Only with ADD-PATH (RFC 7911).
+const PATH_ID: &str = "PATH ID";
+const COMMUNITIES: &str = "COMMUNITIES";
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -75,6 +79,7 @@ fn table(routes: &Items<RouteStatus>) -> String {
             route
                 .peer
                 .map_or_else(|| String::from("local"), |peer| peer.to_string()),
+            or_dash(route.path_id),
             if route.as_path.is_empty() {
                 String::from("-")
             } else {
@@ -83,14 +88,38 @@ fn table(routes: &Items<RouteStatus>) -> String {
             route.origin.clone(),
             or_dash(route.local_pref),
             or_dash(route.med),
+            or_dash(communities(route)),
             or_dash(route.kernel.as_ref().map(kernel_route)),
             or_dash(why(route)),
         ]
     });
     let header = [
-        "", "PREFIX", "NEXT HOP", "PEER", "AS PATH", "ORIGIN", "PREF", "MED", "KERNEL", "WHY",
+        "",
+        "PREFIX",
+        "NEXT HOP",
+        "PEER",
+        PATH_ID,
+        "AS PATH",
+        "ORIGIN",
+        "PREF",
+        "MED",
+        COMMUNITIES,
+        "KERNEL",
+        "WHY",
     ];
-    columns(header, rows.collect())
+    columns_in_use(header, rows.collect(), &[PATH_ID, COMMUNITIES])
+}
+
+/// All that a route is marked with.
+fn communities(route: &RouteStatus) -> Option<String> {
+    let mut marks = route.communities.clone();
+    marks.extend(route.large_communities.iter().cloned());
+    marks.extend(
+        route
+            .only_to_customer
+            .map(|asn| format!("only-to-customer:{asn}")),
+    );
+    (!marks.is_empty()).then(|| marks.join(" "))
 }
 
 /// `>` best, `=` multipath, `s` stale, `x` rejected.
