@@ -86,6 +86,8 @@ pub fn parse(chunk: &Chunk<'_>) -> Result<Value, BadYaml> {
             .and_then(|location| usize::try_from(location.line()).ok())
             .unwrap_or(1);
         let message = one_line(&error.without_snippet().to_string());
+        // Its advice is for programmers.
+        let message = message.replace(", set DuplicateKeyPolicy in Options if acceptable", "");
         // The parser counts lines from the document's first; two numbers for one place confuse.
         let own_position = format!(" at line {line}, ");
         BadYaml {

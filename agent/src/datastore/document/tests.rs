@@ -136,6 +136,13 @@ fn every_problem_is_one_line_with_its_field_and_a_fix() {
             vec!["f.yaml: document 1: line 1: not valid YAML:"],
         ),
         (
+            "a key twice",
+            d("Rack", "{asNumber: 64512, asNumber: 64513}"),
+            vec![
+                "f.yaml: document 1: line 4: not valid YAML: duplicate mapping key: asNumber at column 25",
+            ],
+        ),
+        (
             "no mapping",
             "- a\n- b\n".to_owned(),
             vec![
