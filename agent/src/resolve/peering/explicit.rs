@@ -334,7 +334,10 @@ fn local_address(
         }
         SourceAddress::NodeAddress => match (own.role, own.address(family)) {
             (Role::Agent, None) => {
-                let reason = format!("this node has no {family} address to reach {remote} from");
+                let reason = format!(
+                    "this node has no {family} address to reach {remote} from; \
+                     write bgp.{family}Address in its Node, or sourceAddress here"
+                );
                 errors.push(error(own, peer, target_field(peer), &reason));
                 None
             }

@@ -580,7 +580,10 @@ fn a_peer_that_cannot_be_honoured_is_closed() {
             "a peer of another family",
             peer("p", "{peerIP: 'fd00::9', asNumber: 64520}"),
             "fd00::9",
-            Some("spec.peerIP: this node has no ipv6 address to reach fd00::9 from"),
+            Some(
+                "spec.peerIP: this node has no ipv6 address to reach fd00::9 from; \
+                  write bgp.ipv6Address in its Node, or sourceAddress here",
+            ),
         ),
         (
             "a source of another family",
