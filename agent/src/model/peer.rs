@@ -201,10 +201,15 @@ fn read_password(spec: &mut Fields<'_, '_>) -> Option<Password> {
         spec.ignored(&["password"]);
         return None;
     }
-    let Some(mut password) = spec.mapping("password") else {
-        // Not a mapping, which was said.
+    // What was found is not shown here: it may be the key, and errors go to logs and screens.
+    let given = spec.optional("password", |value| {
+        let unreadable = "expected {file: PATH}; the key itself does not stand here";
+        value.as_object().cloned().ok_or(unreadable.to_owned())
+    });
+    let Some(given) = given else {
         return Some(Password::Unsupported);
     };
+    let mut password = spec.nested("password", &given);
     let is_file = password.has("file");
     let path = password.optional("file", absolute_path);
     password.ignored(&["secretKeyRef"]);
@@ -219,12 +224,11 @@ fn read_password(spec: &mut Fields<'_, '_>) -> Option<Password> {
 }
 
 fn absolute_path(value: &Value) -> Result<PathBuf, String> {
-    let path = PathBuf::from(values::text(value)?);
-    if path.is_absolute() {
-        Ok(path)
-    } else {
-        Err(values::expected("an absolute path", value))
-    }
+    let path = value.as_str().map(PathBuf::from);
+    // As above, not a word of what was found.
+    path.filter(|path| path.is_absolute()).ok_or_else(|| {
+        String::from("expected an absolute path; the key itself does not stand here")
+    })
 }
 
 fn read_target(spec: &mut Fields<'_, '_>) -> Option<PeerTarget> {

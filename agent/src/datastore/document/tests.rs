@@ -295,6 +295,30 @@ fn fields_without_effect_are_reported_and_the_object_is_used() {
 }
 
 #[test]
+fn key_in_the_place_of_its_file_is_refused_and_not_repeated() {
+    for (name, password, field) in [
+        ("bare", "hunter2", "spec.password"),
+        ("a number", "4711", "spec.password"),
+        ("for a file", "{file: hunter2}", "spec.password.file"),
+        ("a number for a file", "{file: 4711}", "spec.password.file"),
+    ] {
+        let stream = format!(
+            "apiVersion: caracal.dev/v1alpha1\nkind: BGPPeer\nmetadata: {{name: x}}\n\
+             spec: {{peerIP: 192.0.2.1, asNumber: 1, password: {password}}}\n"
+        );
+        let (snapshot, errors) = load(&parse_stream("f.yaml", &stream));
+        assert_eq!(snapshot.peers().count(), 0, "{name}");
+        let fields: Vec<&str> = errors.iter().map(|error| error.field.as_str()).collect();
+        assert_eq!(fields, [field], "{name}");
+        let said = format!("{errors:?}");
+        assert!(
+            !said.contains("hunter2") && !said.contains("4711"),
+            "{said}"
+        );
+    }
+}
+
+#[test]
 fn objects_as_kubectl_shows_them_are_read() {
     let stream = "
 apiVersion: crd.projectcalico.org/v1
