@@ -207,7 +207,11 @@ impl PeerTask {
             Ok(stream) => self.add_connection(stream, Direction::Outgoing).await,
             Err(error) => {
                 debug!(peer = %self.label, %error, "dial failed");
-                self.tell_connect_failed(error.to_string()).await;
+                let reason = match error.kind() {
+                    io::ErrorKind::TimedOut => self.no_answer(),
+                    _ => error.to_string(),
+                };
+                self.tell_connect_failed(reason).await;
                 self.feed(Input::DialFailed).await;
             }
         }
@@ -256,9 +260,9 @@ impl PeerTask {
         .await;
     }
 
-    /// Why a dial that was given up had no answer, as far as this side can tell.
+    /// Why a dial was given up, as far as this side can tell.
     fn no_answer(&self) -> String {
-        let mut reason = String::from("no answer within the connect retry time");
+        let mut reason = String::from("no answer");
         if self.transport.password.is_some() {
             // RFC 2385 §4.1: a segment with a wrong digest is dropped without a word.
             reason.push_str("; a peer with another password, or none, gives none");

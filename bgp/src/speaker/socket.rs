@@ -76,7 +76,9 @@ pub async fn dial(transport: Transport) -> io::Result<TcpStream> {
         .local
         .filter(|local| local.is_ipv4() == transport.remote.is_ipv4())
     {
-        socket.bind(SocketAddr::new(local, 0))?;
+        socket
+            .bind(SocketAddr::new(local, 0))
+            .map_err(|error| io::Error::new(error.kind(), format!("source {local}: {error}")))?;
     }
     set_options(&SockRef::from(&socket), &transport)?;
     tokio::time::timeout(DIAL_TIMEOUT, socket.connect(transport.remote)).await?

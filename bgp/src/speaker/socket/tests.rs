@@ -55,6 +55,20 @@ async fn gtsm_and_ttl_are_accepted_by_the_kernel() {
 }
 
 #[tokio::test]
+async fn source_address_that_is_not_there_is_named() {
+    let listener = listener(&[]);
+    let elsewhere = Transport {
+        local: Some([192, 0, 2, 99].into()),
+        ..transport(listener.local_addr().expect("bound"), None)
+    };
+    let error = dial(elsewhere).await.expect_err("no such address here");
+    assert!(
+        error.to_string().starts_with("source 192.0.2.99: "),
+        "{error}"
+    );
+}
+
+#[tokio::test]
 async fn only_the_right_md5_key_connects() {
     let keyed = listener(&[("127.0.0.1/32", "right")]);
     let open = listener(&[]);
