@@ -227,9 +227,9 @@ fn exit_codes_tell_how_a_command_ended() {
         (&["wait", "established", "192.168.100.2"], 0, ""),
         (&["wait", "route", "172.17.10.0/24"], 0, ""),
         (
-            &["wait", "--timeout", "0.1", "route", "172.17.99.0/24"],
+            &["wait", "--timeout", "1.5", "route", "172.17.99.0/24"],
             4,
-            "route 172.17.99.0/24 not reached within 0.1 s: no such route",
+            "route 172.17.99.0/24 not reached within 1.5 s: no such route",
         ),
         (
             &["wait", "established", "192.0.2.9", "--timeout", "0"],

@@ -31,7 +31,7 @@ pub enum ClientError {
         #[source]
         source: io::Error,
     },
-    #[error("{} did not answer within {} s", .socket.display(), .deadline.as_secs())]
+    #[error("{} did not answer within {} s", .socket.display(), .deadline.as_secs_f32())]
     TimedOut { socket: PathBuf, deadline: Duration },
     #[error("{} does not speak our protocol: {reason}", .socket.display())]
     Unintelligible { socket: PathBuf, reason: String },
