@@ -17,6 +17,7 @@ pub mod peer;
 mod resolution;
 mod selection;
 pub mod show;
+mod slots;
 pub mod table;
 
 use std::collections::BTreeMap;
@@ -30,7 +31,7 @@ use self::attributes::Interner;
 use self::next_hop::{NextHops, Reach};
 use self::peer::{Member, Peer, PeerSetup};
 use self::selection::Selection;
-use self::table::{Inserted, Key, Key4, Key6, Path, Table, Was};
+use self::table::{Inserted, Key4, Key6, Path, Table, Was};
 use crate::policy::Rejection;
 use crate::speaker::config::Originated;
 use crate::types::{ClusterId, Family, LocalPref, PathPrefix, Prefix, RouterId};
@@ -142,8 +143,8 @@ impl Rib {
             }
             // What is used together may be another with the same best path.
             let is_told = self.config.has_consumer;
-            let prefixes4 = self.ipv4.destinations.keys().map(|key| key.prefix());
-            let prefixes6 = self.ipv6.destinations.keys().map(|key| key.prefix());
+            let prefixes4 = self.ipv4.prefixes();
+            let prefixes6 = self.ipv6.prefixes();
             self.untold
                 .extend(prefixes4.chain(prefixes6).filter(|_| is_told));
         }
@@ -331,8 +332,8 @@ impl Rib {
         let mut said = self.advertised(id);
         // What changed since the last turn may be gone from the table and is still with the
         // peer; what it had no room for is in its old member state.
-        let changed4 = self.ipv4.changes.iter().map(|change| change.key.prefix());
-        let changed6 = self.ipv6.changes.iter().map(|change| change.key.prefix());
+        let changed4 = self.ipv4.changed();
+        let changed6 = self.ipv6.changed();
         let add_path = self.peer(id).map(|peer| peer.setup.group.add_path);
         said.extend(
             changed4

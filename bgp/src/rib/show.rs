@@ -68,18 +68,16 @@ impl Rib {
         shown: &mut Vec<ShownPath>,
     ) {
         if let Some(prefix) = selection.prefix {
-            let entry = K::from_prefix(&prefix).and_then(|key| table.destinations.get(&key));
+            let entry = table.get(&prefix);
             if let Some(entry) = entry {
                 self.show_destination(prefix, entry, selection.received_from, shown);
             }
             return;
         }
-        let mut keys: Vec<K> = table.destinations.keys().copied().collect();
-        keys.sort_unstable();
-        for key in keys {
-            if let Some(entry) = table.destinations.get(&key) {
-                self.show_destination(key.prefix(), entry, selection.received_from, shown);
-            }
+        let mut all: Vec<(K, &Destination)> = table.destinations.iter().collect();
+        all.sort_unstable_by_key(|(key, _)| *key);
+        for (key, entry) in all {
+            self.show_destination(key.prefix(), entry, selection.received_from, shown);
         }
     }
 
@@ -225,7 +223,7 @@ impl Rib {
         by_slot: &mut [[u64; 2]],
         own: &mut HashMap<PeerId, [u64; 2]>,
     ) {
-        for entry in table.destinations.values() {
+        for (_, entry) in table.destinations.iter() {
             let mut mask = entry.advertised;
             while mask != 0 {
                 by_slot[mask.trailing_zeros() as usize][family] += 1;

@@ -6,10 +6,10 @@ use std::fmt::Debug;
 use std::hash::Hash;
 use std::sync::Arc;
 
-use hashbrown::HashMap;
 use smallvec::SmallVec;
 
 use super::PeerId;
+use super::slots::{Slot, Slots};
 use crate::types::{PathPrefix, Prefix};
 use crate::wire::attribute::PathAttributes;
 
@@ -18,6 +18,10 @@ pub trait Key: Copy + Eq + Hash + Ord + Debug {
     /// `None` for a prefix of the other family.
     fn from_prefix(prefix: &Prefix) -> Option<Self>;
     fn prefix(self) -> Prefix;
+
+    /// The sixteen prefixes of one length that this one is of, as a number of their own, and which of
+    /// them it is.
+    fn neighbourhood(&self) -> (u128, u8);
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -46,6 +50,13 @@ impl Key for Key4 {
             length: self.length,
         }
     }
+
+    fn neighbourhood(&self) -> (u128, u8) {
+        let host_bits = 32 - u32::from(self.length.min(32));
+        let number = u64::from(self.bits) >> host_bits;
+        let block = (number >> 4) << 8 | u64::from(self.length);
+        (u128::from(block), (number & 0xf) as u8)
+    }
 }
 
 impl Key for Key6 {
@@ -61,6 +72,15 @@ impl Key for Key6 {
             bits: self.bits,
             length: self.length,
         }
+    }
+
+    fn neighbourhood(&self) -> (u128, u8) {
+        let host_bits = 128 - u32::from(self.length.min(128));
+        let number = u128::from_be_bytes(self.bits).checked_shr(host_bits);
+        let number = number.unwrap_or(0);
+        // The length changes the highest octet, which prefixes of that length share.
+        let block = (number >> 4) ^ (u128::from(self.length) << 120);
+        (block, (number & 0xf) as u8)
     }
 }
 
@@ -134,15 +154,15 @@ impl Destination {
 /// A prefix whose best path changed, or any path where the table notes all, and who the source was
 /// when that was last said.
 #[derive(Clone, Copy, Debug)]
-pub struct Change<K> {
-    pub key: K,
+pub struct Change {
+    pub slot: Slot,
     pub previous_source: Option<PeerId>,
 }
 
 #[derive(Debug)]
 pub struct Table<K> {
-    pub destinations: HashMap<K, Destination, foldhash::fast::RandomState>,
-    pub changes: Vec<Change<K>>,
+    pub destinations: Slots<K, Destination>,
+    pub changes: Vec<Change>,
     /// Changes of other paths than the best are noted, too.
     pub notes_every_path: bool,
 }
@@ -153,9 +173,8 @@ const MAX_PATHS: usize = 256;
 
 impl<K> Default for Table<K> {
     fn default() -> Self {
-        // A seeded hasher: a peer that chooses prefixes must not be able to choose collisions.
         Table {
-            destinations: HashMap::default(),
+            destinations: Slots::default(),
             changes: Vec::new(),
             notes_every_path: false,
         }
@@ -195,11 +214,27 @@ pub enum Inserted {
 
 impl<K: Key> Table<K> {
     pub fn best(&self, prefix: &Prefix) -> Option<&Path> {
-        self.destinations.get(&K::from_prefix(prefix)?)?.best()
+        self.get(prefix)?.best()
     }
 
     pub fn get(&self, prefix: &Prefix) -> Option<&Destination> {
-        self.destinations.get(&K::from_prefix(prefix)?)
+        let slot = self.destinations.find(&K::from_prefix(prefix)?)?;
+        self.destinations.get(slot)
+    }
+
+    pub fn get_mut(&mut self, prefix: &Prefix) -> Option<&mut Destination> {
+        let slot = self.destinations.find(&K::from_prefix(prefix)?)?;
+        self.destinations.get_mut(slot)
+    }
+
+    pub fn prefixes(&self) -> impl Iterator<Item = Prefix> {
+        self.destinations.iter().map(|(key, _)| key.prefix())
+    }
+
+    /// The prefixes on the list of changes.
+    pub fn changed(&self) -> impl Iterator<Item = Prefix> {
+        let keys = self.changes.iter();
+        keys.filter_map(|change| Some(self.destinations.key(change.slot)?.prefix()))
     }
 
     /// Adds or replaces the path `path.path_id` of `path.source`. `decide` gives the index of the
@@ -213,7 +248,11 @@ impl<K: Key> Table<K> {
         let Some(key) = K::from_prefix(prefix) else {
             return Inserted::Refused;
         };
-        let destination = self.destinations.entry(key).or_default();
+        let slot = self.destinations.find_or_insert(key);
+        let found = slot.and_then(|slot| Some((slot, self.destinations.get_mut(slot)?)));
+        let Some((slot, destination)) = found else {
+            return Inserted::Refused;
+        };
         let before = BestBefore::of(destination);
         let existing = destination
             .paths
@@ -248,7 +287,7 @@ impl<K: Key> Table<K> {
             }
         };
         let is_any = self.notes_every_path;
-        settle(&mut self.changes, is_any, key, destination, before, decide);
+        settle(&mut self.changes, is_any, slot, destination, before, decide);
         inserted
     }
 
@@ -261,7 +300,8 @@ impl<K: Key> Table<K> {
         decide: impl Fn(&[Path]) -> Option<usize>,
     ) -> Option<Was> {
         let key = K::from_prefix(prefix)?;
-        let destination = self.destinations.get_mut(&key)?;
+        let slot = self.destinations.find(&key)?;
+        let destination = self.destinations.get_mut(slot)?;
         let before = BestBefore::of(destination);
         let index = destination
             .paths
@@ -269,9 +309,9 @@ impl<K: Key> Table<K> {
             .position(|path| path.source == source && path.path_id == path_id)?;
         let removed = destination.paths.swap_remove(index);
         let is_any = self.notes_every_path;
-        settle(&mut self.changes, is_any, key, destination, before, decide);
+        settle(&mut self.changes, is_any, slot, destination, before, decide);
         if destination.paths.is_empty() && !destination.is_changed {
-            self.destinations.remove(&key);
+            self.destinations.remove(slot);
         }
         Some(Was::of(&removed))
     }
@@ -312,7 +352,7 @@ impl<K: Key> Table<K> {
     /// Makes all paths of `source` stale. Returns how many were not.
     pub fn mark_stale(&mut self, source: PeerId) -> u64 {
         let mut marked = 0;
-        for destination in self.destinations.values_mut() {
+        for (_, _, destination) in self.destinations.iter_mut() {
             for path in destination
                 .paths
                 .iter_mut()
@@ -346,18 +386,22 @@ impl<K: Key> Table<K> {
 
     /// Notes the prefixes with a path that `is_concerned`: how it is passed on may be another.
     pub fn note_again(&mut self, is_concerned: impl Fn(&K, &Path) -> bool) {
-        for (key, destination) in &mut self.destinations {
-            if !destination.paths.iter().any(|path| is_concerned(key, path)) {
+        for (slot, key, destination) in self.destinations.iter_mut() {
+            if !destination
+                .paths
+                .iter()
+                .any(|path| is_concerned(&key, path))
+            {
                 continue;
             }
             let best = destination.best();
-            let is_best_concerned = best.is_some_and(|path| is_concerned(key, path));
+            let is_best_concerned = best.is_some_and(|path| is_concerned(&key, path));
             let previous_source = best.map(|path| path.source);
             destination.is_best_changed |= is_best_concerned;
             if !destination.is_changed {
                 destination.is_changed = true;
                 self.changes.push(Change {
-                    key: *key,
+                    slot,
                     previous_source,
                 });
             }
@@ -377,7 +421,7 @@ impl<K: Key> Table<K> {
         select: impl Fn(&Path) -> Option<T>,
     ) -> Vec<(PathPrefix, T)> {
         let mut found = Vec::new();
-        for (key, destination) in &self.destinations {
+        for (key, destination) in self.destinations.iter() {
             for path in destination.paths.iter().filter(|p| p.source == source) {
                 if let Some(selected) = select(path) {
                     let prefix = key.prefix();
@@ -397,13 +441,13 @@ impl<K: Key> Table<K> {
         decide: impl Fn(&[Path]) -> Option<usize>,
         mut revise: impl FnMut(&mut Destination) -> bool,
     ) {
-        for (key, destination) in &mut self.destinations {
+        for (slot, _, destination) in self.destinations.iter_mut() {
             let before = BestBefore::of(destination);
             if revise(destination) {
                 settle(
                     &mut self.changes,
                     is_any,
-                    *key,
+                    slot,
                     destination,
                     before,
                     &decide,
@@ -415,10 +459,10 @@ impl<K: Key> Table<K> {
 
 /// Moves the best path to the front and notes the change if it is not the one from before, or with
 /// `is_any` in any case.
-fn settle<K: Key>(
-    changes: &mut Vec<Change<K>>,
+fn settle(
+    changes: &mut Vec<Change>,
     is_any: bool,
-    key: K,
+    slot: Slot,
     destination: &mut Destination,
     before: BestBefore,
     decide: impl Fn(&[Path]) -> Option<usize>,
@@ -437,7 +481,7 @@ fn settle<K: Key>(
     if (is_best_changed || is_any) && !destination.is_changed {
         destination.is_changed = true;
         changes.push(Change {
-            key,
+            slot,
             previous_source: before.source,
         });
     }

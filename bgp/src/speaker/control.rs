@@ -211,6 +211,7 @@ mod tests {
             Control::Cease { .. } => "cease".into(),
             Control::Release => "release".into(),
             Control::Stop(_) => "stop".into(),
+            Control::Retire => "retire".into(),
             Control::RequestRefresh(refresh) => format!("refresh {}", refresh.family),
         }
     }

@@ -9,16 +9,13 @@ pub mod group;
 pub(super) mod pack;
 pub mod paths;
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use hashbrown::HashMap;
 
-use self::pack::{Bucket, Packer, encode_context, surroundings};
-use super::table::{Change, Key, Table};
+use self::pack::{Bucket, Packer, Surroundings, encode_context, surroundings};
+use super::table::{Change, Destination, Key, Table};
 use super::{PeerId, Rib, Sink};
 use crate::types::{Family, PathPrefix, Prefix};
-use crate::wire::attribute::PathAttributes;
 use crate::wire::update::{self, EncodeContext};
 
 /// Bits in a destination's mask. Groups beyond share the last bit, which then says nothing: they are
@@ -72,13 +69,10 @@ impl Rib {
         self.note_as_needed();
         if is_empty && slot < MAX_GROUPS - 1 {
             let keep = !(1u64 << slot);
-            self.ipv4
-                .destinations
-                .values_mut()
-                .for_each(|entry| entry.advertised &= keep);
-            self.ipv6
-                .destinations
-                .values_mut()
+            let tables4 = self.ipv4.destinations.iter_mut().map(|(.., entry)| entry);
+            let tables6 = self.ipv6.destinations.iter_mut().map(|(.., entry)| entry);
+            tables4
+                .chain(tables6)
                 .for_each(|entry| entry.advertised &= keep);
         }
     }
@@ -147,11 +141,11 @@ impl Rib {
         }
     }
 
-    fn flush_group<K: Key>(
+    fn flush_group(
         &mut self,
         slot: usize,
         family: Family,
-        changes: &[Change<K>],
+        changes: &[Change],
         sink: &mut impl Sink,
     ) {
         let Some(group) = self
@@ -171,7 +165,10 @@ impl Rib {
         if key.add_path.contains(family) {
             self.follow_paths(slot, family, changes, &mut packer, &mut turn);
         } else {
-            self.follow_best(slot, family, changes, &mut packer, &mut turn);
+            let around = surroundings(&self.peers, &self.next_hops, &self.originated);
+            super::with_table!(self, family, table => {
+                follow_best(table, slot, changes, &around, &mut packer, &mut turn);
+            });
         }
         let context = encode_context(&key);
         let buckets = packer.buckets;
@@ -189,47 +186,12 @@ impl Rib {
         );
     }
 
-    /// What changed for a group that hears of the best path of each prefix.
-    fn follow_best<K: Key>(
-        &mut self,
-        slot: usize,
-        family: Family,
-        changes: &[Change<K>],
-        packer: &mut Packer<'_>,
-        turn: &mut GroupTurn,
-    ) {
-        for change in changes {
-            let prefix = change.key.prefix();
-            let Some(was) = (match family {
-                Family::Ipv4 => state(&self.ipv4, &prefix, slot),
-                Family::Ipv6 => state(&self.ipv6, &prefix, slot),
-            }) else {
-                continue;
-            };
-            let is_said = was.best.as_ref().is_some_and(|(source, attributes)| {
-                packer.pack(&self.surroundings(), prefix.into(), *source, attributes)
-            });
-            match was.best {
-                Some((source, _))
-                    if is_said && was.is_said && change.previous_source != Some(source) =>
-                {
-                    turn.withdraw_from_source(source, prefix.into());
-                }
-                _ => {}
-            }
-            if was.is_said && !is_said {
-                turn.withdraw(change.previous_source, prefix.into());
-            }
-            super::with_table!(self, family, table => set_advertised(table, &prefix, slot, is_said));
-        }
-    }
-
     /// What changed for a group that hears of every path.
-    fn follow_paths<K: Key>(
+    fn follow_paths(
         &mut self,
         slot: usize,
         family: Family,
-        changes: &[Change<K>],
+        changes: &[Change],
         packer: &mut Packer<'_>,
         turn: &mut GroupTurn,
     ) {
@@ -237,12 +199,13 @@ impl Rib {
             return;
         };
         let around = surroundings(&self.peers, &self.next_hops, &self.originated);
-        for change in changes {
-            let prefix = change.key.prefix();
-            super::with_table!(self, family, table => {
-                group.said.follow(prefix, table, &around, packer, turn);
-            });
-        }
+        super::with_table!(self, family, table => {
+            for change in changes {
+                if let Some(key) = table.destinations.key(change.slot) {
+                    group.said.follow(key.prefix(), table, &around, packer, turn);
+                }
+            }
+        });
     }
 
     #[allow(
@@ -297,61 +260,80 @@ impl Rib {
     }
 }
 
-/// What a group was told of a prefix, and what is best now.
-struct State {
-    is_said: bool,
-    best: Option<(PeerId, Arc<PathAttributes>)>,
-}
-
-/// `None` if the best path is the one it was.
-fn state<K: Key>(table: &Table<K>, prefix: &Prefix, slot: usize) -> Option<State> {
-    let entry = table.get(prefix)?;
-    if !entry.is_best_changed {
-        return None;
+/// What changed for a group that hears of the best path of each prefix.
+fn follow_best<K: Key>(
+    table: &mut Table<K>,
+    slot: usize,
+    changes: &[Change],
+    around: &Surroundings<'_>,
+    packer: &mut Packer<'_>,
+    turn: &mut GroupTurn,
+) {
+    for change in changes {
+        let key = table.destinations.key(change.slot);
+        let entry = table.destinations.get_mut(change.slot);
+        let Some((key, entry)) = key.zip(entry).filter(|(_, entry)| entry.is_best_changed) else {
+            continue;
+        };
+        let path = PathPrefix::from(key.prefix());
+        let was_said = slot >= MAX_GROUPS - 1 || entry.advertised & bit(slot) != 0;
+        let best = entry.best();
+        let source = best.map(|best| best.source);
+        let is_said =
+            best.is_some_and(|best| packer.pack(around, path, best.source, &best.attributes));
+        if was_said && !is_said {
+            turn.withdraw(change.previous_source, path);
+        }
+        if let Some(source) = source
+            && is_said
+            && was_said
+            && change.previous_source != Some(source)
+        {
+            turn.withdraw_from_source(source, path);
+        }
+        entry.set_advertised(slot, is_said);
     }
-    let best = entry.best();
-    Some(State {
-        is_said: slot >= MAX_GROUPS - 1 || entry.advertised & bit(slot) != 0,
-        best: best.map(|path| (path.source, path.attributes.clone())),
-    })
 }
 
 fn set_advertised<K: Key>(table: &mut Table<K>, prefix: &Prefix, slot: usize, is_said: bool) {
-    let Some(entry) = K::from_prefix(prefix).and_then(|key| table.destinations.get_mut(&key))
-    else {
-        return;
-    };
-    if is_said {
-        entry.advertised |= bit(slot);
-    } else {
-        entry.advertised &= !bit(slot);
+    if let Some(entry) = table.get_mut(prefix) {
+        entry.set_advertised(slot, is_said);
+    }
+}
+
+impl Destination {
+    fn set_advertised(&mut self, slot: usize, is_said: bool) {
+        if is_said {
+            self.advertised |= bit(slot);
+        } else {
+            self.advertised &= !bit(slot);
+        }
     }
 }
 
 /// The prefixes whose best path changed, or with `is_any` any path.
 fn told<'a, K: Key>(
     table: &'a Table<K>,
-    changes: &'a [Change<K>],
+    changes: &'a [Change],
     is_any: bool,
 ) -> impl Iterator<Item = Prefix> + use<'a, K> {
-    changes
-        .iter()
-        .map(|change| change.key.prefix())
-        .filter(move |prefix| {
-            is_any || table.get(prefix).is_some_and(|entry| entry.is_best_changed)
-        })
+    changes.iter().filter_map(move |change| {
+        let entry = table.destinations.get(change.slot)?;
+        let key = table.destinations.key(change.slot)?;
+        (is_any || entry.is_best_changed).then(|| key.prefix())
+    })
 }
 
 /// After all groups heard of the changes: destinations nobody needs any more go.
-fn settle<K: Key>(table: &mut Table<K>, changes: &[Change<K>]) {
+fn settle<K: Key>(table: &mut Table<K>, changes: &[Change]) {
     for change in changes {
-        let Some(entry) = table.destinations.get_mut(&change.key) else {
+        let Some(entry) = table.destinations.get_mut(change.slot) else {
             continue;
         };
         entry.is_changed = false;
         entry.is_best_changed = false;
         if entry.paths.is_empty() {
-            table.destinations.remove(&change.key);
+            table.destinations.remove(change.slot);
         }
     }
 }

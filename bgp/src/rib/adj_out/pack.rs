@@ -112,6 +112,8 @@ pub(super) struct Packer<'a> {
     family: Family,
     pub(super) asks_for_interface: bool,
     transformed: HashMap<TransformedKey, Option<usize>>,
+    /// The last of these: prefixes with equal attributes come one after the other.
+    last: Option<(TransformedKey, Option<usize>)>,
     pub(super) buckets: Vec<Bucket>,
 }
 
@@ -122,6 +124,7 @@ impl<'a> Packer<'a> {
             family,
             asks_for_interface: key.export.asks_for_interface(),
             transformed: HashMap::new(),
+            last: None,
             buckets: Vec::new(),
         }
     }
@@ -151,15 +154,19 @@ impl<'a> Packer<'a> {
             action::identity(operations),
         );
         let family = self.family;
-        let bucket = *self.transformed.entry(key).or_insert_with(|| {
-            let said = export.transform(attributes, route_source, family, operations);
-            buckets.push(Bucket {
-                attributes: Arc::new(said.ok()?),
-                source,
-                paths: Vec::new(),
-            });
-            Some(buckets.len() - 1)
-        });
+        let bucket = match self.last {
+            Some((last, bucket)) if last == key => bucket,
+            _ => *self.transformed.entry(key).or_insert_with(|| {
+                let said = export.transform(attributes, route_source, family, operations);
+                buckets.push(Bucket {
+                    attributes: Arc::new(said.ok()?),
+                    source,
+                    paths: Vec::new(),
+                });
+                Some(buckets.len() - 1)
+            }),
+        };
+        self.last = Some((key, bucket));
         match bucket {
             Some(index) => {
                 buckets[index].paths.push(path);
