@@ -103,7 +103,7 @@ impl Core {
         };
         let is_new_maximum = slot.config.max_prefixes != wanted.max_prefixes;
         slot.config = wanted.clone();
-        let session = Box::new(self.session_config(&wanted));
+        let mut session = Box::new(self.session_config(&wanted));
         let Some(slot) = self.peers.get_mut(index).and_then(Option::as_mut) else {
             return;
         };
@@ -115,6 +115,7 @@ impl Core {
         if is_new_maximum {
             slot.held_until = None;
             slot.control.send(Control::Release);
+        session.passive |= slot.is_dynamic;
         }
         self.follow_policy(index);
         if is_new_maximum {

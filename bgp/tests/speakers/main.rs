@@ -2,5 +2,6 @@
 
 mod agreed;
 mod owner;
+mod replaced;
 mod rig;
 mod sessions;
