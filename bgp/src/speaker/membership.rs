@@ -82,6 +82,11 @@ impl Core {
                 Some(wanted) => {
                     let wanted = wanted.clone();
                     self.change_peer(index, wanted);
+                // What the former one said must not outlast it, restarting or not; `Finished` brings
+                // the new one.
+                Some(wanted) if slot.is_another_in(wanted) => {
+                    self.leave(index, Some(Notification::cease(cease::PEER_DECONFIGURED)));
+                }
                 }
                 None => {
                     self.deferral.handle_peer_gone(&slot.key.address);

@@ -46,6 +46,15 @@ impl PeerSlot {
         self.session.is_some() || families.any(|family| self.helper.is_stale(*family))
     }
 
+    /// Whether `config` is of a router of another AS than the one that was here.
+    pub(super) fn is_another_in(&self, config: &PeerConfig) -> bool {
+        let session = self.session.as_ref();
+        let is = session.map(|session| session.negotiated.remote_asn);
+        let was = is.or(self.config.remote_asn);
+        was.zip(config.remote_asn)
+            .is_some_and(|(was, is)| was != is)
+    }
+
     /// Whether a peer of a range still needs its place: one that is held down and forgotten would
     /// be back at once.
     pub(super) fn is_needed(&self) -> bool {

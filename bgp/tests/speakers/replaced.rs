@@ -3,10 +3,36 @@
 use std::time::Duration;
 
 use bgp::speaker::Stop;
-use bgp::speaker::config::{PeerConfig, PeerSource};
+use bgp::speaker::config::{PeerConfig, PeerSource, SpeakerConfig};
 use bgp::types::Asn;
 
 use crate::rig::*;
+
+/// Speaker 91 of AS 64512 with speaker 92 of AS 64513, whose route it has.
+async fn pair(port: u16) -> (SpeakerConfig, Running, Running) {
+    let mut near = speaker(91, 64512, port);
+    let mut far = speaker(92, 64513, port);
+    peer(&mut near, 92, 64513, port);
+    peer(&mut far, 91, 64512, port);
+    let config = near.clone();
+    let (mut near, far) = (Running::start(near), Running::start(far));
+    near.learns(&["10.92.0.0/16"]).await;
+    (config, near, far)
+}
+
+#[tokio::test]
+async fn what_a_peer_of_another_as_said_goes_with_it() {
+    let port = free_port();
+    let (mut config, mut near, mut far) = pair(port).await;
+    peer(&mut config, 92, 64514, port).remote_asn = Some(Asn(64514));
+    near.speaker.configure(config.clone()).await;
+    // Both have graceful restart, and the one that is expected does not come.
+    near.learns(&[]).await;
+    far.learns(&[]).await;
+    peer(&mut config, 92, 64513, port).remote_asn = Some(Asn(64513));
+    near.speaker.configure(config).await;
+    near.learns(&["10.92.0.0/16"]).await;
+}
 
 #[tokio::test]
 async fn a_peer_of_a_range_is_not_dialled_after_a_change_of_configuration() {
