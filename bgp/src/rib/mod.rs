@@ -29,7 +29,7 @@ use hashbrown::{HashMap, HashSet};
 use self::adj_out::group::Groups;
 use self::attributes::Interner;
 use self::next_hop::{NextHops, Reach};
-use self::peer::{Member, Peer, PeerSetup};
+use self::peer::{ImportPolicy, Member, Peer, PeerSetup};
 use self::selection::Selection;
 use self::table::{Inserted, Key4, Key6, Path, Table, Was};
 use crate::policy::Rejection;
@@ -196,6 +196,9 @@ impl Rib {
         let is_another = self.peers[index]
             .as_ref()
             .is_some_and(|peer| peer.setup.is_another_source(&setup));
+        let is_judged_otherwise = self.peers[index]
+            .as_ref()
+            .is_some_and(|peer| peer.setup.import != setup.import);
         match &mut self.peers[index] {
             Some(peer) => peer.restart(setup, slot),
             entry => *entry = Some(Peer::new(setup, slot)),
@@ -205,6 +208,9 @@ impl Rib {
             let selection = selection(&self.peers, &self.next_hops, &self.config);
             with_table!(self, family, table => table
                 .source_changed(id, |paths| selection.best(paths)));
+        }
+        if is_judged_otherwise {
+            self.judge_again(id, |_| true);
         }
         self.begin_catch_up(id);
     }
@@ -315,13 +321,21 @@ impl Rib {
         let Some(peer) = self.peer_mut(id) else {
             return;
         };
-        let is_judged_otherwise = peer.setup.import != setup.import;
         if peer.slot.is_some() && peer.setup.group == setup.group {
-            peer.setup = setup;
+            let import = setup.import.clone();
+            let was = std::mem::replace(&mut peer.setup, setup);
+            if was.import != import {
+                self.judge_again(id, |_| true);
+            }
         } else {
             self.change_group(id, setup);
         }
-        if is_judged_otherwise {
+    }
+
+    /// Replaces the import policy of a peer, which need not be up, and judges what it sent again.
+    pub fn set_import(&mut self, id: PeerId, import: Arc<ImportPolicy>) {
+        if let Some(peer) = self.peer_mut(id) {
+            peer.setup.import = import;
             self.judge_again(id, |_| true);
         }
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::collections::btree_map::Entry;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use tokio::net::TcpStream;
@@ -19,7 +20,9 @@ use super::slot::PeerSlot;
 use super::socket::Transport;
 use crate::fsm::restart::{HelperConfig, HelperState};
 use crate::fsm::session::State;
+use crate::policy::matcher::{Direction, of_direction};
 use crate::rib::PeerId;
+use crate::rib::peer::ImportPolicy;
 use crate::types::Prefix;
 use crate::wire::Notification;
 use crate::wire::notification::cease;
@@ -79,14 +82,14 @@ impl Core {
                 config.peers.get(&slot.key)
             };
             match wanted {
-                Some(wanted) => {
-                    let wanted = wanted.clone();
-                    self.change_peer(index, wanted);
                 // What the former one said must not outlast it, restarting or not; `Finished` brings
                 // the new one.
                 Some(wanted) if slot.is_another_in(wanted) => {
                     self.leave(index, Some(Notification::cease(cease::PEER_DECONFIGURED)));
                 }
+                Some(wanted) => {
+                    let wanted = wanted.clone();
+                    self.change_peer(index, wanted);
                 }
                 None => {
                     self.deferral.handle_peer_gone(&slot.key.address);
@@ -112,6 +115,7 @@ impl Core {
         let Some(slot) = self.peers.get_mut(index).and_then(Option::as_mut) else {
             return;
         };
+        session.passive |= slot.is_dynamic;
         slot.helper
             .reconfigure(helper_config(&self.config, &wanted));
         let transport = transport(slot.key, &wanted);
@@ -120,7 +124,6 @@ impl Core {
         if is_new_maximum {
             slot.held_until = None;
             slot.control.send(Control::Release);
-        session.passive |= slot.is_dynamic;
         }
         self.follow_policy(index);
         if is_new_maximum {
@@ -137,7 +140,9 @@ impl Core {
         let Some(slot) = self.peers.get(index).and_then(Option::as_ref) else {
             return;
         };
-        let Some(session) = &slot.session else { return };
+        let Some(session) = &slot.session else {
+            return self.follow_import_of_kept(index);
+        };
         let setup = self.peer_setup(slot, &session.negotiated);
         if session.setup == setup {
             return;
@@ -155,6 +160,29 @@ impl Core {
             session.setup = setup.clone();
         }
         self.rib.set_policy(id, setup);
+    }
+
+    /// Has what is kept of a peer that restarts judged by its present filters.
+    fn follow_import_of_kept(&mut self, index: usize) {
+        let id = PeerId(index as u32);
+        let Some((config, was)) = self
+            .peers
+            .get(index)
+            .and_then(Option::as_ref)
+            .map(|slot| &slot.config)
+            .zip(self.rib.peer(id).map(|peer| &*peer.setup.import))
+        else {
+            return;
+        };
+        let import = ImportPolicy {
+            allow_own_as: config.allow_own_as,
+            filters: of_direction(&config.filters, Direction::Import),
+            default: config.import_default.clone(),
+            ..was.clone()
+        };
+        if import != *was {
+            self.rib.set_import(id, Arc::new(import));
+        }
     }
 
     pub(super) fn handle_accepted(&mut self, stream: TcpStream, remote: SocketAddr) {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bgp::policy::ImportDefault;
 use bgp::speaker::Stop;
 use bgp::speaker::config::{PeerConfig, PeerSource, SpeakerConfig};
 use bgp::types::Asn;
@@ -32,6 +33,26 @@ async fn what_a_peer_of_another_as_said_goes_with_it() {
     peer(&mut config, 92, 64513, port).remote_asn = Some(Asn(64513));
     near.speaker.configure(config).await;
     near.learns(&["10.92.0.0/16"]).await;
+}
+
+#[tokio::test]
+async fn routes_of_a_peer_that_restarts_follow_a_new_filter() {
+    let port = free_port();
+    let (mut config, mut near, far) = pair(port).await;
+    far.speaker.stop(Stop::Restarting).await;
+    let is_stale = || async {
+        let routes = near.routes("10.92.0.0/16").await;
+        routes.iter().any(|route| route.stale && route.best)
+    };
+    Running::wait_for("the route is kept", is_stale).await;
+    for (default, expected) in [
+        (ImportDefault::Reject, &[][..]),
+        (ImportDefault::Accept, &["10.92.0.0/16"][..]),
+    ] {
+        peer(&mut config, 92, 64513, port).import_default = default;
+        near.speaker.configure(config.clone()).await;
+        near.learns(expected).await;
+    }
 }
 
 #[tokio::test]
