@@ -369,13 +369,22 @@ impl Rib {
                 .collect()
         });
         let (is_held, lacks_end) = (self.is_held(id), self.lacks_end(id));
+        let end_of_rib_due = self.peer_mut(id).map_or(Vec::new(), |peer| {
+            std::mem::take(&mut peer.member.end_of_rib_due)
+        });
         self.peer_up(id, setup);
         if is_held {
             self.hold(id);
         }
         if let Some(peer) = self.peer_mut(id) {
             peer.member.lacks_end = lacks_end;
+            // One that has heard its End-of-RIB hears no other.
+            peer.member.end_of_rib_due = end_of_rib_due;
             peer.member.dirty.extend(said);
+            // What is said or withdrawn from there need not come from the table besides. What a
+            // group with ADD-PATH was told is noted by way of the table.
+            let (table, dirty) = (&mut peer.member.table, &peer.member.dirty);
+            table.retain(|prefix| !dirty.contains(&PathPrefix::from(*prefix)));
             for family in refreshes {
                 peer.member.ask_refresh(family);
             }

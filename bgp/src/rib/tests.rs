@@ -1,6 +1,7 @@
 mod add_path;
 mod filtered;
 mod held;
+mod histories;
 
 use std::collections::BTreeSet;
 
@@ -676,6 +677,28 @@ fn a_new_export_policy_withdraws_what_it_does_not_say() {
     assert_eq!(heard.prefixes(C), ["172.17.8.0/24"]);
     assert_eq!(rib.advertised_counts()[&B], [0, 0]);
     assert_eq!(rib.advertised_counts()[&C], [1, 0]);
+}
+
+#[test]
+fn a_new_export_policy_says_each_route_once() {
+    let (mut rib, mut heard) = with_clients();
+    for second in 0..10 {
+        announce(&mut rib, A, &format!("10.{second}.0.0/16"));
+    }
+    rib.turn(&mut heard);
+    let (messages, ends) = (heard.messages, heard.end_of_rib.clone());
+    let mut setup = client(C);
+    setup.group.export.is_draining = true;
+    rib.set_policy(C, setup);
+    rib.turn(&mut heard);
+    assert_eq!(heard.messages, messages + 1);
+    assert_eq!(
+        heard.end_of_rib, ends,
+        "the table was said to its end before"
+    );
+    let drains = |said: &PathAttributes| said.communities.contains(&Community::GRACEFUL_SHUTDOWN);
+    assert_eq!(heard.tables[&C].len(), 10);
+    assert!(heard.tables[&C].values().all(drains));
 }
 
 #[test]

@@ -2,15 +2,15 @@
 
 use super::*;
 
-const D: PeerId = PeerId(3);
-const E: PeerId = PeerId(4);
+pub(super) const D: PeerId = PeerId(3);
+pub(super) const E: PeerId = PeerId(4);
 
 /// What receivers were told and not told to forget; those `numbered` with path identifiers.
 #[derive(Default)]
-struct HeardPaths {
-    tables: BTreeMap<PeerId, BTreeMap<PathPrefix, PathAttributes>>,
-    numbered: BTreeSet<PeerId>,
-    full: BTreeSet<PeerId>,
+pub(super) struct HeardPaths {
+    pub(super) tables: BTreeMap<PeerId, BTreeMap<PathPrefix, PathAttributes>>,
+    pub(super) numbered: BTreeSet<PeerId>,
+    pub(super) full: BTreeSet<PeerId>,
     messages: usize,
 }
 
@@ -66,20 +66,20 @@ impl HeardPaths {
     }
 }
 
-fn listener(id: PeerId) -> PeerSetup {
+pub(super) fn listener(id: PeerId) -> PeerSetup {
     let mut setup = client(id);
     setup.group.add_path = FamilySet::from_iter([Family::Ipv4]);
     setup
 }
 
-fn numbered(text: &str, path_id: u32) -> PathPrefix {
+pub(super) fn numbered(text: &str, path_id: u32) -> PathPrefix {
     PathPrefix {
         prefix: prefix(text),
         path_id,
     }
 }
 
-fn by(next_hop: u8) -> PathAttributes {
+pub(super) fn by(next_hop: u8) -> PathAttributes {
     PathAttributes::originated([10, 0, 1, next_hop].into())
 }
 
