@@ -85,10 +85,10 @@ pub fn serve() -> Result<()> {
                     clients.insert(next, client);
                     next += 1;
                 }
-            } else if let Some(client) = clients.get_mut(&number) {
-                if !client.hear(&mut buffer, &mut copied, number)? {
-                    clients.remove(&number);
-                }
+            } else if let Some(client) = clients.get_mut(&number)
+                && !client.hear(&mut buffer, &mut copied, number)?
+            {
+                clients.remove(&number);
             }
         }
         for (from, octets) in copied {
