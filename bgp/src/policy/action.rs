@@ -208,7 +208,7 @@ mod tests {
     fn operations_change_attributes_in_their_order() {
         let mut attributes = PathAttributes::originated([192, 0, 2, 1].into());
         attributes.as_path = "65100 {65200}".parse().expect("path");
-        attributes.communities = vec![Community(1), Community(2)];
+        attributes.communities = thin_vec::thin_vec![Community(1), Community(2)];
         let unchanged = attributes.clone();
         apply(&[], &mut attributes);
         assert_eq!(attributes, unchanged);
@@ -231,8 +231,12 @@ mod tests {
                 as_path: "64999 64999 65001 65002 65100 {65200}"
                     .parse()
                     .expect("path"),
-                communities: vec![Community(1), Community(2), Community(65000 << 16 | 200)],
-                large_communities: vec![LargeCommunity([65000, 300, 400])],
+                communities: thin_vec::thin_vec![
+                    Community(1),
+                    Community(2),
+                    Community(65000 << 16 | 200)
+                ],
+                large_communities: thin_vec::thin_vec![LargeCommunity([65000, 300, 400])],
                 local_pref: Some(LocalPref(2_147_483_391)),
                 ..unchanged
             }

@@ -1,31 +1,49 @@
 //! Interning: routes with equal attributes share one value.
 
+use std::hash::BuildHasher;
 use std::sync::Arc;
 
-use hashbrown::HashSet;
+use hashbrown::HashTable;
 
 use crate::wire::attribute::PathAttributes;
+
+/// A set with its hash, so that growing does not read all sets again.
+struct Interned {
+    hash: u64,
+    set: Arc<PathAttributes>,
+}
 
 /// Every distinct attribute set in use, once.
 #[derive(Default)]
 pub struct Interner {
-    sets: HashSet<Arc<PathAttributes>>,
+    /// Seeded: peers choose attributes.
+    hasher: foldhash::fast::RandomState,
+    sets: HashTable<Interned>,
     purge_above: usize,
 }
 
 impl Interner {
     pub fn intern(&mut self, attributes: PathAttributes) -> Arc<PathAttributes> {
-        self.sets
-            .get_or_insert_with(&attributes, |attributes| Arc::new(attributes.clone()))
-            .clone()
+        let hash = self.hasher.hash_one(&attributes);
+        let is_it = |known: &Interned| known.hash == hash && *known.set == attributes;
+        if let Some(known) = self.sets.find(hash, is_it) {
+            return known.set.clone();
+        }
+        let set = Arc::new(attributes);
+        let interned = Interned {
+            hash,
+            set: set.clone(),
+        };
+        self.sets.insert_unique(hash, interned, |known| known.hash);
+        set
     }
 
     /// The sets that routes use.
     pub fn in_use(&self) -> impl Iterator<Item = &PathAttributes> {
         self.sets
             .iter()
-            .filter(|set| Arc::strong_count(set) > 1)
-            .map(|set| &**set)
+            .filter(|known| Arc::strong_count(&known.set) > 1)
+            .map(|known| &*known.set)
     }
 
     /// Drops sets that no route uses, each time their number has doubled: the cost is spread over
@@ -33,7 +51,7 @@ impl Interner {
     pub fn purge_if_grown(&mut self) -> bool {
         let has_grown = self.sets.len() > self.purge_above.max(1024);
         if has_grown {
-            self.sets.retain(|set| Arc::strong_count(set) > 1);
+            self.sets.retain(|known| Arc::strong_count(&known.set) > 1);
             self.purge_above = self.sets.len() * 2;
         }
         has_grown

@@ -4,6 +4,7 @@
 
 use std::fmt::Debug;
 use std::hash::Hash;
+use std::num::NonZeroU8;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
@@ -27,7 +28,8 @@ pub trait Key: Copy + Eq + Hash + Ord + Debug {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct Key4 {
     bits: u32,
-    length: u8,
+    /// One more than the length, so that a place without a key takes no more room.
+    length_plus_one: NonZeroU8,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -36,10 +38,19 @@ pub struct Key6 {
     length: u8,
 }
 
+impl Key4 {
+    fn length(self) -> u8 {
+        self.length_plus_one.get() - 1
+    }
+}
+
 impl Key for Key4 {
     fn from_prefix(prefix: &Prefix) -> Option<Key4> {
         match *prefix {
-            Prefix::V4 { bits, length } => Some(Key4 { bits, length }),
+            Prefix::V4 { bits, length } => Some(Key4 {
+                bits,
+                length_plus_one: NonZeroU8::MIN.saturating_add(length),
+            }),
             Prefix::V6 { .. } => None,
         }
     }
@@ -47,14 +58,14 @@ impl Key for Key4 {
     fn prefix(self) -> Prefix {
         Prefix::V4 {
             bits: self.bits,
-            length: self.length,
+            length: self.length(),
         }
     }
 
     fn neighbourhood(&self) -> (u128, u8) {
-        let host_bits = 32 - u32::from(self.length.min(32));
+        let host_bits = 32 - u32::from(self.length().min(32));
         let number = u64::from(self.bits) >> host_bits;
-        let block = (number >> 4) << 8 | u64::from(self.length);
+        let block = (number >> 4) << 8 | u64::from(self.length());
         (u128::from(block), (number & 0xf) as u8)
     }
 }

@@ -768,7 +768,7 @@ fn reflection_loops() {
         (
             "own cluster id",
             PathAttributes {
-                cluster_list: vec![ClusterId([9, 9, 9, 9].into()), ClusterId(own)],
+                cluster_list: thin_vec::thin_vec![ClusterId([9, 9, 9, 9].into()), ClusterId(own)],
                 ..PathAttributes::originated(address(A))
             },
         ),

@@ -17,6 +17,8 @@ pub(super) use value::MpReach;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use thin_vec::ThinVec;
+
 use super::as_path::AsPath;
 use super::community::{Community, ExtendedCommunity, LargeCommunity};
 use crate::types::{Asn, ClusterId, LocalPref, Med, RouterId};
@@ -163,15 +165,15 @@ pub struct PathAttributes {
     pub atomic_aggregate: bool,
     pub aggregator: Option<Aggregator>,
     /// In wire order.
-    pub communities: Vec<Community>,
-    pub extended_communities: Vec<ExtendedCommunity>,
-    pub large_communities: Vec<LargeCommunity>,
+    pub communities: ThinVec<Community>,
+    pub extended_communities: ThinVec<ExtendedCommunity>,
+    pub large_communities: ThinVec<LargeCommunity>,
     pub originator_id: Option<RouterId>,
-    pub cluster_list: Vec<ClusterId>,
+    pub cluster_list: ThinVec<ClusterId>,
     /// OTC (RFC 9234 §5).
     pub only_to_customer: Option<Asn>,
     /// Sorted by code.
-    pub unknown: Vec<UnknownAttribute>,
+    pub unknown: ThinVec<UnknownAttribute>,
     pub partial: Partial,
 }
 
@@ -186,13 +188,13 @@ impl PathAttributes {
             local_pref: None,
             atomic_aggregate: false,
             aggregator: None,
-            communities: Vec::new(),
-            extended_communities: Vec::new(),
-            large_communities: Vec::new(),
+            communities: ThinVec::new(),
+            extended_communities: ThinVec::new(),
+            large_communities: ThinVec::new(),
             originator_id: None,
-            cluster_list: Vec::new(),
+            cluster_list: ThinVec::new(),
             only_to_customer: None,
-            unknown: Vec::new(),
+            unknown: ThinVec::new(),
             partial: Partial::default(),
         }
     }

@@ -42,8 +42,8 @@ fn attributes(next_hop: IpAddr) -> PathAttributes {
         address,
     });
     attributes.communities = (0..80).map(Community).collect();
-    attributes.large_communities = vec![LargeCommunity([1, 2, 3])];
-    attributes.extended_communities = vec!["rt:65001:7".parse().expect("valid")];
+    attributes.large_communities = thin_vec::thin_vec![LargeCommunity([1, 2, 3])];
+    attributes.extended_communities = thin_vec::thin_vec!["rt:65001:7".parse().expect("valid")];
     attributes.originator_id = Some(RouterId([192, 0, 2, 8].into()));
     attributes
 }

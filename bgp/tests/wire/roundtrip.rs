@@ -88,11 +88,11 @@ prop_compose! {
         attributes.local_pref = local_pref;
         attributes.atomic_aggregate = atomic_aggregate;
         attributes.aggregator = aggregator.map(|(asn, address)| Aggregator { asn, address });
-        attributes.communities = communities;
-        attributes.extended_communities = extended_communities;
+        attributes.communities = communities.into();
+        attributes.extended_communities = extended_communities.into();
         attributes.large_communities = large_communities.into_iter().collect();
         attributes.originator_id = originator_id;
-        attributes.cluster_list = cluster_list;
+        attributes.cluster_list = cluster_list.into();
         attributes.only_to_customer = only_to_customer;
         let unknown = unknown.into_iter();
         attributes.unknown = unknown

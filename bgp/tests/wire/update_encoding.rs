@@ -82,18 +82,18 @@ fn attributes_come_in_the_order_of_their_codes() {
         asn: Asn(65002),
         address,
     });
-    attributes.communities = vec![Community(0xFDE9_0007)];
+    attributes.communities = thin_vec::thin_vec![Community(0xFDE9_0007)];
     attributes.originator_id = Some(RouterId([192, 0, 2, 8].into()));
-    attributes.cluster_list = vec![ClusterId([10, 0, 0, 1].into())];
-    attributes.extended_communities = vec!["rt:65001:7".parse().expect("valid")];
-    attributes.large_communities = vec!["1:2:3".parse().expect("valid")];
+    attributes.cluster_list = thin_vec::thin_vec![ClusterId([10, 0, 0, 1].into())];
+    attributes.extended_communities = thin_vec::thin_vec!["rt:65001:7".parse().expect("valid")];
+    attributes.large_communities = thin_vec::thin_vec!["1:2:3".parse().expect("valid")];
     attributes.only_to_customer = Some(Asn(65003));
     let unknown = |code| UnknownAttribute {
         flags: 0xE0,
         code,
         value: vec![1],
     };
-    attributes.unknown = vec![unknown(25), unknown(33), unknown(200)];
+    attributes.unknown = thin_vec::thin_vec![unknown(25), unknown(33), unknown(200)];
     let expected = body(
         &[],
         &[
@@ -161,7 +161,7 @@ fn two_octet_sessions_get_as_trans_and_as4() {
 fn extended_lengths_are_used_only_when_needed() {
     for (count, header) in [(63, vec![0xC0, 8, 252]), (64, vec![0xD0, 8, 1, 0])] {
         let mut attributes = attributes(V4);
-        attributes.communities = vec![Community(7); count];
+        attributes.communities = thin_vec::thin_vec![Community(7); count];
         let encoded = announced(&attributes, &["10.1.0.0/16"], &CONTEXT);
         let start = 19 + 4 + ORIGIN.len() + AS_PATH.len() + NEXT_HOP.len();
         assert_eq!(&encoded[start..start + header.len()], header, "{count}");
@@ -280,7 +280,7 @@ fn never_larger_than_4096() {
             for grown in [false, true] {
                 let mut attributes = attributes(if family == Family::Ipv4 { V4 } else { v6() });
                 let value = vec![7; filler];
-                attributes.unknown = vec![UnknownAttribute {
+                attributes.unknown = thin_vec::thin_vec![UnknownAttribute {
                     flags: 0xE0,
                     code: 99,
                     value,
@@ -288,7 +288,7 @@ fn never_larger_than_4096() {
                 if grown {
                     attributes.as_path.prepend(Asn(1), 1);
                     attributes.originator_id = Some(RouterId([1; 4].into()));
-                    attributes.cluster_list = vec![ClusterId([1; 4].into())];
+                    attributes.cluster_list = thin_vec::thin_vec![ClusterId([1; 4].into())];
                 }
                 let prefixes = std::iter::repeat_n(host(family), 3);
                 match encode_announce(family, &attributes, prefixes, &CONTEXT) {
@@ -318,7 +318,7 @@ fn attributes_that_fill_the_message_exactly_still_go() {
     for (filler, fits) in [(filler, true), (filler + 1, false)] {
         let mut attributes = attributes(V4);
         let value = vec![7; filler];
-        attributes.unknown = vec![UnknownAttribute {
+        attributes.unknown = thin_vec::thin_vec![UnknownAttribute {
             flags: 0xE0,
             code: 99,
             value,
@@ -335,7 +335,7 @@ fn attributes_that_fill_the_message_exactly_still_go() {
 #[test]
 fn attributes_no_length_can_count_are_refused() {
     let mut attributes = attributes(V4);
-    attributes.communities = vec![Community(7); 20_000];
+    attributes.communities = thin_vec::thin_vec![Community(7); 20_000];
     let large = EncodeContext {
         max_len: usize::MAX,
         ..CONTEXT

@@ -71,8 +71,8 @@ fn match_operators_follow_calico() {
 fn attributes() -> PathAttributes {
     PathAttributes {
         as_path: "65000 65001 65002".parse().expect("path"),
-        communities: vec![Community(65000 << 16 | 100)],
-        large_communities: vec![LargeCommunity([65000, 100, 200])],
+        communities: thin_vec::thin_vec![Community(65000 << 16 | 100)],
+        large_communities: thin_vec::thin_vec![LargeCommunity([65000, 100, 200])],
         ..PathAttributes::originated([192, 0, 2, 1].into())
     }
 }

@@ -103,7 +103,7 @@ fn reflection_matrix() {
 fn reflection_keeps_the_first_originator_and_prepends_the_cluster() {
     let mut attributes = attributes();
     attributes.originator_id = Some(id(3));
-    attributes.cluster_list = vec![ClusterId([1, 1, 1, 1].into())];
+    attributes.cluster_list = thin_vec::thin_vec![ClusterId([1, 1, 1, 1].into())];
     let source = RouteSource::Ibgp {
         client: true,
         router_id: id(2),
@@ -122,7 +122,7 @@ fn ebgp_export_cleans() {
     attributes.med = Some(crate::types::Med(5));
     attributes.local_pref = Some(LocalPref(200));
     attributes.originator_id = Some(id(3));
-    attributes.cluster_list = vec![ClusterId([1, 1, 1, 1].into())];
+    attributes.cluster_list = thin_vec::thin_vec![ClusterId([1, 1, 1, 1].into())];
     let source = RouteSource::Ibgp {
         client: true,
         router_id: id(2),

@@ -140,7 +140,7 @@ fn who_stops_is_used_last_whatever_a_rule_wants() {
     let rules = vec![any(Action::Accept(vec![set_priority(100)]))];
     rib.set_policy(A, importing(A, rules));
     let stopping = PathAttributes {
-        communities: vec![Community::GRACEFUL_SHUTDOWN],
+        communities: thin_vec::thin_vec![Community::GRACEFUL_SHUTDOWN],
         ..PathAttributes::originated(address(A))
     };
     rib.announce(A, stopping, [prefix("172.17.8.0/24")].into_iter());
@@ -192,7 +192,7 @@ fn a_new_policy_judges_by_what_was_received_without_asking() {
         assert_eq!((counts.received, counts.accepted), (2, accepted), "{name}");
     }
     let tagged = PathAttributes {
-        communities: vec![TAG],
+        communities: thin_vec::thin_vec![TAG],
         ..PathAttributes::originated(address(A))
     };
     rib.set_policy(A, importing(A, vec![rejecting_tagged]));
@@ -252,7 +252,7 @@ fn every_group_hears_what_its_rules_make_of_a_route() {
     let said = |id, text: &str| {
         let route = &heard.tables[&id][&prefix(text)];
         (
-            route.communities.clone(),
+            route.communities.to_vec(),
             route.as_path.to_string(),
             route.local_pref,
         )
@@ -418,7 +418,7 @@ fn import_follows_the_interface_of_the_next_hop() {
     rib.turn(&mut heard);
     let said = |heard: &Heard| {
         let route = heard.tables.get(&C)?.get(&prefix("172.17.8.0/24"))?;
-        Some(route.communities.clone())
+        Some(route.communities.to_vec())
     };
     assert_eq!(said(&heard), Some(vec![]), "nothing is known");
     for (interface, expected) in [

@@ -60,7 +60,7 @@ fn any_attributes(random: &mut Random) -> PathAttributes {
 type Shown = Vec<(PathPrefix, IpAddr, Vec<Community>)>;
 
 fn shown(path: PathPrefix, attributes: &PathAttributes) -> (PathPrefix, IpAddr, Vec<Community>) {
-    let mut communities = attributes.communities.clone();
+    let mut communities = attributes.communities.to_vec();
     communities.sort();
     (path, attributes.next_hop.address, communities)
 }

@@ -6,6 +6,8 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use thin_vec::ThinVec;
+
 use super::value::{self, Attribute, Fault, MpReach};
 use super::{
     Aggregator, NextHop, Origin, Partial, PathAttributes, UnknownAttribute, code, flag,
@@ -36,15 +38,15 @@ pub(in crate::wire) struct AttributeBlock<'a> {
     local_pref: Option<LocalPref>,
     atomic_aggregate: bool,
     aggregator: Option<Aggregator>,
-    communities: Vec<Community>,
+    communities: ThinVec<Community>,
     originator_id: Option<RouterId>,
-    cluster_list: Vec<ClusterId>,
-    extended_communities: Vec<ExtendedCommunity>,
+    cluster_list: ThinVec<ClusterId>,
+    extended_communities: ThinVec<ExtendedCommunity>,
     as4_path: Option<AsPath>,
     as4_aggregator: Option<Aggregator>,
-    large_communities: Vec<LargeCommunity>,
+    large_communities: ThinVec<LargeCommunity>,
     only_to_customer: Option<Asn>,
-    unknown: Vec<UnknownAttribute>,
+    unknown: ThinVec<UnknownAttribute>,
     partial: Partial,
 }
 

@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use thin_vec::ThinVec;
+
 use super::{Aggregator, NextHop, Origin, flag};
 use crate::types::{Asn, Family};
 use crate::wire::as_path::{AsPath, BadAsPath};
@@ -101,7 +103,7 @@ impl<'a> Attribute<'a> {
     pub(super) fn list<const N: usize, T>(
         &self,
         item: impl Fn([u8; N]) -> T,
-    ) -> Result<Vec<T>, Fault<'a>> {
+    ) -> Result<ThinVec<T>, Fault<'a>> {
         let (items, rest) = self.value.as_chunks::<N>();
         if items.is_empty() || !rest.is_empty() {
             return Err(self.withdraw(
@@ -224,7 +226,7 @@ pub(super) fn aggregator<'a>(
 /// RFC 8092 §5: redundant values are removed, the first stays.
 pub(super) fn large_communities<'a>(
     attribute: &Attribute<'a>,
-) -> Result<Vec<LargeCommunity>, Fault<'a>> {
+) -> Result<ThinVec<LargeCommunity>, Fault<'a>> {
     let all = attribute.list(|octets: [u8; 12]| {
         let (parts, _) = octets.as_chunks::<4>();
         let mut community = [0; 3];

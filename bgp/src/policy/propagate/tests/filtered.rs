@@ -150,7 +150,7 @@ fn every_refused_route_has_a_reason() {
         router_id: id(2),
     };
     let with = |community| PathAttributes {
-        communities: vec![community],
+        communities: thin_vec::thin_vec![community],
         ..attributes()
     };
     let rejecting = exporting(vec![any(Action::Reject)]);
