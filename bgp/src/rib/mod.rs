@@ -51,7 +51,8 @@ impl PeerId {
 /// up from the table when [`Rib::resume`] is called.
 pub trait Sink {
     fn has_room(&self, peer: PeerId) -> bool;
-    fn send(&mut self, peer: PeerId, message: &bytes::Bytes);
+    /// One message, or several one behind the other.
+    fn send(&mut self, peer: PeerId, messages: &bytes::Bytes);
 }
 
 /// What the RIB knows of its speaker.

@@ -16,7 +16,7 @@ use crate::policy::{ExportDefault, ImportDefault};
 use crate::speaker::config::NextHopMode;
 use crate::types::{Asn, FamilySet, LocalPref};
 use crate::wire::community::Community;
-use crate::wire::frame::{self, MessageKind};
+use crate::wire::frame::{self, Frame, MessageKind};
 use crate::wire::refresh::{RefreshKind, RouteRefresh};
 use crate::wire::update::{self, UpdateContext};
 
@@ -40,18 +40,24 @@ impl Sink for Heard {
         !self.full.contains(&peer)
     }
 
-    fn send(&mut self, peer: PeerId, message: &bytes::Bytes) {
+    fn send(&mut self, peer: PeerId, messages: &bytes::Bytes) {
         assert!(!self.full.contains(&peer), "sent to {peer:?} without room");
-        self.messages += 1;
-        let mut buffer = BytesMut::from(&message[..]);
+        let mut buffer = BytesMut::from(&messages[..]);
         let max_len = if self.extended.contains(&peer) {
             frame::MAX_EXTENDED_LEN
         } else {
             frame::MAX_LEN
         };
-        let frame = frame::next_frame(&mut buffer, max_len)
-            .expect("valid")
-            .expect("whole");
+        while let Some(frame) = frame::next_frame(&mut buffer, max_len).expect("valid") {
+            self.hear(peer, &frame);
+        }
+        assert!(buffer.is_empty(), "messages are whole");
+    }
+}
+
+impl Heard {
+    fn hear(&mut self, peer: PeerId, frame: &Frame) {
+        self.messages += 1;
         let order = self.order.entry(peer).or_default();
         if frame.kind == MessageKind::RouteRefresh {
             let refresh = RouteRefresh::decode(&frame.body).expect("valid");
@@ -87,9 +93,7 @@ impl Sink for Heard {
             *self.end_of_rib.entry(peer).or_default() += 1;
         }
     }
-}
 
-impl Heard {
     fn prefixes(&self, peer: PeerId) -> Vec<String> {
         self.tables
             .get(&peer)

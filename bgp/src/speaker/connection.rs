@@ -385,10 +385,10 @@ async fn write_slices(
         .map(|message| IoSlice::new(message))
         .collect();
     let mut left = &mut slices[..];
+    let mut messages = MessageEnds::new(messages);
     let deadline = || send_hold.map(|send_hold| Instant::now() + send_hold);
     let mut hold_until = deadline();
     while !left.is_empty() {
-        let messages_left = left.len();
         let written = tokio::select! {
             written = write.write_vectored(left) => written.map_err(|_| Stuck::Closed)?,
             () = sleep_until(hold_until) => return Err(Stuck::SendHold),
@@ -399,9 +399,76 @@ async fn write_slices(
         IoSlice::advance_slices(&mut left, written);
         // RFC 9687 §3: each message that is sent starts the timer anew. A part of one does not, or
         // a peer that takes an octet now and then would be kept for ever.
-        if left.len() < messages_left {
+        if messages.advance(written) {
             hold_until = deadline();
         }
     }
     Ok(())
+}
+
+/// Where the messages end that are written, several in a slice.
+struct MessageEnds<'a> {
+    slices: &'a [Bytes],
+    /// Octets written of the first of them.
+    written: usize,
+    /// Where the message ends in it that is being written.
+    end: usize,
+}
+
+impl MessageEnds<'_> {
+    fn new(slices: &[Bytes]) -> MessageEnds<'_> {
+        MessageEnds {
+            slices,
+            written: 0,
+            end: slices.first().map_or(0, |slice| frame::length_at(slice)),
+        }
+    }
+
+    /// Takes in that so many more octets left. Returns whether a message was among them to its end.
+    fn advance(&mut self, octets: usize) -> bool {
+        self.written += octets;
+        let mut is_any_whole = false;
+        while let Some((slice, rest)) = self.slices.split_first()
+            && self.written >= self.end
+        {
+            is_any_whole = true;
+            if self.end < slice.len() {
+                let next = slice.get(self.end..).unwrap_or_default();
+                self.end += frame::length_at(next);
+            } else {
+                self.written -= slice.len();
+                self.slices = rest;
+                self.end = rest.first().map_or(0, |slice| frame::length_at(slice));
+            }
+        }
+        is_any_whole
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_end_within_slices_and_with_them() {
+        let one = frame::keepalive();
+        let two = Bytes::from([&one[..], &one[..]].concat());
+        let slices = [one.clone(), two, one.clone()];
+        let length = one.len();
+        let mut ends = MessageEnds::new(&slices);
+        for (octets, is_any_whole) in [
+            (length - 1, false),
+            (1, true),
+            (length - 1, false),
+            (2, true),
+            (1, false),
+            // The rest of the second slice, and the third to its last octet but one.
+            (2 * length - 4, true),
+            (1, false),
+            (1, true),
+        ] {
+            assert_eq!(ends.advance(octets), is_any_whole, "{octets}");
+        }
+        assert!(ends.slices.is_empty());
+    }
 }

@@ -135,17 +135,48 @@ pub(super) fn bad_length(length: usize) -> ProtocolError {
 /// A message with its header, whose length is set by [`finish`], and room for the body.
 pub(super) fn begin(kind: MessageKind, body_len: usize) -> BytesMut {
     let mut message = BytesMut::with_capacity(HEADER_LEN + body_len);
-    message.put_slice(&MARKER);
-    message.put_u16(0);
-    message.put_u8(kind.octet());
+    begin_in(&mut message, kind);
     message
 }
 
 /// Sets the length, which encoders keep within what was negotiated.
 pub(super) fn finish(mut message: BytesMut) -> Bytes {
-    let length = u16::try_from(message.len()).unwrap_or(u16::MAX);
-    if let Some(octets) = message.get_mut(16..18) {
+    finish_in(&mut message, 0);
+    message.freeze()
+}
+
+/// Puts the header of one more message behind what `out` holds. Returns where it begins.
+pub(super) fn begin_in(out: &mut BytesMut, kind: MessageKind) -> usize {
+    let start = out.len();
+    out.put_slice(&MARKER);
+    out.put_u16(0);
+    out.put_u8(kind.octet());
+    start
+}
+
+/// Sets the length of the message that begins at `start` and ends where `out` does.
+pub(super) fn finish_in(out: &mut BytesMut, start: usize) {
+    let length = out.len().saturating_sub(start);
+    let length = u16::try_from(length).unwrap_or(u16::MAX);
+    if let Some(octets) = out.get_mut(start + 16..start + 18) {
         octets.copy_from_slice(&length.to_be_bytes());
     }
-    message.freeze()
+}
+
+/// The length of the message at the front of `octets`, which we encoded; at least a header's, so
+/// that who goes from one to the next gets on.
+pub(crate) fn length_at(octets: &[u8]) -> usize {
+    let length = octets.get(16..18).and_then(<[u8]>::first_chunk::<2>);
+    let length = length.map_or(0, |length| usize::from(u16::from_be_bytes(*length)));
+    length.max(HEADER_LEN)
+}
+
+/// Messages that we encoded one behind the other, each by itself.
+pub(super) fn split(mut octets: Bytes) -> Vec<Bytes> {
+    let mut messages = Vec::new();
+    while !octets.is_empty() {
+        let length = length_at(&octets).min(octets.len());
+        messages.push(octets.split_to(length));
+    }
+    messages
 }

@@ -8,6 +8,7 @@ mod encode;
 
 pub use encode::{
     AttributesTooLarge, EncodeContext, encode_announce, encode_end_of_rib, encode_withdraw,
+    put_announce, put_withdraw,
 };
 
 use super::attribute::{self, AttributeBlock, MpReach, NextHop, PathAttributes};

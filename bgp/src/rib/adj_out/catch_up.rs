@@ -1,7 +1,8 @@
 //! What one member still misses: the table when it joins or asks again, and what changed while it
 //! had no room.
 
-use super::pack::{Packer, encode_context, surroundings};
+use super::bundle::Bundle;
+use super::pack::{Packer, encode_context, leading_to, surroundings};
 use super::paths::eligible;
 use super::set_advertised;
 use crate::rib::table::{Key, Path, Table};
@@ -167,12 +168,13 @@ impl Rib {
             let announcements = self.encode(family, &buckets, &context, slot, &mut |path| {
                 withdrawn.push(path)
             });
-            for message in update::encode_withdraw(family, withdrawn.iter().copied(), &context) {
-                sink.send(id, &message);
-            }
-            for (bucket, messages) in buckets.iter().zip(announcements) {
-                bucket.say((id, address), family, &messages, &context, sink);
-            }
+            withdrawn.extend(leading_to(&buckets, id, &address));
+            let mut withdrawals = Bundle::default();
+            withdrawals.put(None, |out| {
+                update::put_withdraw(family, withdrawn.iter().copied(), &context, out);
+            });
+            withdrawals.close().say(id, &address, sink);
+            announcements.say(id, &address, sink);
         }
     }
 }

@@ -4,14 +4,16 @@
 //! member hears everything its group hears except its own routes back, and routes whose next hop it
 //! is itself.
 
+mod bundle;
 mod catch_up;
 pub mod group;
 pub(super) mod pack;
 pub mod paths;
 
-use bytes::Bytes;
+use bytes::BytesMut;
 use hashbrown::HashMap;
 
+use self::bundle::Bundle;
 use self::pack::{Bucket, Packer, Surroundings, encode_context, surroundings};
 use super::table::{Change, Destination, Key, Table};
 use super::{PeerId, Rib, Sink};
@@ -27,19 +29,21 @@ pub(super) const MAX_GROUPS: usize = 64;
 struct GroupTurn {
     /// (who does not need it: the previous source, paths).
     withdrawn: Vec<(Option<PeerId>, Vec<PathPrefix>)>,
+    /// Where in `withdrawn` a previous source is.
+    by_previous: HashMap<Option<PeerId>, usize>,
     /// A member whose own route became the best: what it heard before is withdrawn from it alone.
     withdrawn_from_source: HashMap<PeerId, Vec<PathPrefix>>,
 }
 
 impl GroupTurn {
     fn withdraw(&mut self, previous_source: Option<PeerId>, path: PathPrefix) {
-        match self
-            .withdrawn
-            .iter_mut()
-            .find(|(source, _)| *source == previous_source)
-        {
-            Some((_, paths)) => paths.push(path),
-            None => self.withdrawn.push((previous_source, vec![path])),
+        let withdrawn = &mut self.withdrawn;
+        let index = *self.by_previous.entry(previous_source).or_insert_with(|| {
+            withdrawn.push((previous_source, Vec::new()));
+            withdrawn.len() - 1
+        });
+        if let Some((_, paths)) = withdrawn.get_mut(index) {
+            paths.push(path);
         }
     }
 
@@ -86,25 +90,26 @@ impl Rib {
         context: &EncodeContext,
         slot: usize,
         too_large: &mut impl FnMut(PathPrefix),
-    ) -> Vec<Vec<Bytes>> {
-        let mut encoded = Vec::with_capacity(buckets.len());
+    ) -> Bundle {
+        let mut bundle = Bundle::default();
         for bucket in buckets {
             let paths = bucket.paths.iter().copied();
-            match update::encode_announce(family, &bucket.attributes, paths, context) {
-                Ok(messages) => encoded.push(messages),
-                Err(_) => {
-                    for path in &bucket.paths {
-                        if let Some(group) = self.groups.get_mut(slot) {
-                            group.said.remove(path);
-                        }
-                        super::with_table!(self, family, table => set_advertised(table, &path.prefix, slot, false));
-                        too_large(*path);
-                    }
-                    encoded.push(Vec::new());
+            let next_hop = Some(bucket.attributes.next_hop.address);
+            let added = bundle.add(Some(bucket.source), next_hop, |out| {
+                update::put_announce(family, &bucket.attributes, paths, context, out)
+            });
+            if added.is_ok() {
+                continue;
+            }
+            for path in &bucket.paths {
+                if let Some(group) = self.groups.get_mut(slot) {
+                    group.said.remove(path);
                 }
+                super::with_table!(self, family, table => set_advertised(table, &path.prefix, slot, false));
+                too_large(*path);
             }
         }
-        encoded
+        bundle.close()
     }
 
     /// Works off the changed prefixes of both families.
@@ -218,15 +223,18 @@ impl Rib {
         members: &[PeerId],
         turn: &GroupTurn,
         buckets: &[Bucket],
-        announcements: &[Vec<Bytes>],
+        announcements: &Bundle,
         context: &EncodeContext,
         sink: &mut impl Sink,
     ) {
-        let withdrawals: Vec<Vec<Bytes>> = turn
-            .withdrawn
-            .iter()
-            .map(|(_, paths)| update::encode_withdraw(family, paths.iter().copied(), context))
-            .collect();
+        let mut withdrawals = Bundle::default();
+        for (previous_source, paths) in &turn.withdrawn {
+            let paths = paths.iter().copied();
+            withdrawals.put(*previous_source, |out| {
+                update::put_withdraw(family, paths, context, out);
+            });
+        }
+        let withdrawals = withdrawals.close();
         for id in members.iter().copied() {
             let Some(peer) = self.peers.get_mut(id.0 as usize).and_then(Option::as_mut) else {
                 continue;
@@ -242,20 +250,21 @@ impl Rib {
                 dirty.extend(buckets.iter().flat_map(|bucket| &bucket.paths));
                 continue;
             }
-            for ((previous_source, _), messages) in turn.withdrawn.iter().zip(&withdrawals) {
-                if *previous_source != Some(id) {
-                    messages.iter().for_each(|message| sink.send(id, message));
-                }
-            }
-            if let Some(paths) = turn.withdrawn_from_source.get(&id) {
-                let messages = update::encode_withdraw(family, paths.iter().copied(), context);
-                messages.iter().for_each(|message| sink.send(id, message));
-            }
             let address = peer.setup.address;
-            for (bucket, messages) in buckets.iter().zip(announcements) {
-                let receiver = (id, address);
-                bucket.say(receiver, family, messages, context, sink);
+            withdrawals.say(id, &address, sink);
+            let mut from_it_alone = BytesMut::new();
+            if let Some(paths) = turn.withdrawn_from_source.get(&id) {
+                let paths = paths.iter().copied();
+                update::put_withdraw(family, paths, context, &mut from_it_alone);
             }
+            if announcements.leads_to(id, &address) {
+                let paths = pack::leading_to(buckets, id, &address);
+                update::put_withdraw(family, paths, context, &mut from_it_alone);
+            }
+            if !from_it_alone.is_empty() {
+                sink.send(id, &from_it_alone.freeze());
+            }
+            announcements.say(id, &address, sink);
         }
     }
 }

@@ -4,51 +4,36 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use hashbrown::HashMap;
 
 use crate::policy::action;
 use crate::policy::propagate::RouteSource;
 use crate::rib::next_hop::NextHops;
 use crate::rib::peer::{GroupKey, Peer};
-use crate::rib::{PeerId, Rib, Sink};
+use crate::rib::{PeerId, Rib};
 use crate::speaker::config::Originated;
 use crate::types::{Family, PathPrefix, Prefix};
 use crate::wire::attribute::PathAttributes;
-use crate::wire::update::{self, EncodeContext};
+use crate::wire::update::EncodeContext;
 
 /// The paths that leave together: same attributes as sent, same source.
 pub(super) struct Bucket {
-    pub(super) attributes: Arc<PathAttributes>,
+    pub(super) attributes: PathAttributes,
     pub(super) source: PeerId,
     pub(super) paths: Vec<PathPrefix>,
 }
 
-impl Bucket {
-    /// Says the bucket, whose announcements are `messages`, to one receiver: nothing if it came from
-    /// there, a withdrawal if the receiver is the next hop itself (RFC 4271 §5.1.3).
-    pub(super) fn say(
-        &self,
-        (receiver, address): (PeerId, IpAddr),
-        family: Family,
-        messages: &[Bytes],
-        context: &EncodeContext,
-        sink: &mut impl Sink,
-    ) {
-        if self.source == receiver {
-            return;
-        }
-        if self.attributes.next_hop.address == address {
-            let withdrawals = update::encode_withdraw(family, self.paths.iter().copied(), context);
-            withdrawals
-                .iter()
-                .for_each(|message| sink.send(receiver, message));
-        } else {
-            messages
-                .iter()
-                .for_each(|message| sink.send(receiver, message));
-        }
-    }
+/// The paths that `receiver`, whose address is `address`, would be the next hop of and did not send
+/// itself: they are withdrawn from it (RFC 4271 §5.1.3).
+pub(super) fn leading_to<'a>(
+    buckets: &'a [Bucket],
+    receiver: PeerId,
+    address: &'a IpAddr,
+) -> impl Iterator<Item = PathPrefix> + 'a {
+    let leading = buckets.iter().filter(move |bucket| {
+        bucket.attributes.next_hop.address == *address && bucket.source != receiver
+    });
+    leading.flat_map(|bucket| bucket.paths.iter().copied())
 }
 
 /// What export asks about a route that is not in its path.
@@ -159,7 +144,7 @@ impl<'a> Packer<'a> {
             _ => *self.transformed.entry(key).or_insert_with(|| {
                 let said = export.transform(attributes, route_source, family, operations);
                 buckets.push(Bucket {
-                    attributes: Arc::new(said.ok()?),
+                    attributes: said.ok()?,
                     source,
                     paths: Vec::new(),
                 });

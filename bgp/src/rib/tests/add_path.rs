@@ -19,12 +19,18 @@ impl Sink for HeardPaths {
         !self.full.contains(&peer)
     }
 
-    fn send(&mut self, peer: PeerId, message: &bytes::Bytes) {
+    fn send(&mut self, peer: PeerId, messages: &bytes::Bytes) {
+        let mut buffer = BytesMut::from(&messages[..]);
+        while let Some(frame) = frame::next_frame(&mut buffer, frame::MAX_LEN).expect("valid") {
+            self.hear(peer, &frame);
+        }
+        assert!(buffer.is_empty(), "messages are whole");
+    }
+}
+
+impl HeardPaths {
+    fn hear(&mut self, peer: PeerId, frame: &Frame) {
         self.messages += 1;
-        let mut buffer = BytesMut::from(&message[..]);
-        let frame = frame::next_frame(&mut buffer, frame::MAX_LEN)
-            .expect("valid")
-            .expect("whole");
         if frame.kind == MessageKind::RouteRefresh {
             return;
         }
@@ -47,9 +53,7 @@ impl Sink for HeardPaths {
             }
         }
     }
-}
 
-impl HeardPaths {
     /// Next hops by prefix and path identifier.
     fn paths(&self, peer: PeerId) -> Vec<(PathPrefix, IpAddr)> {
         let table = self.tables.get(&peer).into_iter().flatten();

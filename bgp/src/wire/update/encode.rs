@@ -35,20 +35,47 @@ pub struct AttributesTooLarge {
     pub max_len: usize,
 }
 
-/// Announces `prefixes`, all of `family`, with one set of attributes.
-///
-/// IPv4 prefixes with an IPv4 next hop go into the NLRI field, all others into MP_REACH_NLRI, which
-/// then comes first in its message (RFC 7606 §5.1, RFC 8950). The attributes are encoded once. No
-/// prefixes make no messages.
+/// [`put_announce`], message by message.
 ///
 /// # Errors
-/// [`AttributesTooLarge`], whatever the prefixes are.
+/// The same.
 pub fn encode_announce(
     family: Family,
     attributes: &PathAttributes,
     prefixes: impl Iterator<Item = impl Into<PathPrefix>>,
     context: &EncodeContext,
 ) -> Result<Vec<Bytes>, AttributesTooLarge> {
+    let mut out = BytesMut::new();
+    put_announce(family, attributes, prefixes, context, &mut out)?;
+    Ok(frame::split(out.freeze()))
+}
+
+/// [`put_withdraw`], message by message.
+pub fn encode_withdraw(
+    family: Family,
+    prefixes: impl Iterator<Item = impl Into<PathPrefix>>,
+    context: &EncodeContext,
+) -> Vec<Bytes> {
+    let mut out = BytesMut::new();
+    put_withdraw(family, prefixes, context, &mut out);
+    frame::split(out.freeze())
+}
+
+/// Announces `prefixes`, all of `family`, with one set of attributes, behind what `out` holds.
+///
+/// IPv4 prefixes with an IPv4 next hop go into the NLRI field, all others into MP_REACH_NLRI, which
+/// then comes first in its message (RFC 7606 §5.1, RFC 8950). The attributes are encoded once. No
+/// prefixes make no messages.
+///
+/// # Errors
+/// [`AttributesTooLarge`], whatever the prefixes are; `out` is as it was.
+pub fn put_announce(
+    family: Family,
+    attributes: &PathAttributes,
+    prefixes: impl Iterator<Item = impl Into<PathPrefix>>,
+    context: &EncodeContext,
+    out: &mut BytesMut,
+) -> Result<(), AttributesTooLarge> {
     let next_hop = &attributes.next_hop;
     let mp_head = match (family, next_hop.address) {
         (Family::Ipv4, IpAddr::V4(_)) => None,
@@ -67,19 +94,21 @@ pub fn encode_announce(
             max_len: context.max_len,
         });
     }
-    Ok(pack(prefixes, has_path_ids, room, |nlri| match &mp_head {
-        None => message(&[], |_| {}, &block, nlri),
-        Some(head) => message(&[], |out| put_mp_reach(head, nlri, out), &block, &[]),
-    }))
+    pack(prefixes, has_path_ids, room, |nlri| match &mp_head {
+        None => put_message(&[], |_| {}, &block, nlri, out),
+        Some(head) => put_message(&[], |mp| put_mp_reach(head, nlri, mp), &block, &[], out),
+    });
+    Ok(())
 }
 
-/// Withdraws `prefixes`, all of `family`: IPv4 in the WITHDRAWN ROUTES field, IPv6 in
-/// MP_UNREACH_NLRI. No prefixes make no messages.
-pub fn encode_withdraw(
+/// Withdraws `prefixes`, all of `family`, behind what `out` holds: IPv4 in the WITHDRAWN ROUTES field,
+/// IPv6 in MP_UNREACH_NLRI. No prefixes make no messages.
+pub fn put_withdraw(
     family: Family,
     prefixes: impl Iterator<Item = impl Into<PathPrefix>>,
     context: &EncodeContext,
-) -> Vec<Bytes> {
+    out: &mut BytesMut,
+) {
     let head = mp_unreach_head(family);
     let overhead = match family {
         Family::Ipv4 => 0,
@@ -90,23 +119,23 @@ pub fn encode_withdraw(
         context.add_path.contains(family),
         room(overhead, context),
         |nlri| match family {
-            Family::Ipv4 => message(nlri, |_| {}, &[], &[]),
-            Family::Ipv6 => message(&[], |out| put_mp_unreach(&head, nlri, out), &[], &[]),
+            Family::Ipv4 => put_message(nlri, |_| {}, &[], &[], out),
+            Family::Ipv6 => put_message(&[], |mp| put_mp_unreach(&head, nlri, mp), &[], &[], out),
         },
-    )
+    );
 }
 
 /// Tells that all routes of `family` have been sent (RFC 4724 §2).
 pub fn encode_end_of_rib(family: Family) -> Bytes {
+    let mut out = BytesMut::new();
     match family {
-        Family::Ipv4 => message(&[], |_| {}, &[], &[]),
-        Family::Ipv6 => message(
-            &[],
-            |out| put_mp_unreach(&mp_unreach_head(family), &[], out),
-            &[],
-            &[],
-        ),
+        Family::Ipv4 => put_message(&[], |_| {}, &[], &[], &mut out),
+        Family::Ipv6 => {
+            let head = mp_unreach_head(family);
+            put_message(&[], |mp| put_mp_unreach(&head, &[], mp), &[], &[], &mut out);
+        }
     }
+    out.freeze()
 }
 
 /// What a message of the longest kind has left beside `taken` octets of attributes.
@@ -115,47 +144,45 @@ fn room(taken: usize, context: &EncodeContext) -> usize {
     max_len.saturating_sub(HEADER_LEN + LENGTHS_LEN + taken)
 }
 
-/// Fills runs of up to `room` octets with `prefixes` and makes a message of each.
+/// Fills runs of up to `room` octets with `prefixes` and has a message made of each.
 fn pack(
     prefixes: impl Iterator<Item = impl Into<PathPrefix>>,
     has_path_ids: bool,
     room: usize,
-    message: impl Fn(&[u8]) -> Bytes,
-) -> Vec<Bytes> {
-    let mut messages = Vec::new();
+    mut put_message: impl FnMut(&[u8]),
+) {
     let mut run = Vec::with_capacity(room.min(256));
     for path in prefixes.map(Into::into) {
         let length = nlri::encoded_len(&path.prefix, has_path_ids);
         if !run.is_empty() && run.len() + length > room {
-            messages.push(message(&run));
+            put_message(&run);
             run.clear();
         }
         nlri::encode(&path, has_path_ids, &mut run);
     }
     if !run.is_empty() {
-        messages.push(message(&run));
+        put_message(&run);
     }
-    messages
 }
 
 /// One UPDATE: the attribute that carries prefixes first, then the `block` of the others.
-fn message(
+fn put_message(
     withdrawn: &[u8],
     put_mp: impl FnOnce(&mut BytesMut),
     block: &[u8],
     nlri: &[u8],
-) -> Bytes {
-    let known_len = LENGTHS_LEN + withdrawn.len() + block.len() + nlri.len();
-    let mut message = frame::begin(MessageKind::Update, known_len);
-    put_len(withdrawn.len(), &mut message);
-    message.put_slice(withdrawn);
+    out: &mut BytesMut,
+) {
+    let start = frame::begin_in(out, MessageKind::Update);
+    put_len(withdrawn.len(), out);
+    out.put_slice(withdrawn);
     let mut mp = BytesMut::new();
     put_mp(&mut mp);
-    put_len(mp.len() + block.len(), &mut message);
-    message.put_slice(&mp);
-    message.put_slice(block);
-    message.put_slice(nlri);
-    frame::finish(message)
+    put_len(mp.len() + block.len(), out);
+    out.put_slice(&mp);
+    out.put_slice(block);
+    out.put_slice(nlri);
+    frame::finish_in(out, start);
 }
 
 /// [`room`] keeps every part below what two octets can count.
