@@ -23,13 +23,13 @@ pub struct Interner {
 }
 
 impl Interner {
-    pub fn intern(&mut self, attributes: PathAttributes) -> Arc<PathAttributes> {
-        let hash = self.hasher.hash_one(&attributes);
-        let is_it = |known: &Interned| known.hash == hash && *known.set == attributes;
+    pub fn intern(&mut self, set: impl Into<Arc<PathAttributes>>) -> Arc<PathAttributes> {
+        let set = set.into();
+        let hash = self.hasher.hash_one(&set);
+        let is_it = |known: &Interned| known.hash == hash && known.set == set;
         if let Some(known) = self.sets.find(hash, is_it) {
             return known.set.clone();
         }
-        let set = Arc::new(attributes);
         let interned = Interned {
             hash,
             set: set.clone(),

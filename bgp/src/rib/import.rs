@@ -10,7 +10,7 @@ use hashbrown::HashMap;
 use smallvec::SmallVec;
 
 use super::attributes::Interner;
-use super::table::Path;
+use super::path::Path;
 use super::{PeerId, Rib};
 use crate::policy::action::{self, Operation};
 use crate::policy::import::ImportContext;
@@ -25,7 +25,7 @@ impl Rib {
     pub fn announce(
         &mut self,
         id: PeerId,
-        attributes: PathAttributes,
+        attributes: impl Into<Arc<PathAttributes>>,
         paths: impl Iterator<Item = impl Into<PathPrefix>>,
     ) {
         let received = self.interner.intern(attributes);

@@ -7,8 +7,8 @@ use smallvec::SmallVec;
 use super::PeerId;
 use super::decision::{self, Candidate, Options, Step};
 use super::next_hop::{NextHops, Reach};
+use super::path::Path;
 use super::peer::Peer;
-use super::table::Path;
 use crate::types::{LocalPref, RouterId};
 
 /// What the decision knows besides the paths.

@@ -7,12 +7,10 @@ use std::hash::Hash;
 use std::num::NonZeroU8;
 use std::sync::Arc;
 
-use smallvec::SmallVec;
-
 use super::PeerId;
+use super::path::{Path, Paths};
 use super::slots::{Slot, Slots};
 use crate::types::{PathPrefix, Prefix};
-use crate::wire::attribute::PathAttributes;
 
 /// A prefix of one family, as small as the family allows.
 pub trait Key: Copy + Eq + Hash + Ord + Debug {
@@ -95,61 +93,12 @@ impl Key for Key6 {
     }
 }
 
-/// One route of one peer to a prefix.
-#[derive(Clone, Debug)]
-pub struct Path {
-    /// As import policy left them.
-    pub attributes: Arc<PathAttributes>,
-    /// As the peer sent them, where policy changed them.
-    pub received: Option<Arc<PathAttributes>>,
-    pub source: PeerId,
-    /// As the peer numbered it (RFC 7911 §3); 0 without ADD-PATH.
-    pub path_id: u32,
-    /// As we number it towards peers with ADD-PATH: from 1, unique within the prefix, the same as
-    /// long as the path is there. Set by the table.
-    pub local_id: u32,
-    /// Not eligible; the reason is in the RIB's rejections.
-    pub is_rejected: bool,
-    /// Not eligible either: its next hop does not resolve.
-    pub is_unresolvable: bool,
-    /// Kept over a restart of the peer, or in doubt since its refresh began, and not announced
-    /// again yet.
-    pub is_stale: bool,
-}
-
-impl Path {
-    /// One that is accepted, resolved and not stale, with its attributes as they were sent.
-    pub fn new(source: PeerId, path_id: u32, attributes: Arc<PathAttributes>) -> Path {
-        Path {
-            attributes,
-            received: None,
-            source,
-            path_id,
-            local_id: 0,
-            is_rejected: false,
-            is_unresolvable: false,
-            is_stale: false,
-        }
-    }
-
-    pub fn is_eligible(&self) -> bool {
-        !self.is_rejected && !self.is_unresolvable
-    }
-
-    /// The attributes as the peer sent them.
-    pub fn received(&self) -> &Arc<PathAttributes> {
-        self.received.as_ref().unwrap_or(&self.attributes)
-    }
-}
-
-pub type Paths = SmallVec<[Path; 1]>;
-
 #[derive(Debug, Default)]
 pub struct Destination {
     /// Best first, if any is eligible.
     pub paths: Paths,
     /// Bit per group: its members were told of this prefix.
-    pub advertised: u64,
+    pub advertised: u32,
     /// On the table's list of changes.
     pub is_changed: bool,
     /// It is there because of its best path.
@@ -286,11 +235,12 @@ impl<K: Key> Table<K> {
                     let Some(stale) = destination.paths.iter().position(is_stale_too) else {
                         return Inserted::Refused;
                     };
-                    let stale = destination.paths.swap_remove(stale);
-                    inserted = Inserted::InsteadOf {
-                        path_id: stale.path_id,
-                        was: Was::of(&stale),
-                    };
+                    if let Some(stale) = destination.paths.swap_remove(stale) {
+                        inserted = Inserted::InsteadOf {
+                            path_id: stale.path_id,
+                            was: Was::of(&stale),
+                        };
+                    }
                 }
                 path.local_id = free_local_id(&destination.paths);
                 destination.paths.push(path);
@@ -318,7 +268,7 @@ impl<K: Key> Table<K> {
             .paths
             .iter()
             .position(|path| path.source == source && path.path_id == path_id)?;
-        let removed = destination.paths.swap_remove(index);
+        let removed = destination.paths.swap_remove(index)?;
         let is_any = self.notes_every_path;
         settle(&mut self.changes, is_any, slot, destination, before, decide);
         if destination.paths.is_empty() && !destination.is_changed {
@@ -337,7 +287,7 @@ impl<K: Key> Table<K> {
         let every_path = self.notes_every_path;
         self.revise(every_path, decide, |destination| {
             let mut is_changed = false;
-            for path in &mut destination.paths {
+            for path in destination.paths.iter_mut() {
                 is_changed |= path.source == source && change(path);
             }
             is_changed
@@ -387,7 +337,7 @@ impl<K: Key> Table<K> {
         self.revise(every_path, decide, |destination| {
             let is_concerned = destination.paths.iter().any(&is_concerned);
             if is_concerned {
-                for path in &mut destination.paths {
+                for path in destination.paths.iter_mut() {
                     path.is_unresolvable = is_unresolvable(path);
                 }
             }

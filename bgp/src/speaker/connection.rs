@@ -57,7 +57,7 @@ pub enum Inbound {
 #[derive(Debug)]
 pub enum RouteOperation {
     Withdraw(Vec<PathPrefix>),
-    Announce(Box<PathAttributes>, Vec<PathPrefix>),
+    Announce(Arc<PathAttributes>, Vec<PathPrefix>),
     EndOfRib(Family),
     /// BoRR and EoRR (RFC 7313).
     BeginRefresh(Family),
@@ -311,11 +311,10 @@ fn decode_routes(
                 known.extend(paths);
             }
             _ => {
-                let paths = paths.collect();
-                routes.push(RouteOperation::Announce(
-                    Box::new(announcement.attributes),
-                    paths,
-                ));
+                let mut known = Vec::with_capacity(announcement.nlri.len());
+                known.extend(paths);
+                let attributes = Arc::new(announcement.attributes);
+                routes.push(RouteOperation::Announce(attributes, known));
             }
         }
     }

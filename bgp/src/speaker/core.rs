@@ -352,7 +352,7 @@ impl Core {
             match operation {
                 RouteOperation::Withdraw(prefixes) => self.rib.withdraw(id, prefixes.into_iter()),
                 RouteOperation::Announce(attributes, prefixes) => {
-                    self.rib.announce(id, *attributes, prefixes.into_iter());
+                    self.rib.announce(id, attributes, prefixes.into_iter());
                 }
                 RouteOperation::EndOfRib(family) => {
                     if let Some(slot) = self.slot(id) {

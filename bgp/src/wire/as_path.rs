@@ -109,7 +109,8 @@ impl AsPath {
     /// See [`BadAsPath`].
     pub fn decode(bytes: &[u8], four_octet_as: bool) -> Result<AsPath, BadAsPath> {
         let mut reader = Reader::new(bytes);
-        let mut segments = Vec::new();
+        // Nearly all paths are one sequence.
+        let mut segments = Vec::with_capacity(usize::from(!bytes.is_empty()));
         while let Some(kind) = reader.u8() {
             let count = reader.u8().ok_or(BadAsPath::StrayOctet)?;
             let kind = SegmentKind::from_octet(kind).ok_or(BadAsPath::UnknownSegmentType)?;

@@ -22,7 +22,7 @@ use crate::wire::update::{self, EncodeContext};
 
 /// Bits in a destination's mask. Groups beyond share the last bit, which then says nothing: they are
 /// sent every withdrawal, needed or not.
-pub(super) const MAX_GROUPS: usize = 64;
+pub(super) const MAX_GROUPS: usize = 32;
 
 /// What a group's turn came to.
 #[derive(Default)]
@@ -72,7 +72,7 @@ impl Rib {
         let is_empty = self.groups.leave(id, slot);
         self.note_as_needed();
         if is_empty && slot < MAX_GROUPS - 1 {
-            let keep = !(1u64 << slot);
+            let keep = !bit(slot);
             let tables4 = self.ipv4.destinations.iter_mut().map(|(.., entry)| entry);
             let tables6 = self.ipv6.destinations.iter_mut().map(|(.., entry)| entry);
             tables4
@@ -352,6 +352,6 @@ pub(super) fn bit_index(slot: usize) -> usize {
     slot.min(MAX_GROUPS - 1)
 }
 
-pub(super) fn bit(slot: usize) -> u64 {
+pub(super) fn bit(slot: usize) -> u32 {
     1 << bit_index(slot)
 }

@@ -10,7 +10,8 @@ use super::GroupTurn;
 use super::pack::{Packer, Surroundings};
 use crate::policy::propagate::RouteSource;
 use crate::rib::PeerId;
-use crate::rib::table::{Key, Path, Table};
+use crate::rib::path::Path;
+use crate::rib::table::{Key, Table};
 use crate::types::{PathPrefix, Prefix};
 use crate::wire::attribute::PathAttributes;
 
@@ -138,6 +139,6 @@ pub(super) fn eligible<'a, K: Key>(
     let paths = table.get(prefix).map(|destination| &destination.paths);
     paths
         .into_iter()
-        .flatten()
+        .flat_map(|paths| paths.iter())
         .filter(|path| path.is_eligible())
 }
