@@ -8,6 +8,7 @@ mod report;
 mod scenarios;
 mod usage;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Result, ensure};
@@ -37,6 +38,9 @@ enum What {
         /// How often each is run; figures are medians
         #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
         runs: u32,
+        /// Root directory with newer versions of the others
+        #[arg(long, value_name = "DIR")]
+        newer: Option<PathBuf>,
     },
     /// The byte relay that is the limit; runs until it is killed
     #[command(hide = true)]
@@ -50,7 +54,11 @@ fn main() -> ExitCode {
             scenario,
             daemon,
             runs,
-        } => compare(&scenario, &daemon, runs),
+            newer,
+        } => {
+            newer.into_iter().for_each(daemons::set_newer);
+            compare(&scenario, &daemon, runs)
+        }
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -67,10 +75,10 @@ fn compare(scenarios: &[String], daemons: &[String], runs: u32) -> Result<()> {
     for daemon in chosen(daemons, daemons::ALL.into_iter(), Daemon::name)? {
         match daemon.version() {
             Some(version) => {
-                println!("{:<9} {version}", daemon.name());
+                println!("{:<12} {version}", daemon.name());
                 present.push(daemon);
             }
-            None => println!("{:<9} skipped: not installed", daemon.name()),
+            None => println!("{:<12} skipped: not installed", daemon.name()),
         }
     }
     for scenario in scenarios {

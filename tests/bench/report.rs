@@ -36,13 +36,13 @@ pub fn print(title: &str, rows: &[Row]) {
         figures.iter().map(|(name, _)| *name).collect()
     });
     println!("\n{title}");
-    print!("  {:<9} {:>5}", "", "runs");
+    print!("  {:<12} {:>5}", "", "runs");
     names.iter().for_each(|name| print!(" {name:>15}"));
     println!();
     for row in rows {
         let counted = row.runs.iter().flatten().count();
         print!(
-            "  {:<9} {:>5}",
+            "  {:<12} {:>5}",
             row.daemon,
             format!("{counted}/{}", row.runs.len())
         );
@@ -71,7 +71,7 @@ fn print_ratio(what: &str, names: &[&str], rows: &[Row], is_it: fn(&Row) -> bool
     let Some(ours) = rows.iter().find(|row| row.is_ours) else {
         return;
     };
-    print!("  {what:<9} {:>5}", "");
+    print!("  {what:<12} {:>5}", "");
     for name in names {
         let others = rows.iter().filter(|row| is_it(row));
         let best = others

@@ -7,20 +7,24 @@ use std::process::Command;
 use agent::lab::Mounts;
 use anyhow::Result;
 
-use super::{Daemon, addresses, version_line, write};
+use super::root::Root;
+use super::{Daemon, addresses, write};
 
-pub struct Bird;
+pub struct Bird(pub Root);
 
 impl Daemon for Bird {
     fn name(&self) -> &'static str {
-        "bird"
+        match self.0 {
+            Root::Host => "bird",
+            Root::Newer => "bird-new",
+        }
     }
 
     fn version(&self) -> Option<String> {
-        version_line("bird", &["--version"])
+        self.0.version("/usr/sbin/bird", &["--version"])
     }
 
-    fn prepare(&self, directory: &Path, clients: u32, _: &mut Mounts) -> Result<()> {
+    fn prepare(&self, directory: &Path, clients: u32, mounts: &mut Mounts) -> Result<()> {
         let mut text = "log stderr { warning, error, fatal, bug };\nrouter id 10.0.0.1;\n\
              protocol device { scan time 60; }\nprotocol direct { ipv4; interface \"lo\"; }\n\
              template bgp rack { local 10.0.0.1 as 64512; passive on; rr client; \
@@ -33,11 +37,13 @@ impl Daemon for Bird {
                 "protocol bgp c{number} from rack {{ neighbor {address} as 64512; }}"
             )?;
         }
+        self.0.mount(directory, mounts);
         write(&directory.join("bird.conf"), &text)
     }
 
     fn commands(&self, directory: &Path) -> Vec<Command> {
-        let mut command = Command::new("bird");
+        let directory = self.0.inside(directory);
+        let mut command = self.0.command("/usr/sbin/bird");
         command.arg("-f").arg("-c").arg(directory.join("bird.conf"));
         command.arg("-s").arg(directory.join("control"));
         vec![command]

@@ -23,7 +23,7 @@ impl Daemon for Caracal {
     }
 
     fn version(&self) -> Option<String> {
-        version_line(&program(), &["--version"])
+        version_line(Command::new(program()).arg("--version"))
     }
 
     fn prepare(&self, directory: &Path, _: u32, _: &mut Mounts) -> Result<()> {

@@ -6,19 +6,23 @@ use std::path::Path;
 use std::process::Command;
 
 use agent::lab::{Mounts, frr};
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
-use super::{Daemon, addresses, version_line};
+use super::root::Root;
+use super::{Daemon, addresses, write};
 
-pub struct Frr;
+pub struct Frr(pub Root);
 
 impl Daemon for Frr {
     fn name(&self) -> &'static str {
-        "frr"
+        match self.0 {
+            Root::Host => "frr",
+            Root::Newer => "frr-new",
+        }
     }
 
     fn version(&self) -> Option<String> {
-        version_line("/usr/lib/frr/bgpd", &["--version"])
+        self.0.version("/usr/lib/frr/bgpd", &["--version"])
     }
 
     fn prepare(&self, directory: &Path, clients: u32, mounts: &mut Mounts) -> Result<()> {
@@ -32,15 +36,44 @@ impl Daemon for Frr {
         }
         text += " address-family ipv4 unicast\n  neighbor clients activate\n  \
              neighbor clients route-reflector-client\n exit-address-family\n";
-        frr::prepare_with(directory, &text, mounts)?;
+        if self.0 == Root::Host {
+            frr::prepare_with(directory, &text, mounts)?;
+            return Ok(());
+        }
+        self.0.mount(directory, mounts);
+        write(&directory.join("bgpd.conf"), &text)?;
+        write(&directory.join("zebra.conf"), "hostname frr\n")?;
+        // FRR gives up root, and its user has another number in there.
+        let owner = "stat -c %u:%g /etc/frr";
+        let output = self.0.command("/bin/sh").args(["-c", owner]).output()?;
+        let owner = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        let changed = Command::new("chown")
+            .arg("-R")
+            .arg(owner)
+            .arg(directory)
+            .status()?;
+        ensure!(
+            changed.success(),
+            "failed to give {} to FRR",
+            directory.display()
+        );
         Ok(())
     }
 
-    fn commands(&self, _: &Path) -> Vec<Command> {
+    fn commands(&self, directory: &Path) -> Vec<Command> {
+        let (etc, run) = match self.0 {
+            Root::Host => ("/etc/frr".into(), "/run/frr".into()),
+            Root::Newer => (self.0.inside(directory), self.0.inside(directory)),
+        };
         let daemon = |name: &str| {
-            let mut command = Command::new(format!("/usr/lib/frr/{name}"));
-            command.args(["-f", &format!("/etc/frr/{name}.conf"), "-A", "127.0.0.1"]);
-            command.args(["-i", &format!("/run/frr/{name}.pid"), "--log", "stdout"]);
+            let mut command = self.0.command(&format!("/usr/lib/frr/{name}"));
+            command.arg("-f").arg(etc.join(format!("{name}.conf")));
+            command.arg("-i").arg(run.join(format!("{name}.pid")));
+            command.args(["-A", "127.0.0.1", "--log", "stdout"]);
+            if self.0 == Root::Newer {
+                command.arg("--vty_socket").arg(&run);
+                command.arg("-z").arg(run.join("zserv.api"));
+            }
             command
         };
         let mut bgpd = daemon("bgpd");

@@ -7,20 +7,24 @@ use std::process::Command;
 use agent::lab::Mounts;
 use anyhow::Result;
 
-use super::{Daemon, addresses, version_line, write};
+use super::root::Root;
+use super::{Daemon, addresses, write};
 
-pub struct Gobgp;
+pub struct Gobgp(pub Root);
 
 impl Daemon for Gobgp {
     fn name(&self) -> &'static str {
-        "gobgp"
+        match self.0 {
+            Root::Host => "gobgp",
+            Root::Newer => "gobgp-new",
+        }
     }
 
     fn version(&self) -> Option<String> {
-        version_line("gobgpd", &["--version"])
+        self.0.version("/usr/bin/gobgpd", &["--version"])
     }
 
-    fn prepare(&self, directory: &Path, clients: u32, _: &mut Mounts) -> Result<()> {
+    fn prepare(&self, directory: &Path, clients: u32, mounts: &mut Mounts) -> Result<()> {
         let mut text = "[global.config]\nas = 64512\nrouter-id = \"10.0.0.1\"\n\
              local-address-list = [\"10.0.0.1\"]\n"
             .to_owned();
@@ -36,11 +40,13 @@ impl Daemon for Gobgp {
                  afi-safi-name = \"ipv4-unicast\"\n"
             )?;
         }
+        self.0.mount(directory, mounts);
         write(&directory.join("gobgpd.toml"), &text)
     }
 
     fn commands(&self, directory: &Path) -> Vec<Command> {
-        let mut command = Command::new("gobgpd");
+        let directory = self.0.inside(directory);
+        let mut command = self.0.command("/usr/bin/gobgpd");
         command.arg("-f").arg(directory.join("gobgpd.toml"));
         command.args(["-t", "toml", "--log-plain", "-l", "warn"]);
         command.args(["--api-hosts", "127.0.0.1:50051"]);

@@ -7,6 +7,7 @@ mod frr;
 mod gobgp;
 mod openbgpd;
 mod relay;
+mod root;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,6 +21,8 @@ use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 pub use self::relay::serve as serve_relay;
+use self::root::Root;
+pub use self::root::set_newer;
 use crate::load::plan;
 use crate::usage::Usage;
 
@@ -41,13 +44,17 @@ pub trait Daemon: Sync {
 }
 
 /// The limit, us, and the others.
-pub const ALL: [&dyn Daemon; 6] = [
+pub const ALL: [&dyn Daemon; 10] = [
     &relay::Relay,
     &caracal::Caracal,
-    &bird::Bird,
-    &frr::Frr,
-    &gobgp::Gobgp,
-    &openbgpd::Openbgpd,
+    &bird::Bird(Root::Host),
+    &bird::Bird(Root::Newer),
+    &frr::Frr(Root::Host),
+    &frr::Frr(Root::Newer),
+    &gobgp::Gobgp(Root::Host),
+    &gobgp::Gobgp(Root::Newer),
+    &openbgpd::Openbgpd(Root::Host),
+    &openbgpd::Openbgpd(Root::Newer),
 ];
 
 /// The addresses of all clients, as text.
@@ -56,8 +63,8 @@ fn addresses(clients: u32) -> impl Iterator<Item = String> {
 }
 
 /// What a version command prints, in one line.
-fn version_line(program: &str, arguments: &[&str]) -> Option<String> {
-    let done = Command::new(program).args(arguments).output().ok()?;
+fn version_line(command: &mut Command) -> Option<String> {
+    let done = command.output().ok()?;
     let said = [done.stdout, done.stderr].concat();
     let said = String::from_utf8_lossy(&said);
     said.lines().next().map(|line| line.trim().to_owned())

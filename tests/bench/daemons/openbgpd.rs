@@ -9,22 +9,26 @@ use std::process::Command;
 use agent::lab::Mounts;
 use anyhow::Result;
 
-use super::{Daemon, addresses, version_line, write};
+use super::root::Root;
+use super::{Daemon, addresses, write};
 
-pub struct Openbgpd;
+pub struct Openbgpd(pub Root);
 
 impl Daemon for Openbgpd {
     fn name(&self) -> &'static str {
-        "openbgpd"
+        match self.0 {
+            Root::Host => "openbgpd",
+            Root::Newer => "openbgpd-new",
+        }
     }
 
     fn version(&self) -> Option<String> {
-        version_line("/usr/sbin/bgpd", &["-V"])
+        self.0.version("/usr/sbin/bgpd", &["-V"])
     }
 
     fn prepare(&self, directory: &Path, clients: u32, mounts: &mut Mounts) -> Result<()> {
         let file = directory.join("bgpd.conf");
-        let control = directory.join("control");
+        let control = self.0.inside(directory).join("control");
         let mut text = format!(
             "AS 64512\nrouter-id 10.0.0.1\nsocket \"{}\"\nfib-update no\nlisten on 10.0.0.1\n\
              nexthop qualify via bgp\nallow from any\nallow to any\n",
@@ -41,12 +45,16 @@ impl Daemon for Openbgpd {
         // Where its processes change their root to.
         let empty = directory.join("empty");
         fs::create_dir_all(&empty)?;
-        mounts.run.push((empty, "openbgpd".to_owned()));
+        match self.0 {
+            Root::Host => mounts.run.push((empty, "openbgpd".to_owned())),
+            Root::Newer => self.0.mount(directory, mounts),
+        }
         Ok(())
     }
 
     fn commands(&self, directory: &Path) -> Vec<Command> {
-        let mut command = Command::new("/usr/sbin/bgpd");
+        let directory = self.0.inside(directory);
+        let mut command = self.0.command("/usr/sbin/bgpd");
         command.arg("-d").arg("-f").arg(directory.join("bgpd.conf"));
         vec![command]
     }
