@@ -59,6 +59,7 @@ fn config(addresses: &[SocketAddr]) -> SpeakerConfig {
         ranges: BTreeMap::new(),
         max_dynamic_peers: 0,
         originated: BTreeMap::from([(prefix("10.1.0.0/16"), own)]),
+        aggregates: BTreeMap::new(),
         decision: decision::Options::default(),
         is_draining: false,
         graceful_restart: GracefulRestartConfig::default(),

@@ -125,6 +125,7 @@ impl Crossing {
             local_addresses: vec![address.into(), address6],
             peers: [node, node6].map(|ip| (key(ip), peer.clone())).into(),
             originated: BTreeMap::new(),
+            aggregates: BTreeMap::new(),
             ..speaker::config(link)
         }
     }

@@ -36,6 +36,7 @@ pub fn config(last: u8) -> SpeakerConfig {
         peers: BTreeMap::new(),
         ranges: BTreeMap::new(),
         max_dynamic_peers: 10,
+        aggregates: BTreeMap::new(),
         originated: [
             (own(format!("10.{last}.0.0/16")), Originated::new(address)),
             (

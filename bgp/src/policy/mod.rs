@@ -11,6 +11,7 @@ pub mod matcher;
 pub mod propagate;
 pub mod reflect;
 pub mod role;
+pub mod summary;
 
 pub use action::{Action, CommunityValue, Operation, Priority};
 pub use import::ImportDefault;

@@ -67,6 +67,10 @@ pub enum Rejection {
     LongStale,
     #[error("no next hop that the peer can take")]
     NoNextHop,
+    #[error("the aggregate {0} stands for it")]
+    Summarized(Prefix),
+    #[error("an aggregate of ours is for external peers only")]
+    AggregateInside,
 }
 
 /// What a default changes.
@@ -80,6 +84,8 @@ pub(super) fn peer_type(ebgp: bool) -> PeerType {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum RouteSource {
     Local,
+    /// Our own, and with a next hop that is configured.
+    Aggregate,
     Ebgp,
     /// `router_id` becomes ORIGINATOR_ID where none is set yet.
     Ibgp {
@@ -112,6 +118,9 @@ pub struct ExportPolicy {
     pub own_addresses: Vec<IpAddr>,
     /// LOCAL_PREF towards iBGP of routes that have none.
     pub local_pref: LocalPref,
+    /// Aggregates that these peers hear in place of what they stand for; set by
+    /// [`ExportPolicy::summarizing`].
+    pub summarized: Vec<Prefix>,
     pub filters: Vec<Filter>,
     pub default: ExportDefault,
 }
@@ -158,12 +167,16 @@ impl ExportPolicy {
         source: RouteSource,
         interface: Option<&str>,
     ) -> Result<&'p [Operation], Refused<'p>> {
+        if let Some(aggregate) = self.summary_of(prefix, attributes, source) {
+            return Err(Refused::Summarized(aggregate));
+        }
+        let is_own = matches!(source, RouteSource::Local | RouteSource::Aggregate);
         let route = RouteView {
             prefix,
             attributes,
             // What it has towards iBGP, whether or not these peers are.
             local_pref: attributes.local_pref.or(Some(self.local_pref)),
-            is_own: source == RouteSource::Local,
+            is_own,
             peer_type: peer_type(self.ebgp),
             interface,
         };
@@ -174,7 +187,7 @@ impl ExportPolicy {
             },
             None => match self.default {
                 ExportDefault::Accept => Ok(NO_OPERATIONS),
-                ExportDefault::OwnOnly if source == RouteSource::Local => Ok(NO_OPERATIONS),
+                ExportDefault::OwnOnly if is_own => Ok(NO_OPERATIONS),
                 ExportDefault::OwnOnly => Err(Refused::NotOwn),
                 ExportDefault::Reject => Err(Refused::Closed),
             },
@@ -201,6 +214,9 @@ impl ExportPolicy {
         let inside = [Community::NO_EXPORT, Community::NO_EXPORT_SUBCONFED];
         if let Some(community) = inside.into_iter().find(|c| self.ebgp && has(*c)) {
             return Err(Rejection::Community(community));
+        }
+        if source == RouteSource::Aggregate && !self.ebgp {
+            return Err(Rejection::AggregateInside);
         }
         if !reflect::passes(source, self.ebgp, self.client) {
             return Err(Rejection::NotReflected);
@@ -268,6 +284,8 @@ impl ExportPolicy {
     ) -> Option<()> {
         let to_self = match self.next_hop_mode {
             NextHopMode::Keep => false,
+            // We forward nothing: who has the specifics is configured.
+            _ if source == RouteSource::Aggregate => false,
             NextHopMode::SelfAddress => true,
             // Routes of our own already have our address.
             NextHopMode::Auto => self.ebgp && source != RouteSource::Local,
@@ -296,6 +314,7 @@ impl ExportPolicy {
 /// A [`Rejection`] on export, not put in words yet: most routes are refused to somebody.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Refused<'a> {
+    Summarized(Prefix),
     ByFilter(&'a str),
     NotOwn,
     Closed,
@@ -304,6 +323,7 @@ enum Refused<'a> {
 impl From<Refused<'_>> for Rejection {
     fn from(refused: Refused<'_>) -> Rejection {
         match refused {
+            Refused::Summarized(aggregate) => Rejection::Summarized(aggregate),
             Refused::ByFilter(name) => Rejection::Filter(name.to_owned()),
             Refused::NotOwn => Rejection::NotOwn,
             Refused::Closed => Rejection::ClosedForExport,

@@ -8,6 +8,8 @@ use crate::wire::attribute::PathAttributes;
 pub fn passes(source: RouteSource, to_ebgp: bool, to_client: bool) -> bool {
     match source {
         RouteSource::Local | RouteSource::Ebgp | RouteSource::Ibgp { client: true, .. } => true,
+        // Whoever shares the IGP, or hears us reflect, has the specifics.
+        RouteSource::Aggregate => to_ebgp,
         RouteSource::Ibgp { client: false, .. } => to_ebgp || to_client,
     }
 }

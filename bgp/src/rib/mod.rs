@@ -2,6 +2,8 @@
 //!
 //! ```text
 //! receive() ─> import policy ─> Table (Adj-RIB-In and Loc-RIB) ─> changed prefixes
+//!                                       ^                        │
+//!                                       └─────── aggregates <────┤
 //!                                                        turn() ─┬> groups: encode once, send to all
 //!                                                                └> learned(): best routes for the kernel
 //! ```
@@ -9,6 +11,7 @@
 //! is proportional to what changed in it. Adj-RIB-Out is one bit per prefix and group.
 
 pub mod adj_out;
+mod aggregate;
 pub mod attributes;
 pub mod decision;
 mod import;
@@ -28,6 +31,7 @@ use std::sync::Arc;
 use hashbrown::{HashMap, HashSet};
 
 use self::adj_out::group::Groups;
+use self::aggregate::Aggregates;
 use self::attributes::Interner;
 use self::next_hop::{NextHops, Reach};
 use self::path::Path;
@@ -47,6 +51,13 @@ pub struct PeerId(pub u32);
 impl PeerId {
     /// The source of routes of our own.
     pub const LOCAL: PeerId = PeerId(u32::MAX);
+
+    /// The source of aggregates, which are our own, too.
+    pub const AGGREGATE: PeerId = PeerId(u32::MAX - 1);
+
+    pub fn is_own(self) -> bool {
+        self == PeerId::LOCAL || self == PeerId::AGGREGATE
+    }
 }
 
 /// Where encoded messages go. Sending never blocks: a member without room is skipped and catches
@@ -91,6 +102,7 @@ pub struct Rib {
     rejections: HashMap<(PeerId, PathPrefix), Rejection>,
     groups: Groups,
     originated: BTreeMap<Prefix, Originated>,
+    aggregates: Aggregates,
     next_hops: NextHops,
     /// Prefixes whose best route the consumer has not been told yet; bounded by the table.
     untold: HashSet<Prefix>,
@@ -126,6 +138,7 @@ impl Rib {
             rejections: HashMap::new(),
             groups: Groups::default(),
             originated: BTreeMap::new(),
+            aggregates: Aggregates::default(),
             next_hops: NextHops::default(),
             untold: HashSet::new(),
             is_deferring: false,
@@ -470,7 +483,7 @@ impl Rib {
             Family::Ipv4 => self.ipv4.best(prefix),
             Family::Ipv6 => self.ipv6.best(prefix),
         };
-        best.filter(|path| path.source != PeerId::LOCAL)
+        best.filter(|path| !path.source.is_own())
             .map(|path| path.attributes.clone())
     }
 
@@ -590,7 +603,7 @@ fn with_llgr_stale(attributes: &PathAttributes, interner: &mut Interner) -> Arc<
 
 /// Routes of our own go wherever the kernel sends them.
 fn is_unresolvable(next_hops: &NextHops, source: PeerId, attributes: &PathAttributes) -> bool {
-    source != PeerId::LOCAL && next_hops.reach(attributes.next_hop.address) == Reach::Unresolvable
+    !source.is_own() && next_hops.reach(attributes.next_hop.address) == Reach::Unresolvable
 }
 
 #[cfg(test)]

@@ -69,7 +69,7 @@ impl Rib {
         }
         for family in Family::ALL {
             super::with_table!(self, family, table => table.note_again(|key, path| {
-                if path.source == PeerId::LOCAL {
+                if path.source.is_own() {
                     own.contains(&key.prefix())
                 } else {
                     next_hops.contains(&path.attributes.next_hop.address)

@@ -4,7 +4,6 @@ use std::net::IpAddr;
 
 use smallvec::SmallVec;
 
-use super::PeerId;
 use super::decision::{self, Candidate, Options, Step};
 use super::next_hop::{NextHops, Reach};
 use super::path::Path;
@@ -77,10 +76,10 @@ impl Selection<'_> {
             attributes: &path.attributes,
             // RFC 4271 §9.1.1: of routes from external peers it is ours to say.
             local_pref: path.attributes.local_pref.unwrap_or(self.local_pref),
-            is_local: path.source == PeerId::LOCAL,
+            is_local: path.source.is_own(),
             is_ebgp: peer.is_some_and(|peer| peer.setup.ebgp),
             igp_cost: match self.next_hops.reach(path.attributes.next_hop.address) {
-                Reach::Cost(cost) if path.source != PeerId::LOCAL => cost,
+                Reach::Cost(cost) if !path.source.is_own() => cost,
                 Reach::Cost(_) | Reach::Unresolvable => 0,
             },
             router_id: peer.map_or(RouterId([0, 0, 0, 0].into()), |peer| peer.setup.router_id),

@@ -233,7 +233,7 @@ impl Rib {
             let source = entry
                 .best()
                 .map(|path| path.source)
-                .filter(|id| *id != PeerId::LOCAL);
+                .filter(|id| !id.is_own());
             if let Some(source) = source
                 && let Some(slot) = self.peer(source).and_then(|peer| peer.slot)
                 && entry.advertised & bit(slot) != 0

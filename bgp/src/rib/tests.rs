@@ -1,4 +1,5 @@
 mod add_path;
+mod aggregate;
 mod filtered;
 mod held;
 mod histories;
@@ -156,6 +157,7 @@ fn client(id: PeerId) -> PeerSetup {
                 next_hop_mode: NextHopMode::Keep,
                 own_addresses: vec![[10, 0, 0, 1].into()],
                 local_pref: LocalPref::DEFAULT,
+                summarized: Vec::new(),
                 filters: Vec::new(),
                 default: ExportDefault::Accept,
             },

@@ -31,6 +31,9 @@ pub struct SpeakerConfig {
     /// Most simultaneous peers over all ranges.
     pub max_dynamic_peers: usize,
     pub originated: BTreeMap<Prefix, Originated>,
+    /// Aggregates of what reflection clients say, for external peers. One that is originated besides
+    /// is not made.
+    pub aggregates: BTreeMap<Prefix, Aggregate>,
     pub decision: decision::Options,
     /// About to stop: every route that is said asks to be used last (RFC 8326).
     pub is_draining: bool,
@@ -205,6 +208,17 @@ impl Originated {
             interface: None,
         }
     }
+}
+
+/// A route of our own that is there as long as a reflection client has a more specific one that may
+/// leave the AS. Only external peers hear of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Aggregate {
+    /// Who has the specifics; said as it is, whatever the next hop mode of the peer.
+    pub next_hop: IpAddr,
+    /// External peers hear the aggregate in place of the specifics, but for the one that is its next
+    /// hop, and those to which the aggregate itself is refused.
+    pub summary_only: bool,
 }
 
 /// Graceful restart (RFC 4724) as this speaker offers it.

@@ -25,6 +25,7 @@ use crate::fsm::session::{DownReason, Negotiated, State};
 use crate::rib::{PeerId, Rib, RibConfig, Sink};
 use crate::types::Family;
 use crate::wire::Notification;
+use crate::wire::attribute::Aggregator;
 use crate::wire::notification::cease;
 use crate::wire::refresh::RefreshKind;
 
@@ -112,6 +113,8 @@ impl Core {
         self.rib.set_deferring(!self.deferral.is_over());
         let config = self.config.clone();
         self.rib.set_originated(config.originated.clone());
+        self.rib
+            .set_aggregates(&config.aggregates, aggregator(&config));
         self.follow_listen(&config);
         self.follow_peers(&config);
         loop {
@@ -579,6 +582,14 @@ pub(super) fn rib_config(config: &SpeakerConfig, has_consumer: bool) -> RibConfi
         has_consumer,
         decision: config.decision,
         local_pref: config.local_pref,
+    }
+}
+
+/// RFC 4271 §5.1.7: by whom aggregates are made.
+pub(super) fn aggregator(config: &SpeakerConfig) -> Aggregator {
+    Aggregator {
+        asn: config.asn,
+        address: config.router_id.0,
     }
 }
 

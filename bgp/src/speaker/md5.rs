@@ -142,6 +142,7 @@ mod tests {
                 .collect(),
             max_dynamic_peers: 0,
             originated: BTreeMap::new(),
+            aggregates: BTreeMap::new(),
             decision: decision::Options::default(),
             is_draining: false,
             graceful_restart: GracefulRestartConfig::default(),

@@ -11,7 +11,7 @@ use tracing::{debug, info, warn};
 
 use super::config::{PeerConfig, PeerKey, SpeakerConfig};
 use super::control::{Control, control_queue};
-use super::core::{Core, rib_config};
+use super::core::{Core, aggregator, rib_config};
 use super::faults::Faults;
 use super::listener::Listener;
 use super::md5;
@@ -39,6 +39,8 @@ impl Core {
         self.rib.reconfigure(rib_config(&config, self.has_consumer));
         self.follow_listen(&config);
         self.rib.set_originated(config.originated.clone());
+        self.rib
+            .set_aggregates(&config.aggregates, aggregator(&config));
         self.follow_peers(&config);
     }
 

@@ -80,8 +80,10 @@ impl Core {
         let Some(config) = config else {
             return false;
         };
-        let says_more_than_own =
-            !to.config.filters.is_empty() || to.config.export_default == ExportDefault::Accept;
+        // Aggregates are own routes that come of others.
+        let says_more_than_own = !to.config.filters.is_empty()
+            || !self.config.aggregates.is_empty()
+            || to.config.export_default == ExportDefault::Accept;
         let is_to_ebgp = session.negotiated.remote_asn != self.local_asn(&to.config);
         let is_to_client = to.config.route_reflector_client && !is_to_ebgp;
         says_more_than_own && reflect::passes(self.source_of(config), is_to_ebgp, is_to_client)

@@ -97,9 +97,11 @@ impl Core {
                         &self.config.local_addresses,
                     ),
                     local_pref: self.config.local_pref,
+                    summarized: Vec::new(),
                     filters: of_direction(&config.filters, Direction::Export),
                     default: config.export_default.clone(),
-                },
+                }
+                .summarizing(&self.config.aggregates, slot.key.address),
                 families: negotiated.families.clone(),
                 four_octet_as: negotiated.four_octet_as,
                 max_message_len: if negotiated.extended_message {

@@ -103,6 +103,7 @@ impl Scene {
             ranges: BTreeMap::new(),
             max_dynamic_peers: 0,
             originated: BTreeMap::new(),
+            aggregates: BTreeMap::new(),
             decision: decision::Options::default(),
             is_draining: false,
             graceful_restart: GracefulRestartConfig::default(),

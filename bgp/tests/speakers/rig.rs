@@ -46,6 +46,7 @@ pub fn speaker(last: u8, asn: u32, port: u16) -> SpeakerConfig {
         ranges: BTreeMap::new(),
         max_dynamic_peers: 100,
         originated: [(own, Originated::new(next_hop))].into(),
+        aggregates: BTreeMap::new(),
         decision: decision::Options::default(),
         is_draining: false,
         graceful_restart: GracefulRestartConfig::default(),

@@ -70,6 +70,7 @@ pub fn speaker_config(
         ranges: sessions.ranges,
         max_dynamic_peers: MOST_DYNAMIC_PEERS_AGENT,
         originated,
+        aggregates: BTreeMap::new(),
         decision: settings.decision,
         is_draining: setting(snapshot, node, |c| c.graceful_shutdown).unwrap_or(false),
         graceful_restart: GracefulRestartConfig::default(),

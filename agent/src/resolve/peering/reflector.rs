@@ -68,6 +68,7 @@ pub fn reflector_config(
         ranges: sessions.ranges,
         max_dynamic_peers: MOST_DYNAMIC_PEERS_REFLECTOR,
         originated: BTreeMap::new(),
+        aggregates: BTreeMap::new(),
         decision: decision_options(
             default.and_then(|default| default.multipath),
             default.and_then(|default| default.always_compare_med),

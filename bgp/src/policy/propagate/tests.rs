@@ -30,6 +30,7 @@ fn policy(ebgp: bool, client: bool) -> ExportPolicy {
         next_hop_mode: NextHopMode::Auto,
         own_addresses: vec!["10.0.0.1".parse().expect("address")],
         local_pref: LocalPref::DEFAULT,
+        summarized: Vec::new(),
         filters: Vec::new(),
         default: ExportDefault::Accept,
     }

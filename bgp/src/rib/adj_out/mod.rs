@@ -114,6 +114,7 @@ impl Rib {
 
     /// Works off the changed prefixes of both families.
     pub(super) fn flush_changes(&mut self, sink: &mut impl Sink) {
+        self.follow_aggregates();
         let changes4 = std::mem::take(&mut self.ipv4.changes);
         let changes6 = std::mem::take(&mut self.ipv6.changes);
         if changes4.is_empty() && changes6.is_empty() {

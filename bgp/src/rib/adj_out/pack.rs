@@ -46,6 +46,9 @@ pub(in crate::rib) struct Surroundings<'a> {
 
 impl<'a> Surroundings<'a> {
     pub fn source(&self, source: PeerId) -> RouteSource {
+        if source == PeerId::AGGREGATE {
+            return RouteSource::Aggregate;
+        }
         self.peers
             .get(source.0 as usize)
             .and_then(Option::as_ref)
@@ -59,7 +62,7 @@ impl<'a> Surroundings<'a> {
         source: PeerId,
         attributes: &PathAttributes,
     ) -> Option<&'a str> {
-        if source == PeerId::LOCAL {
+        if source.is_own() {
             self.originated.get(prefix)?.interface.as_deref()
         } else {
             let next_hop = attributes.next_hop.address;
