@@ -1,5 +1,6 @@
 //! Whole speakers against each other over loopback: real sockets, real time, no fixed ports.
 
+mod aggregate;
 mod agreed;
 mod owner;
 mod replaced;
