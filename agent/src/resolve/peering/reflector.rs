@@ -3,15 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use bgp::speaker::config::{GracefulRestartConfig, SpeakerConfig};
-use bgp::types::{Asn, ClusterId, Family, LocalPref, RouterId};
+use bgp::speaker::config::{Aggregate, GracefulRestartConfig, SpeakerConfig};
+use bgp::types::{Asn, ClusterId, Family, LocalPref, Prefix, RouterId};
 
 use super::{
     MOST_DYNAMIC_PEERS_REFLECTOR, Own, Role, decision_options, default_asn, explicit, pools,
 };
 use crate::api::schema::StoreError;
 use crate::model::peer::Passwords;
-use crate::model::{BgpConfiguration, Kind, ObjectId, Snapshot};
+use crate::model::{BgpConfiguration, Kind, ObjectId, Rack, Snapshot};
 use crate::names::BGP_PORT;
 
 /// The speaker of a reflector, with everything that is wrong. Without a router id there is no
@@ -47,6 +47,8 @@ pub fn reflector_config(
     };
     let sessions = explicit::apply(&own, BTreeMap::new());
     errors.extend(sessions.errors);
+    let (aggregates, wrong_aggregates) = aggregates(&own, &listen);
+    errors.extend(wrong_aggregates);
     errors.sort();
     errors.dedup();
     let port = default
@@ -68,7 +70,7 @@ pub fn reflector_config(
         ranges: sessions.ranges,
         max_dynamic_peers: MOST_DYNAMIC_PEERS_REFLECTOR,
         originated: BTreeMap::new(),
-        aggregates: BTreeMap::new(),
+        aggregates,
         decision: decision_options(
             default.and_then(|default| default.multipath),
             default.and_then(|default| default.always_compare_med),
@@ -109,15 +111,79 @@ fn no_router_id(snapshot: &Snapshot) -> StoreError {
 
 /// The AS of the rack that names us as its reflector, else the default's.
 fn asn(snapshot: &Snapshot, listen: &BTreeSet<IpAddr>) -> Asn {
-    snapshot
-        .racks()
-        .find(|rack| {
-            rack.reflectors
-                .iter()
-                .any(|reflector| listen.contains(&reflector.address))
-        })
+    racks_of(snapshot, listen)
+        .next()
         .and_then(|rack| rack.asn)
         .unwrap_or_else(|| default_asn(snapshot))
+}
+
+/// The racks that name us as their reflector.
+fn racks_of<'a>(
+    snapshot: &'a Snapshot,
+    listen: &'a BTreeSet<IpAddr>,
+) -> impl Iterator<Item = &'a Rack> {
+    snapshot.racks().filter(|rack| {
+        let mut reflectors = rack.reflectors.iter();
+        reflectors.any(|reflector| listen.contains(&reflector.address))
+    })
+}
+
+/// The aggregates of those racks, and what is wrong with any.
+fn aggregates(
+    own: &Own<'_>,
+    listen: &BTreeSet<IpAddr>,
+) -> (BTreeMap<Prefix, Aggregate>, Vec<StoreError>) {
+    let mut aggregates = BTreeMap::new();
+    let mut errors = Vec::new();
+    let id = |rack: &Rack| ObjectId::new(Kind::Rack, &rack.name);
+    for rack in racks_of(own.snapshot, listen) {
+        for (index, aggregate) in rack.aggregates.iter().enumerate() {
+            let mut reject = |field: &str, reason: String| {
+                let field = format!("spec.aggregates[{index}].{field}");
+                errors.push(own.snapshot.error(&id(rack), &field, reason));
+            };
+            let (cidr, next_hop) = (aggregate.cidr, aggregate.next_hop);
+            if own.addresses.contains(&next_hop) {
+                reject(
+                    "nextHop",
+                    format!(
+                        "{next_hop} is an address of this reflector, which forwards nothing; write the address of the router that has the rack's routes (the ToR)"
+                    ),
+                );
+                continue;
+            }
+            if let Some(other) = aggregates
+                .keys()
+                .find(|other: &&Prefix| other.overlaps(&cidr))
+            {
+                reject(
+                    "cidr",
+                    format!("{cidr} overlaps {other} of another Rack; remove one"),
+                );
+                continue;
+            }
+            let summary_only = aggregate.summary_only;
+            aggregates.insert(
+                cidr,
+                Aggregate {
+                    next_hop,
+                    summary_only,
+                },
+            );
+        }
+    }
+    if racks_of(own.snapshot, listen).next().is_none() {
+        let racks = own
+            .snapshot
+            .racks()
+            .filter(|rack| !rack.aggregates.is_empty());
+        errors.extend(racks.map(|rack| own.snapshot.error(
+            &id(rack),
+            "spec.reflectors",
+            "not this reflector, so nobody hears of the aggregates; add an address of its listenAddresses",
+        )));
+    }
+    (aggregates, errors)
 }
 
 /// Kinds that mean nothing to a reflector.

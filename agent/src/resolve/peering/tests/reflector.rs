@@ -137,3 +137,99 @@ fn a_reflectors_rack_says_its_as_number() {
     );
     assert_eq!(reflector(&format!("{REFLECTOR}{rack}")).0.asn, Asn(64600));
 }
+
+fn rack(name: &str, reflector: &str, aggregates: &str) -> String {
+    let spec = format!("{{reflectors: [{reflector}], aggregates: [{aggregates}]}}");
+    document("Rack", name, &spec)
+}
+
+#[test]
+fn a_reflector_announces_the_aggregates_of_its_rack() {
+    let own = rack(
+        "a",
+        "192.168.100.2",
+        "{cidr: 172.17.8.0/22, nextHop: 192.168.100.1}, {cidr: 172.18.0.0/16, nextHop: 192.168.100.3, summaryOnly: false}",
+    );
+    let other = rack(
+        "b",
+        "192.168.200.2",
+        "{cidr: 172.17.12.0/22, nextHop: 192.168.200.1}",
+    );
+    let (config, errors) = reflector(&format!("{REFLECTOR}{own}{other}"));
+    assert_eq!(errors, Vec::<String>::new());
+    let read: Vec<(String, String, bool)> = config
+        .aggregates
+        .iter()
+        .map(|(prefix, aggregate)| {
+            let next_hop = aggregate.next_hop.to_string();
+            (prefix.to_string(), next_hop, aggregate.summary_only)
+        })
+        .collect();
+    let expected = [
+        ("172.17.8.0/22", "192.168.100.1", true),
+        ("172.18.0.0/16", "192.168.100.3", false),
+    ];
+    assert_eq!(
+        read,
+        expected.map(|(cidr, by, only)| (cidr.to_owned(), by.to_owned(), only))
+    );
+}
+
+#[test]
+fn an_aggregate_that_a_reflector_cannot_announce_is_one_line() {
+    let fine = rack(
+        "a",
+        "192.168.100.2",
+        "{cidr: 172.17.8.0/22, nextHop: 192.168.100.1}",
+    );
+    for (name, racks, expected) in [
+        (
+            "by another address of ours",
+            rack(
+                "a",
+                "192.168.100.2",
+                "{cidr: 172.17.8.0/22, nextHop: 192.168.100.9}",
+            ),
+            "r.yaml: Rack/a: spec.aggregates[0].nextHop: 192.168.100.9 is an address of this reflector, which forwards nothing; write the address of the router that has the rack's routes (the ToR)",
+        ),
+        (
+            "what another rack of ours has",
+            fine.clone()
+                + &rack(
+                    "b",
+                    "192.168.100.2",
+                    "{cidr: 172.17.0.0/16, nextHop: 192.168.100.1}",
+                ),
+            "r.yaml: Rack/b: spec.aggregates[0].cidr: 172.17.0.0/16 overlaps 172.17.8.0/22 of another Rack; remove one",
+        ),
+        (
+            "of a rack that is not ours, and none is",
+            rack(
+                "b",
+                "192.168.200.2",
+                "{cidr: 172.17.0.0/16, nextHop: 192.168.200.1}",
+            ),
+            "r.yaml: Rack/b: spec.reflectors: not this reflector, so nobody hears of the aggregates; add an address of its listenAddresses",
+        ),
+    ] {
+        let (_, errors) = reflector(&format!("{REFLECTOR}{racks}"));
+        assert_eq!(errors, [expected], "{name}");
+    }
+}
+
+#[test]
+fn a_node_of_a_rack_with_aggregates_has_none() {
+    let aggregates = "aggregates: [{cidr: 172.17.8.0/22, nextHop: 192.168.100.1}]";
+    let nodes = NODES.replace(
+        "reflectors: [192.168.100.2]",
+        &format!("reflectors: [192.168.100.2], {aggregates}"),
+    );
+    assert_ne!(nodes, NODES);
+    let (snapshot, errors) = load(&parse_stream("s.yaml", &nodes));
+    assert_eq!(errors, []);
+    let node = snapshot.node("a1").expect("a1");
+    let (config, errors) = speaker_config(&snapshot, &Passwords::new(), node);
+    assert_eq!(errors, []);
+    assert_eq!(config.aggregates, BTreeMap::new());
+    assert_eq!(config.peers.len(), 1);
+}
