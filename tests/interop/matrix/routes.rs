@@ -1,9 +1,12 @@
 //! What routes carry, and how they go on.
 
 use anyhow::{Result, ensure};
+use bgp::speaker::config::Aggregate;
+use bgp::types::Asn;
+use harness::product::eventually;
 use harness::routers::{Router, Setting};
-use harness::site::Site;
-use harness::speaker::{Running, config, peer};
+use harness::site::{Site, TIMEOUT};
+use harness::speaker::{Running, address, address6, config, peer};
 
 use super::start_session;
 
@@ -91,4 +94,49 @@ pub fn routes_about_to_go_are_the_last_choice(router: &'static dyn Router) -> Re
         })?;
     }
     Ok(())
+}
+
+/// An external router hears of a client's routes as one, by the next hop that is configured.
+pub fn aggregates_come_and_go_with_their_routes(router: &'static dyn Router) -> Result<()> {
+    let setting = Setting {
+        is_external: true,
+        ..Setting::default()
+    };
+    let external = Some(Asn(setting.asn()));
+    let site = Site::start(router, setting)?;
+    let mut reflector = config(1);
+    peer(&mut reflector, 2).remote_asn = external;
+    peer(&mut reflector, 3).route_reflector_client = true;
+    let aggregates = [
+        ("10.3.0.0/16", "10.0.0.0/14"),
+        ("2001:db8:3::/48", "2001:db8::/44"),
+    ];
+    for ((_, aggregate), next_hop) in aggregates.iter().zip([address(3), address6(3)]) {
+        let of_client = Aggregate {
+            next_hop,
+            summary_only: true,
+        };
+        reflector.aggregates.insert(aggregate.parse()?, of_client);
+    }
+    let mut client = config(3);
+    peer(&mut client, 1);
+    let reflector = Running::start(&site.ours, reflector)?;
+    reflector.established(2)?;
+    site.expect_route("10.1.0.0/16", &["192.0.2.1"])?;
+    let running = Running::start(&site.ours, client.clone())?;
+    site.expect_route("10.0.0.0/14", &["192.0.2.3", "64512"])?;
+    site.expect_route("2001:db8::/44", &["2001:db8::3", "64512"])?;
+    for (specific, _) in aggregates {
+        let said = site.route(specific)?;
+        ensure!(said.is_empty(), "{specific} was said, too: {said}");
+    }
+    client.originated.clear();
+    running.configure(client);
+    for (_, aggregate) in aggregates {
+        eventually(&format!("the end of {aggregate}"), TIMEOUT, || {
+            let said = site.route(aggregate)?;
+            Ok((!said.is_empty()).then(|| format!("{said}\n{}", site.log())))
+        })?;
+    }
+    site.expect_route("10.1.0.0/16", &["192.0.2.1"])
 }
