@@ -3,6 +3,7 @@
 //! Everything is in a network namespace of its own, on its loopback interface.
 
 mod daemons;
+mod interrupt;
 mod load;
 mod report;
 mod scenarios;
@@ -70,6 +71,7 @@ fn main() -> ExitCode {
 }
 
 fn compare(scenarios: &[String], daemons: &[String], runs: u32) -> Result<()> {
+    interrupt::watch()?;
     let scenarios: Vec<&Scenario> = chosen(scenarios, scenarios::ALL.iter(), |s| s.name)?;
     let mut present = Vec::new();
     for daemon in chosen(daemons, daemons::ALL.into_iter(), Daemon::name)? {

@@ -1,5 +1,6 @@
 //! The main job as a user runs it: `caracal lab`, from nothing to nothing.
 
+mod bench;
 mod command;
 mod teardown;
 mod wires;

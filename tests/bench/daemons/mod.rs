@@ -23,6 +23,7 @@ use tempfile::TempDir;
 pub use self::relay::serve as serve_relay;
 use self::root::Root;
 pub use self::root::set_newer;
+use crate::interrupt;
 use crate::load::plan;
 use crate::usage::Usage;
 
@@ -92,6 +93,7 @@ impl Running {
         daemon.prepare(directory.path(), clients, &mut mounts)?;
         let id = directory.path().display().to_string();
         let namespace = Namespace::create(&id, daemon.name(), &mounts)?;
+        interrupt::note(Some(&namespace));
         let running = Running {
             namespace,
             directory,
@@ -99,7 +101,7 @@ impl Running {
         // All of 10.0.0.0/8 is local by that.
         machine::ip_batch(
             &running.namespace,
-            "link set lo up\naddress add 10.0.0.1/8 dev lo\n",
+            "link set lo up\naddress add 10.0.0.1/8 dev lo\nroute add default dev lo\n",
         )?;
         let somaxconn = || fs::write("/proc/sys/net/core/somaxconn", "4096");
         running.namespace.enter(somaxconn)?;
@@ -161,5 +163,6 @@ impl Drop for Running {
             // What cannot be ended has no one left to tell.
             let _ = process.wait_gone(Duration::from_secs(5));
         }
+        interrupt::note(None);
     }
 }

@@ -31,7 +31,7 @@ impl Daemon for Openbgpd {
         let control = self.0.inside(directory).join("control");
         let mut text = format!(
             "AS 64512\nrouter-id 10.0.0.1\nsocket \"{}\"\nfib-update no\nlisten on 10.0.0.1\n\
-             nexthop qualify via bgp\nallow from any\nallow to any\n",
+             nexthop qualify via default\nallow from any\nallow to any\n",
             control.display()
         );
         for address in addresses(clients) {
