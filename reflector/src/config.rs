@@ -1,5 +1,6 @@
 //! The configuration file: read, checked, and what of it is used.
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use agent::api::schema::StoreError;
@@ -27,12 +28,25 @@ impl Loaded {
     }
 }
 
+/// What is shown of a file that cannot be read.
+pub fn unreadable(path: &Path, error: &anyhow::Error) -> StoreError {
+    StoreError {
+        file: name_of(path).to_string(),
+        object: "-".to_owned(),
+        field: "-".to_owned(),
+        reason: format!("{error:#}"),
+    }
+}
+
+fn name_of(path: &Path) -> Cow<'_, str> {
+    path.file_name()
+        .map_or_else(|| path.to_string_lossy(), |name| name.to_string_lossy())
+}
+
 /// # Errors
 /// If the file cannot be read.
 pub fn load(path: &Path) -> anyhow::Result<Loaded> {
-    let name = path
-        .file_name()
-        .map_or_else(|| path.to_string_lossy(), |name| name.to_string_lossy());
+    let name = name_of(path);
     let size = std::fs::metadata(path)
         .with_context(|| format!("failed to read {}", path.display()))?
         .len();

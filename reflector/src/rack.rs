@@ -171,7 +171,11 @@ fn follow_file(path: &Path, current: &mut Loaded, state: &watch::Sender<FileStat
     let loaded = match config::load(path) {
         Ok(loaded) => loaded,
         Err(error) => {
-            if state.send_if_modified(|state| std::mem::replace(&mut state.is_current, false)) {
+            let known = FileState {
+                is_current: false,
+                errors: vec![config::unreadable(path, &error)],
+            };
+            if replace(state, known) {
                 error!(
                     error = format!("{error:#}"),
                     "the configuration stays as it was"
@@ -190,11 +194,7 @@ fn follow_file(path: &Path, current: &mut Loaded, state: &watch::Sender<FileStat
         is_current: !is_worse,
         errors: loaded.errors.clone(),
     };
-    let is_news = state.send_if_modified(|state| {
-        let is_news = *state != known;
-        *state = known;
-        is_news
-    });
+    let is_news = replace(state, known);
     if is_worse {
         if is_news {
             report(&loaded);
@@ -208,6 +208,15 @@ fn follow_file(path: &Path, current: &mut Loaded, state: &watch::Sender<FileStat
     }
     *current = loaded;
     differs
+}
+
+/// Whether it is another.
+fn replace(state: &watch::Sender<FileState>, known: FileState) -> bool {
+    state.send_if_modified(|state| {
+        let is_news = *state != known;
+        *state = known;
+        is_news
+    })
 }
 
 fn with_restart(loaded: &Loaded, memory: &Memory) -> SpeakerConfig {

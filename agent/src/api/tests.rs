@@ -354,6 +354,15 @@ fn liveness_never_depends_on_readiness() {
     for (name, source, ready) in [
         ("ready", canned(), (200, "ok\n")),
         (
+            "a file that waits to be mended",
+            unmended(),
+            (
+                200,
+                "ok\nthe newest configuration is not in use; the one before goes on\n\
+                 rack-a.yaml: BGPPeer/nodes: spec.asNumber: not a number\n",
+            ),
+        ),
+        (
             "without its Node",
             without_node,
             (503, "Node/a1: not in the store\n"),
@@ -372,6 +381,33 @@ fn liveness_never_depends_on_readiness() {
         assert_eq!(live, (200, String::from("ok\n")), "{name}");
         let (status, text) = http_get(source, "/readyz");
         assert_eq!((status, text.as_str()), ready, "{name}");
+    }
+}
+
+/// A reflector that goes on with the configuration of before.
+fn unmended() -> Canned {
+    let mut source = canned();
+    let status = source.status.as_mut().expect("canned");
+    status.store.synced = false;
+    status.store.errors.push(StoreError {
+        file: String::from("rack-a.yaml"),
+        object: String::from("BGPPeer/nodes"),
+        field: String::from("spec.asNumber"),
+        reason: String::from("not a number"),
+    });
+    source
+}
+
+#[test]
+fn metrics_say_whether_the_newest_configuration_is_in_use() {
+    for (name, source, current, errors) in [("in use", canned(), 1, 0), ("bad", unmended(), 0, 1)] {
+        let (_, text) = http_get(source, "/metrics");
+        for line in [
+            format!("caracal_config_current {current}"),
+            format!("caracal_config_errors {errors}"),
+        ] {
+            assert!(text.lines().any(|one| one == line), "{name}: {text}");
+        }
     }
 }
 
