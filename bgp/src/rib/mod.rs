@@ -422,7 +422,17 @@ impl Rib {
     /// Says what changed since the last turn: withdrawals first, then announcements, then what
     /// joining members still miss, as far as the sink has room.
     pub fn turn(&mut self, sink: &mut impl Sink) {
+        self.say_changes(sink);
+        self.catch_up(sink);
+    }
+
+    /// The first half of a turn: what changed since the last one.
+    pub fn say_changes(&mut self, sink: &mut impl Sink) {
         self.flush_changes(sink);
+    }
+
+    /// The second half of a turn: what joining and lagging members still miss.
+    pub fn catch_up(&mut self, sink: &mut impl Sink) {
         let waiting: Vec<PeerId> = self
             .groups
             .members()

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
+use super::adj_out::group::Encoded;
 use super::adj_out::{MAX_GROUPS, bit, bit_index};
 use super::decision::Step;
 use super::peer::Counts;
@@ -41,6 +42,19 @@ pub struct Selection {
     pub prefix: Option<Prefix>,
     /// Only what this peer sent, as it sent it.
     pub received_from: Option<PeerId>,
+}
+
+/// One update group in numbers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct GroupCounts {
+    /// Its place: unique among the present groups, and free for another one when it is gone.
+    pub group: usize,
+    pub ebgp: bool,
+    pub client: bool,
+    pub members: usize,
+    /// Announcements made for the group or for a member that catches up, and withdrawals for the
+    /// group, since it is there.
+    pub encoded: Encoded,
 }
 
 impl Rib {
@@ -189,6 +203,23 @@ impl Rib {
         self.peer(id)
             .map(|peer| peer.counts(family))
             .unwrap_or_default()
+    }
+
+    pub fn group_counts(&self) -> Vec<GroupCounts> {
+        let groups = self.groups.slots().enumerate();
+        groups
+            .filter_map(|(slot, group)| {
+                let group = group?;
+                let export = &group.key().export;
+                Some(GroupCounts {
+                    group: slot,
+                    ebgp: export.ebgp,
+                    client: export.client,
+                    members: group.members().len(),
+                    encoded: group.encoded,
+                })
+            })
+            .collect()
     }
 
     /// How many prefixes each member was told, by family; one pass over the table for all of them.

@@ -18,6 +18,7 @@ use tokio::task::JoinHandle;
 use super::input::CoreInput;
 use super::outbox::{Next, Outbox};
 use super::peer::sleep_until;
+use super::traffic::Traffic;
 use crate::fsm::session::ConnectionId;
 use crate::rib::PeerId;
 use crate::types::{Family, PathPrefix};
@@ -105,6 +106,7 @@ impl Connection {
         core: mpsc::Sender<CoreInput>,
         core_wakeup: Arc<tokio::sync::Notify>,
         send_hold: Option<Duration>,
+        traffic: Arc<Traffic>,
     ) -> Connection {
         let (read, write) = stream.into_split();
         let outbox = Arc::new(Outbox::default());
@@ -117,6 +119,7 @@ impl Connection {
             core,
             gate: gate_watch,
             has_update: has_update.clone(),
+            traffic: traffic.clone(),
             in_flight: Arc::new(Semaphore::new(IN_FLIGHT)),
             sent: 0,
             max_len: MAX_LEN,
@@ -127,6 +130,7 @@ impl Connection {
             inbound,
             core_wakeup,
             send_hold,
+            traffic,
         ));
         Connection {
             outbox,
@@ -160,6 +164,7 @@ struct Reader {
     core: mpsc::Sender<CoreInput>,
     gate: watch::Receiver<Gate>,
     has_update: Arc<AtomicBool>,
+    traffic: Arc<Traffic>,
     /// One permit per batch that the core has not worked off.
     in_flight: Arc<Semaphore>,
     /// Messages sent to the peer task.
@@ -180,6 +185,7 @@ impl Reader {
     /// Until the connection ends.
     async fn read_messages(&mut self) -> Result<(), ProtocolError> {
         let mut buffer = BytesMut::new();
+        let mut read_at = Instant::now();
         loop {
             let mut routes = Vec::new();
             let outcome = self.take_frames(&mut buffer, &mut routes).await;
@@ -191,6 +197,7 @@ impl Reader {
                 let batch = CoreInput::Routes {
                     peer: self.peer,
                     operations: routes,
+                    read_at,
                     turn,
                 };
                 if self.core.send(batch).await.is_err() {
@@ -201,7 +208,10 @@ impl Reader {
             buffer.reserve(READ_SIZE);
             match self.read.read_buf(&mut buffer).await {
                 Ok(0) | Err(_) => return Ok(()),
-                Ok(_) => {}
+                Ok(octets) => {
+                    read_at = Instant::now();
+                    self.traffic.received.add(0, octets);
+                }
             }
         }
     }
@@ -212,6 +222,7 @@ impl Reader {
         routes: &mut Vec<RouteOperation>,
     ) -> Result<(), ProtocolError> {
         while let Some(frame) = frame::next_frame(buffer, self.max_len)? {
+            self.traffic.received.add(1, 0);
             self.take_frame(frame, routes).await?;
         }
         Ok(())
@@ -329,13 +340,14 @@ async fn write_all(
     inbound: InboundSender,
     core_wakeup: Arc<tokio::sync::Notify>,
     send_hold: Option<Duration>,
+    traffic: Arc<Traffic>,
 ) {
     loop {
-        let messages = match outbox.next().await {
-            Next::Write(messages) => messages,
+        let batch = match outbox.next().await {
+            Next::Write(batch) => batch,
             Next::Close => break,
         };
-        match write_batch(&mut write, &messages, &outbox, send_hold).await {
+        match write_batch(&mut write, &batch.messages, &outbox, send_hold).await {
             Ok(()) => {}
             Err(Stuck::SendHold) => {
                 inbound.send(Inbound::SendHoldExpired).await;
@@ -344,7 +356,8 @@ async fn write_all(
             // The reader notices and tells.
             Err(Stuck::Closed) => return,
         }
-        outbox.written(&messages);
+        traffic.sent.add(batch.count(), batch.octets());
+        outbox.written(batch);
         if outbox.take_has_room_again() {
             core_wakeup.notify_one();
         }

@@ -12,17 +12,19 @@ use tracing::{info, warn};
 use super::config::SpeakerConfig;
 use super::connection::RouteOperation;
 use super::control::Control;
+use super::convergence::{Convergence, Round};
 use super::input::{Command, CoreInput};
 use super::listener::Listener;
 use super::md5;
 use super::outbox::Outbox;
+use super::outboxes::Outboxes;
 use super::peer::sleep_until;
 use super::slot::{Established, PeerSlot};
 use super::{Event, Stop};
 use crate::fsm::refresh::RefreshState;
 use crate::fsm::restart::{Decision, Deferral};
 use crate::fsm::session::{DownReason, Negotiated, State};
-use crate::rib::{PeerId, Rib, RibConfig, Sink};
+use crate::rib::{PeerId, Rib, RibConfig};
 use crate::types::Family;
 use crate::wire::Notification;
 use crate::wire::attribute::Aggregator;
@@ -62,6 +64,9 @@ pub struct Core {
     has_told_settled: bool,
     /// The dynamic peers as last told.
     told_dynamic: Vec<IpAddr>,
+    /// When what was worked off since the last turn had been read. Bounded by the inputs of a turn.
+    reads: Vec<Instant>,
+    pub(super) convergence: Arc<Convergence>,
     pub(super) stopping: Option<oneshot::Sender<()>>,
 }
 
@@ -100,6 +105,8 @@ impl Core {
             is_settled: false,
             has_told_settled: false,
             told_dynamic: Vec::new(),
+            reads: Vec::new(),
+            convergence: Arc::default(),
             stopping: None,
         }
     }
@@ -123,7 +130,7 @@ impl Core {
             self.release_held();
             // While stopping, peers leave one by one; the others are not to hear that as withdrawals.
             if self.stopping.is_none() {
-                self.rib.turn(&mut Outboxes { peers: &self.peers });
+                self.turn();
             }
             if self.stopping.is_some() && self.peers.iter().all(Option::is_none) {
                 break;
@@ -157,6 +164,19 @@ impl Core {
         if let Some(done) = self.stopping.take() {
             let _ = done.send(());
         }
+    }
+
+    /// Says what changed, which is observed where peers caused it, then what joining and lagging
+    /// members miss, which is not.
+    fn turn(&mut self) {
+        let reads = std::mem::take(&mut self.reads);
+        let round = Round::begin(reads, &self.convergence, Instant::now());
+        let peers = &self.peers;
+        self.rib.say_changes(&mut Outboxes {
+            peers,
+            round: round.as_ref(),
+        });
+        self.rib.catch_up(&mut Outboxes { peers, round: None });
     }
 
     async fn handle(&mut self, input: CoreInput) {
@@ -193,8 +213,10 @@ impl Core {
             CoreInput::Routes {
                 peer,
                 operations,
+                read_at,
                 turn,
             } => {
+                self.reads.push(read_at);
                 self.handle_routes(peer, operations);
                 drop(turn);
             }
@@ -241,6 +263,9 @@ impl Core {
             }
             Command::Routes(selection, reply) => {
                 let _ = reply.send(self.show_routes(selection));
+            }
+            Command::Counters(reply) => {
+                let _ = reply.send(self.count());
             }
             Command::Problems(reply) => {
                 let of_listeners = self.problems.values().flatten().cloned();
@@ -590,29 +615,5 @@ pub(super) fn aggregator(config: &SpeakerConfig) -> Aggregator {
     Aggregator {
         asn: config.asn,
         address: config.router_id.0,
-    }
-}
-
-/// The RIB's way to the connections.
-struct Outboxes<'a> {
-    peers: &'a [Option<PeerSlot>],
-}
-
-impl Outboxes<'_> {
-    fn get(&self, id: PeerId) -> Option<&Outbox> {
-        let slot = self.peers.get(id.0 as usize)?.as_ref()?;
-        slot.session.as_ref().map(|session| &*session.outbox)
-    }
-}
-
-impl Sink for Outboxes<'_> {
-    fn has_room(&self, peer: PeerId) -> bool {
-        self.get(peer).is_some_and(Outbox::has_room)
-    }
-
-    fn send(&mut self, peer: PeerId, message: &bytes::Bytes) {
-        if let Some(outbox) = self.get(peer) {
-            outbox.push_routes(message);
-        }
     }
 }

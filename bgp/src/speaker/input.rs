@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Instant;
 
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::config::SpeakerConfig;
 use super::connection::RouteOperation;
+use super::counters::Counters;
 use super::outbox::Outbox;
 use super::status::{PeerStatus, RouteStatus};
 use super::{NextHopInfo, RouteSelection, Stop};
@@ -52,6 +54,8 @@ pub enum CoreInput {
     Routes {
         peer: PeerId,
         operations: Vec<RouteOperation>,
+        /// When the socket gave the last octet of them.
+        read_at: Instant,
         /// Given back when the operations are done: the connection may send the next batch.
         turn: OwnedSemaphorePermit,
     },
@@ -71,6 +75,7 @@ pub enum Command {
     Configure(Box<SpeakerConfig>),
     Peers(oneshot::Sender<Vec<PeerStatus>>),
     Routes(RouteSelection, oneshot::Sender<Vec<RouteStatus>>),
+    Counters(oneshot::Sender<Counters>),
     Problems(oneshot::Sender<Vec<String>>),
     NextHopCosts(BTreeMap<IpAddr, NextHopInfo>),
     BfdDown(IpAddr),

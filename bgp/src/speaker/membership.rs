@@ -232,6 +232,7 @@ impl Core {
         let (control, control_receiver) = control_queue();
         let mut session = self.session_config(&config);
         session.passive |= is_dynamic;
+        let mut traffic = Arc::default();
         if let Some(core) = self.inputs.upgrade() {
             let task = PeerTask::new(
                 PeerId(index as u32),
@@ -242,6 +243,7 @@ impl Core {
                 self.wakeup.clone(),
                 control_receiver,
             );
+            traffic = task.traffic();
             tokio::spawn(task.run());
         }
         info!(peer = %key, name = config.name, "peer added");
@@ -261,6 +263,7 @@ impl Core {
             held_until: None,
             is_warned_of_prefixes: false,
             faults: Faults::default(),
+            traffic,
         });
         index
     }

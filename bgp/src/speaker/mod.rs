@@ -18,13 +18,16 @@ mod capability_name;
 pub mod config;
 mod connection;
 mod control;
+pub mod convergence;
 mod core;
+pub mod counters;
 mod faults;
 mod input;
 mod listener;
 mod md5;
 mod membership;
 mod outbox;
+mod outboxes;
 mod peer;
 mod prefix_limit;
 mod restart;
@@ -33,6 +36,7 @@ mod show;
 mod slot;
 mod socket;
 pub mod status;
+pub mod traffic;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
@@ -42,6 +46,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use self::config::SpeakerConfig;
 use self::core::Core;
+use self::counters::Counters;
 use self::input::{Command, CoreInput};
 use self::status::{PeerStatus, RouteStatus};
 pub use crate::rib::LearnedRoute;
@@ -133,6 +138,11 @@ impl Speaker {
         self.ask(|reply| Command::Routes(selection, reply))
             .await
             .unwrap_or_default()
+    }
+
+    /// What was counted since the start; cheap however many routes there are.
+    pub async fn counters(&self) -> Counters {
+        self.ask(Command::Counters).await.unwrap_or_default()
     }
 
     /// How next hops are reached from now on; those that are not in the map, at cost 0 by an unknown

@@ -18,6 +18,7 @@ use super::control::{Control, ControlReceiver};
 use super::input::CoreInput;
 use super::outbox::Outbox;
 use super::socket::{self, Transport};
+use super::traffic::Traffic;
 use crate::fsm::session::{
     Action, ConfigChange, ConnectionId, Direction, Input, LastError, Session, SessionConfig, State,
 };
@@ -38,6 +39,7 @@ pub struct PeerTask {
     control: ControlReceiver,
     inbound: mpsc::Receiver<(ConnectionId, Inbound)>,
     inbound_sender: mpsc::Sender<(ConnectionId, Inbound)>,
+    traffic: Arc<Traffic>,
     connections: HashMap<ConnectionId, (Connection, u64)>,
     next_connection: u64,
     dial: Option<JoinHandle<io::Result<TcpStream>>>,
@@ -66,12 +68,18 @@ impl PeerTask {
             control,
             inbound,
             inbound_sender,
+            traffic: Arc::default(),
             connections: HashMap::new(),
             next_connection: 0,
             dial: None,
             random: RandomState::new(),
             draws: 0,
         }
+    }
+
+    /// What goes over this peer's connections, now and later.
+    pub fn traffic(&self) -> Arc<Traffic> {
+        self.traffic.clone()
     }
 
     /// Runs until stopped. `CoreInput::Finished` is the last thing the core hears of it.
@@ -249,6 +257,7 @@ impl PeerTask {
             self.core.clone(),
             self.core_wakeup.clone(),
             send_hold,
+            self.traffic.clone(),
         );
         self.connections.insert(id, (connection, 0));
         self.feed(Input::Connected {

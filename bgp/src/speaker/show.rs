@@ -313,7 +313,7 @@ fn route_status(prefix: Prefix, attributes: &PathAttributes) -> RouteStatus {
     }
 }
 
-fn state_name(state: State) -> &'static str {
+pub(super) fn state_name(state: State) -> &'static str {
     match state {
         State::Idle => "idle",
         State::Connect => "connect",

@@ -7,6 +7,7 @@ use super::config::{PeerConfig, PeerKey};
 use super::control::ControlSender;
 use super::faults::Faults;
 use super::outbox::Outbox;
+use super::traffic::Traffic;
 use crate::fsm::refresh::RefreshState;
 use crate::fsm::restart::HelperState;
 use crate::fsm::session::{LastError, Negotiated, State};
@@ -36,6 +37,7 @@ pub struct PeerSlot {
     /// Near the maximum of prefixes, and the log says so.
     pub is_warned_of_prefixes: bool,
     pub faults: Faults,
+    pub traffic: Arc<Traffic>,
 }
 
 impl PeerSlot {

@@ -171,6 +171,16 @@ pub(crate) fn length_at(octets: &[u8]) -> usize {
     length.max(HEADER_LEN)
 }
 
+/// How many messages that we encoded `octets` are.
+pub(crate) fn messages_in(mut octets: &[u8]) -> usize {
+    let mut count = 0;
+    while !octets.is_empty() {
+        octets = octets.get(length_at(octets)..).unwrap_or_default();
+        count += 1;
+    }
+    count
+}
+
 /// Messages that we encoded one behind the other, each by itself.
 pub(super) fn split(mut octets: Bytes) -> Vec<Bytes> {
     let mut messages = Vec::new();

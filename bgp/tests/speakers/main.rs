@@ -2,6 +2,7 @@
 
 mod aggregate;
 mod agreed;
+mod counters;
 mod owner;
 mod replaced;
 mod rig;

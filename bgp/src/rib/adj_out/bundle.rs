@@ -98,6 +98,11 @@ impl Bundle {
         }
     }
 
+    /// All that was encoded, once closed.
+    pub(super) fn chunks(&self) -> &[Bytes] {
+        &self.chunks
+    }
+
     /// Whether some of it has `address` as its next hop and came from someone else than `receiver`.
     pub(super) fn leads_to(&self, receiver: PeerId, address: &IpAddr) -> bool {
         let parts = self.by_next_hop.get(address).into_iter().flatten();

@@ -1,8 +1,11 @@
 //! Update groups: peers that hear the same messages, and what they have been told.
 
+use bytes::Bytes;
+
 use super::paths::SaidPaths;
 use crate::rib::PeerId;
 use crate::rib::peer::GroupKey;
+use crate::wire::frame;
 
 #[derive(Debug)]
 pub struct Group {
@@ -10,6 +13,34 @@ pub struct Group {
     pub(super) members: Vec<PeerId>,
     /// What was said in families with ADD-PATH. In others it is one bit per prefix in the table.
     pub(in crate::rib) said: SaidPaths,
+    pub(in crate::rib) encoded: Encoded,
+}
+
+/// Messages that were made: each once, whoever shares it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Encoded {
+    pub messages: u64,
+    pub octets: u64,
+}
+
+impl Encoded {
+    /// Takes in pieces of one or several messages.
+    pub fn note(&mut self, pieces: &[Bytes]) {
+        for piece in pieces {
+            self.messages += frame::messages_in(piece) as u64;
+            self.octets += piece.len() as u64;
+        }
+    }
+}
+
+impl Group {
+    pub fn key(&self) -> &GroupKey {
+        &self.key
+    }
+
+    pub fn members(&self) -> &[PeerId] {
+        &self.members
+    }
 }
 
 #[derive(Debug, Default)]
@@ -30,6 +61,7 @@ impl Groups {
                 key: key.clone(),
                 members: Vec::new(),
                 said: SaidPaths::default(),
+                encoded: Encoded::default(),
             });
             match self.slots.iter().position(Option::is_none) {
                 Some(free) => {
@@ -66,6 +98,10 @@ impl Groups {
             .iter()
             .flatten()
             .flat_map(|group| group.members.iter().copied())
+    }
+
+    pub fn slots(&self) -> impl Iterator<Item = Option<&Group>> {
+        self.slots.iter().map(Option::as_ref)
     }
 
     pub(in crate::rib) fn get(&self, slot: usize) -> Option<&Group> {

@@ -109,7 +109,11 @@ impl Rib {
                 too_large(*path);
             }
         }
-        bundle.close()
+        let bundle = bundle.close();
+        if let Some(group) = self.groups.get_mut(slot) {
+            group.encoded.note(bundle.chunks());
+        }
+        bundle
     }
 
     /// Works off the changed prefixes of both families.
@@ -181,10 +185,22 @@ impl Rib {
         let announcements = self.encode(family, &buckets, &context, slot, &mut |path| {
             turn.withdraw(None, path)
         });
+        let mut withdrawals = Bundle::default();
+        for (previous_source, paths) in &turn.withdrawn {
+            let paths = paths.iter().copied();
+            withdrawals.put(*previous_source, |out| {
+                update::put_withdraw(family, paths, &context, out);
+            });
+        }
+        let withdrawals = withdrawals.close();
+        if let Some(group) = self.groups.get_mut(slot) {
+            group.encoded.note(withdrawals.chunks());
+        }
         self.send_turn(
             family,
             &members,
             &turn,
+            &withdrawals,
             &buckets,
             &announcements,
             &context,
@@ -223,19 +239,12 @@ impl Rib {
         family: Family,
         members: &[PeerId],
         turn: &GroupTurn,
+        withdrawals: &Bundle,
         buckets: &[Bucket],
         announcements: &Bundle,
         context: &EncodeContext,
         sink: &mut impl Sink,
     ) {
-        let mut withdrawals = Bundle::default();
-        for (previous_source, paths) in &turn.withdrawn {
-            let paths = paths.iter().copied();
-            withdrawals.put(*previous_source, |out| {
-                update::put_withdraw(family, paths, context, out);
-            });
-        }
-        let withdrawals = withdrawals.close();
         for id in members.iter().copied() {
             let Some(peer) = self.peers.get_mut(id.0 as usize).and_then(Option::as_mut) else {
                 continue;
