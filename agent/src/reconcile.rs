@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bgp::speaker::counters::Counters;
 use bgp::speaker::{Event, Stop};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{debug, info, warn};
@@ -256,6 +257,16 @@ impl Reconciler {
                         None => Vec::new(),
                     };
                     let _ = reply.send(peers);
+                });
+            }
+            Request::Counters { reply } => {
+                let speaker = self.routing.speaker().cloned();
+                tokio::spawn(async move {
+                    let counters = match speaker {
+                        Some(speaker) => speaker.counters().await,
+                        None => Counters::default(),
+                    };
+                    let _ = reply.send(counters);
                 });
             }
             Request::Drain { asked, reply } => {

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use bgp::speaker::counters::Counters;
 use bgp::speaker::status::{PeerStatus, RouteStatus};
 use bgp::types::Prefix;
 use tokio::sync::{mpsc, oneshot};
@@ -40,6 +41,9 @@ pub enum Request {
     },
     Peers {
         reply: oneshot::Sender<Vec<PeerStatus>>,
+    },
+    Counters {
+        reply: oneshot::Sender<Counters>,
     },
     /// Answered when it is on disk and the speaker knows; an error says why it is as before.
     Drain {

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use agent::api::listener::PrivateSocket;
 use agent::api::schema::{Drain, EndpointStatus, RouteQuery, Status};
 use agent::api::serve::{ShuttingDown, Source, router, serve};
+use bgp::speaker::counters::Counters;
 use bgp::speaker::status::{PeerStatus, RouteStatus};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -69,6 +70,10 @@ impl Source for Fake {
         let mut routes: Vec<RouteStatus> = routes.unwrap_or_default();
         routes.retain(|route| prefix.is_none_or(|prefix| route.prefix == prefix));
         Ok(routes)
+    }
+
+    async fn counters(&self) -> Result<Counters, ShuttingDown> {
+        Ok(Counters::default())
     }
 
     async fn endpoints(&self) -> Result<Vec<EndpointStatus>, ShuttingDown> {

@@ -7,6 +7,7 @@ use agent::api::schema::{
     Drain, EndpointStatus, FailedItem, RouteQuery, SCHEMA_VERSION, Status, StoreError, StoreStatus,
 };
 use agent::api::serve::{ShuttingDown, Source};
+use bgp::speaker::counters::Counters;
 use bgp::speaker::status::{PeerStatus, RouteStatus};
 use bgp::speaker::{RouteSelection, Speaker};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -76,6 +77,10 @@ impl Source for Observer {
         Ok(self.speaker.routes(selection).await)
     }
 
+    async fn counters(&self) -> Result<Counters, ShuttingDown> {
+        Ok(self.speaker.counters().await)
+    }
+
     async fn endpoints(&self) -> Result<Vec<EndpointStatus>, ShuttingDown> {
         Ok(Vec::new())
     }
@@ -89,8 +94,9 @@ impl Source for Observer {
 
     /// No kernel routes here; listing a million routes for each scrape would cost more than it says.
     async fn route_counts(&self) -> Result<BTreeMap<String, u64>, ShuttingDown> {
-        let peers = self.speaker.peers().await;
-        let accepted = peers
+        let counters = self.speaker.counters().await;
+        let accepted = counters
+            .peers
             .iter()
             .map(|peer| peer.accepted.ipv4 + peer.accepted.ipv6)
             .sum();

@@ -1,6 +1,8 @@
 //! What Prometheus reads at `/metrics`: the present, made anew for each scrape, because the numbers
 //! live with those who count. No label is a prefix or a workload.
 
+mod speaker;
+
 use std::sync::atomic::AtomicU64;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -38,7 +40,7 @@ struct KindLabel {
 /// The present, as metrics. Made anew for each scrape: the numbers live with those who count.
 pub async fn registry<S: Source>(source: &S) -> Result<Registry, ShuttingDown> {
     let status = source.status().await?;
-    let peers = source.peers().await?;
+    let counters = source.counters().await?;
     let route_counts = source.route_counts().await?;
     let mut registry = Registry::with_prefix("caracal");
 
@@ -53,7 +55,11 @@ pub async fn registry<S: Source>(source: &S) -> Result<Registry, ShuttingDown> {
 
     let by_state = Family::<StateLabel, Gauge>::default();
     for state in PEER_STATES {
-        let count = peers.iter().filter(|peer| peer.state == state).count();
+        let count = counters
+            .peers
+            .iter()
+            .filter(|peer| peer.state == state)
+            .count();
         set(&by_state, state, count as u64);
     }
     registry.register("bgp_peers", "BGP peers by session state", by_state);
@@ -78,6 +84,7 @@ pub async fn registry<S: Source>(source: &S) -> Result<Registry, ShuttingDown> {
         repairs.get_or_create(&label).inc_by(*count);
     }
     registry.register("repairs", "Drifted kernel objects repaired", repairs);
+    speaker::register(&mut registry, &counters);
 
     let errors = status.store.errors.len() as u64;
     for (name, help, value) in [

@@ -13,6 +13,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use bgp::speaker::counters::Counters;
 use bgp::speaker::status::{PeerStatus, RouteStatus};
 use serde::Serialize;
 
@@ -35,6 +36,9 @@ pub trait Source: Send + Sync + 'static {
         &self,
         query: RouteQuery,
     ) -> impl Future<Output = Result<Vec<RouteStatus>, ShuttingDown>> + Send;
+
+    /// What the speaker counted; nothing where none runs.
+    fn counters(&self) -> impl Future<Output = Result<Counters, ShuttingDown>> + Send;
 
     /// Empty where there are no workloads.
     fn endpoints(&self) -> impl Future<Output = Result<Vec<EndpointStatus>, ShuttingDown>> + Send;
@@ -76,6 +80,11 @@ impl Source for Handle {
 
     async fn routes(&self, query: RouteQuery) -> Result<Vec<RouteStatus>, ShuttingDown> {
         let asked = self.ask(|reply| Request::Routes { query, reply });
+        asked.await.ok_or(ShuttingDown)
+    }
+
+    async fn counters(&self) -> Result<Counters, ShuttingDown> {
+        let asked = self.ask(|reply| Request::Counters { reply });
         asked.await.ok_or(ShuttingDown)
     }
 

@@ -10,7 +10,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bgp::speaker::status::{KernelStatus, PeerStatus, RouteStatus};
+use bgp::rib::adj_out::group::Encoded;
+use bgp::speaker::counters::{Counters, GroupCounts, PeerCounters};
+use bgp::speaker::status::{
+    FamilyCounts, KernelStatus, PeerStatus, RouteStatus, UpdateErrorCounts,
+};
+use bgp::speaker::traffic::FlowCounts;
 use bgp::types::Asn;
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use serde_json::{Value, json};
@@ -28,6 +33,7 @@ struct Canned {
     status: Option<Status>,
     peers: Vec<PeerStatus>,
     routes: Vec<RouteStatus>,
+    counters: Counters,
 }
 
 impl Source for Canned {
@@ -43,6 +49,10 @@ impl Source for Canned {
         let mut routes = self.routes.clone();
         routes.retain(|route| query.prefix.is_none_or(|prefix| route.prefix == prefix));
         Ok(routes)
+    }
+
+    async fn counters(&self) -> Result<Counters, ShuttingDown> {
+        Ok(self.counters.clone())
     }
 
     async fn endpoints(&self) -> Result<Vec<EndpointStatus>, ShuttingDown> {
@@ -116,6 +126,56 @@ fn peer(state: &str) -> PeerStatus {
     }
 }
 
+fn counted(peer: &str, state: &'static str) -> PeerCounters {
+    PeerCounters {
+        peer: peer.to_owned(),
+        state,
+        received: FamilyCounts { ipv4: 5, ipv6: 1 },
+        accepted: FamilyCounts { ipv4: 4, ipv6: 1 },
+        is_lagging: false,
+        flaps: 2,
+        update_errors: UpdateErrorCounts {
+            treat_as_withdraw: 3,
+            attribute_discard: 0,
+        },
+        messages_in: FlowCounts {
+            messages: 7,
+            octets: 700,
+        },
+        messages_out: FlowCounts {
+            messages: 8,
+            octets: 800,
+        },
+    }
+}
+
+fn counters() -> Counters {
+    let mut counters = Counters {
+        peers: vec![
+            counted("192.0.2.1", "established"),
+            counted("192.0.2.2", "idle"),
+            counted("192.0.2.3", "idle"),
+        ],
+        groups: vec![GroupCounts {
+            group: 0,
+            ebgp: false,
+            client: true,
+            members: 1,
+            encoded: Encoded {
+                messages: 6,
+                octets: 600,
+            },
+        }],
+        ..Counters::default()
+    };
+    // At most 0.1 ms, at most 5 ms, and above all bounds.
+    for (bucket, count) in [(0, 1), (5, 2), (16, 1)] {
+        counters.convergence.buckets[bucket] = count;
+    }
+    counters.convergence.sum = Duration::from_millis(12_500);
+    counters
+}
+
 fn canned() -> Canned {
     let mut status = Status {
         node: String::from("a1"),
@@ -133,6 +193,7 @@ fn canned() -> Canned {
             route("10.0.1.0/24", Some("failed")),
             route("10.0.2.0/24", None),
         ],
+        counters: counters(),
     }
 }
 
@@ -408,6 +469,37 @@ fn metrics_say_whether_the_newest_configuration_is_in_use() {
         ] {
             assert!(text.lines().any(|one| one == line), "{name}: {text}");
         }
+    }
+}
+
+#[test]
+fn metrics_tell_of_each_peer_and_group_and_of_convergence() {
+    let (_, text) = http_get(canned(), "/metrics");
+    for line in [
+        "caracal_bgp_peer_state{peer=\"192.0.2.1\"} 6",
+        "caracal_bgp_peer_state{peer=\"192.0.2.3\"} 1",
+        "caracal_bgp_peer_prefixes_received{peer=\"192.0.2.2\",family=\"ipv4\"} 5",
+        "caracal_bgp_peer_prefixes_accepted{peer=\"192.0.2.2\",family=\"ipv6\"} 1",
+        "caracal_bgp_peer_lagging{peer=\"192.0.2.2\"} 0",
+        "caracal_bgp_peer_flaps_total{peer=\"192.0.2.1\"} 2",
+        "caracal_bgp_peer_messages_total{peer=\"192.0.2.1\",direction=\"in\"} 7",
+        "caracal_bgp_peer_bytes_total{peer=\"192.0.2.1\",direction=\"out\"} 800",
+        "caracal_bgp_peer_update_errors_total{peer=\"192.0.2.1\",action=\"treatAsWithdraw\"} 3",
+        "caracal_bgp_group_members{group=\"0\",type=\"ibgp\",client=\"true\"} 1",
+        "caracal_bgp_group_messages_total{group=\"0\",type=\"ibgp\",client=\"true\"} 6",
+        "caracal_bgp_group_bytes_total{group=\"0\",type=\"ibgp\",client=\"true\"} 600",
+        "# TYPE caracal_bgp_convergence_seconds histogram",
+        "caracal_bgp_convergence_seconds_sum 12.5",
+        "caracal_bgp_convergence_seconds_count 4",
+        "caracal_bgp_convergence_seconds_bucket{le=\"0.0001\"} 1",
+        "caracal_bgp_convergence_seconds_bucket{le=\"0.0025\"} 1",
+        "caracal_bgp_convergence_seconds_bucket{le=\"10.0\"} 3",
+        "caracal_bgp_convergence_seconds_bucket{le=\"+Inf\"} 4",
+    ] {
+        assert!(
+            text.lines().any(|one| one == line),
+            "{line} is not in:\n{text}"
+        );
     }
 }
 
