@@ -259,6 +259,9 @@ impl Reconciler {
                     let _ = reply.send(peers);
                 });
             }
+            Request::Why { prefix, reply } => {
+                let _ = reply.send(self.show_why(prefix).await);
+            }
             Request::Counters { reply } => {
                 let speaker = self.routing.speaker().cloned();
                 tokio::spawn(async move {

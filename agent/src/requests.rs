@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use bgp::speaker::counters::Counters;
-use bgp::speaker::status::{PeerStatus, RouteStatus};
+use bgp::speaker::status::{PeerStatus, RouteStatus, WhyStatus};
 use bgp::types::Prefix;
 use tokio::sync::{mpsc, oneshot};
 
@@ -41,6 +41,11 @@ pub enum Request {
     },
     Peers {
         reply: oneshot::Sender<Vec<PeerStatus>>,
+    },
+    /// The paths with the kernel's side, and who hears of them.
+    Why {
+        prefix: Prefix,
+        reply: oneshot::Sender<WhyStatus>,
     },
     Counters {
         reply: oneshot::Sender<Counters>,

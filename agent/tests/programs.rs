@@ -10,7 +10,8 @@ use agent::api::listener::PrivateSocket;
 use agent::api::schema::{Drain, EndpointStatus, RouteQuery, Status};
 use agent::api::serve::{ShuttingDown, Source, router, serve};
 use bgp::speaker::counters::Counters;
-use bgp::speaker::status::{PeerStatus, RouteStatus};
+use bgp::speaker::status::{PeerStatus, RouteStatus, WhyStatus};
+use bgp::types::Prefix;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -21,6 +22,7 @@ struct Answers {
     peers: Vec<Value>,
     routes: Vec<Value>,
     endpoints: Vec<Value>,
+    why: Value,
     /// What its resources say.
     is_always_draining: bool,
     /// The state directory cannot be written.
@@ -70,6 +72,13 @@ impl Source for Fake {
         let mut routes: Vec<RouteStatus> = routes.unwrap_or_default();
         routes.retain(|route| prefix.is_none_or(|prefix| route.prefix == prefix));
         Ok(routes)
+    }
+
+    async fn why(&self, prefix: Prefix) -> Result<WhyStatus, ShuttingDown> {
+        let answers = self.0.lock().expect("not poisoned");
+        let mut why: WhyStatus = typed(&answers.why);
+        why.paths.retain(|path| path.prefix == prefix);
+        Ok(why)
     }
 
     async fn counters(&self) -> Result<Counters, ShuttingDown> {
@@ -515,6 +524,84 @@ fn routes_table_shows_path_ids_and_communities_where_there_are_some() {
         ] {
             assert_eq!(stdout.contains(text), is_shown, "{name}: {text}:\n{stdout}");
         }
+    }
+}
+
+#[test]
+fn why_tells_of_paths_and_peers_with_their_reasons() {
+    let mut best = route(
+        "172.17.10.0/24",
+        kernel("installed", json!("by the tunnel")),
+    );
+    best["decidingStep"] = json!("3 highest LOCAL_PREF");
+    let mut lost = route("172.17.10.0/24", kernel("none", json!("not the best path")));
+    lost["best"] = json!(false);
+    lost["localPref"] = json!(50);
+    lost["peer"] = json!("192.168.100.3");
+    lost["decidingStep"] = best["decidingStep"].clone();
+    let mut refused = lost.clone();
+    refused["peer"] = json!("192.168.100.4");
+    refused["rejectedReason"] = json!("own AS in AS_PATH");
+    let telling = |peer: &str, advertised: bool, reason: Value| {
+        json!({"peer": peer, "port": 179, "name": "rack-a", "from": "192.168.100.2",
+            "advertised": advertised, "nextHop": advertised.then_some("192.168.200.101"),
+            "pathId": null, "reason": reason})
+    };
+    let known = json!({"paths": [best, lost, refused], "peers": [
+        telling("192.168.100.2", false, json!("its own route")),
+        telling("192.168.100.3", true, Value::Null)]});
+    let served = Served::start(Answers {
+        why: known.clone(),
+        ..Answers::default()
+    });
+    let (exit, stdout, stderr) = served.caracal(&["why", "172.17.10.0/24"]);
+    assert_eq!((exit, stderr.as_str()), (0, ""));
+    let words = |text: &str| -> Vec<String> {
+        let lines = text.lines();
+        lines
+            .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
+            .collect()
+    };
+    for line in [
+        "Paths of 172.17.10.0/24:",
+        "PEER NEXT HOP AS PATH PREF MED KERNEL WHY",
+        "> 192.168.100.2 192.168.200.101 64513 100 - installed via 192.168.200.101 dev caracal-ipip \
+         onlink: by the tunnel best, by step 3 highest LOCAL_PREF",
+        "192.168.100.3 192.168.200.101 64513 50 - none via 192.168.200.101 dev caracal-ipip onlink: \
+         not the best path lost at step 3 highest LOCAL_PREF",
+        "x 192.168.100.4 192.168.200.101 64513 50 - none via 192.168.200.101 dev caracal-ipip \
+         onlink: not the best path refused: own AS in AS_PATH",
+        "PEER NAME TOLD PATH OF NEXT HOP WHY NOT",
+        "192.168.100.2 rack-a no 192.168.100.2 - its own route",
+        "192.168.100.3 rack-a yes 192.168.100.2 192.168.200.101 -",
+    ] {
+        let shown = words(&stdout);
+        assert!(shown.iter().any(|one| one == line), "{line}:\n{stdout}");
+    }
+
+    let (_, stdout, _) = served.caracal(&["why", "172.17.10.0/24", "-o", "json"]);
+    let printed: Value = serde_json::from_str(&stdout).expect("JSON");
+    let mut expected = known;
+    expected["schemaVersion"] = json!(1);
+    expected["prefix"] = json!("172.17.10.0/24");
+    assert_eq!(printed, expected);
+
+    for (args, code, said) in [
+        (
+            &["why", "172.17.10.1"][..],
+            1,
+            "no route is exactly 172.17.10.1/32",
+        ),
+        (
+            &["why", "172.17.10.1/24"],
+            2,
+            "did you mean 172.17.10.0/24?",
+        ),
+        (&["why"], 2, "PREFIX"),
+    ] {
+        let (exit, _, stderr) = served.caracal(args);
+        assert_eq!(exit, code, "{args:?}: {stderr}");
+        assert!(stderr.contains(said), "{args:?}: {stderr}");
     }
 }
 

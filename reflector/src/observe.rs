@@ -8,8 +8,9 @@ use agent::api::schema::{
 };
 use agent::api::serve::{ShuttingDown, Source};
 use bgp::speaker::counters::Counters;
-use bgp::speaker::status::{PeerStatus, RouteStatus};
+use bgp::speaker::status::{PeerStatus, RouteStatus, WhyStatus};
 use bgp::speaker::{RouteSelection, Speaker};
+use bgp::types::Prefix;
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// What is known of the configuration file.
@@ -75,6 +76,10 @@ impl Source for Observer {
             advertised: query.advertised,
         };
         Ok(self.speaker.routes(selection).await)
+    }
+
+    async fn why(&self, prefix: Prefix) -> Result<WhyStatus, ShuttingDown> {
+        Ok(self.speaker.why(prefix).await)
     }
 
     async fn counters(&self) -> Result<Counters, ShuttingDown> {

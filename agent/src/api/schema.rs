@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 
+use bgp::speaker::status::WhyStatus;
 use bgp::types::Prefix;
 use serde::{Deserialize, Serialize};
 
@@ -117,6 +118,22 @@ pub struct RouteQuery {
     pub prefix: Option<Prefix>,
     pub received: Option<IpAddr>,
     pub advertised: Option<IpAddr>,
+}
+
+/// `why PREFIX`
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Why {
+    pub schema_version: u32,
+    pub prefix: Prefix,
+    #[serde(flatten)]
+    pub known: WhyStatus,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct WhyQuery {
+    pub prefix: Prefix,
 }
 
 /// `FILE: KIND/NAME: FIELD: REASON`, as `caracal-reflector --check` prints it.

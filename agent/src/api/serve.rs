@@ -1,5 +1,5 @@
-//! What the socket answers: `/v1/status`, `/v1/peers`, `/v1/routes` and `/v1/endpoints`, and what it
-//! takes: `/v1/drain`, HTTP/1.1 and JSON. An error is `{"error": "…"}` with a status of 400, 404, 500
+//! What the socket answers: `/v1/status`, `/v1/peers`, `/v1/routes`, `/v1/why` and `/v1/endpoints`, and
+//! what it takes: `/v1/drain`, HTTP/1.1 and JSON. An error is `{"error": "…"}` with a status of 400, 404, 500
 //! or 503.
 
 use std::collections::BTreeMap;
@@ -14,11 +14,14 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use bgp::speaker::counters::Counters;
-use bgp::speaker::status::{PeerStatus, RouteStatus};
+use bgp::speaker::status::{PeerStatus, RouteStatus, WhyStatus};
+use bgp::types::Prefix;
 use serde::Serialize;
 
 use super::listener::{Bounded, Descriptors, PrivateSocket};
-use super::schema::{Drain, EndpointStatus, ErrorBody, Items, RouteQuery, Status};
+use super::schema::{
+    Drain, EndpointStatus, ErrorBody, Items, RouteQuery, SCHEMA_VERSION, Status, Why, WhyQuery,
+};
 use crate::requests::{Handle, Request};
 
 /// Whoever was asked is going down.
@@ -36,6 +39,9 @@ pub trait Source: Send + Sync + 'static {
         &self,
         query: RouteQuery,
     ) -> impl Future<Output = Result<Vec<RouteStatus>, ShuttingDown>> + Send;
+
+    /// The paths of a prefix and who hears of them.
+    fn why(&self, prefix: Prefix) -> impl Future<Output = Result<WhyStatus, ShuttingDown>> + Send;
 
     /// What the speaker counted; nothing where none runs.
     fn counters(&self) -> impl Future<Output = Result<Counters, ShuttingDown>> + Send;
@@ -83,6 +89,11 @@ impl Source for Handle {
         asked.await.ok_or(ShuttingDown)
     }
 
+    async fn why(&self, prefix: Prefix) -> Result<WhyStatus, ShuttingDown> {
+        let asked = self.ask(|reply| Request::Why { prefix, reply });
+        asked.await.ok_or(ShuttingDown)
+    }
+
     async fn counters(&self) -> Result<Counters, ShuttingDown> {
         let asked = self.ask(|reply| Request::Counters { reply });
         asked.await.ok_or(ShuttingDown)
@@ -105,6 +116,7 @@ pub fn router<S: Source>(source: Arc<S>) -> Router {
         .route("/v1/status", get(status::<S>))
         .route("/v1/peers", get(peers::<S>))
         .route("/v1/routes", get(routes::<S>))
+        .route("/v1/why", get(why::<S>))
         .route("/v1/endpoints", get(endpoints::<S>))
         .route("/v1/drain", post(drain::<S>))
         .fallback(not_found)
@@ -150,6 +162,25 @@ async fn routes<S: Source>(
         return failed(StatusCode::BAD_REQUEST, reason);
     }
     items(source.routes(query).await)
+}
+
+async fn why<S: Source>(
+    State(source): State<Arc<S>>,
+    query: Result<Query<WhyQuery>, QueryRejection>,
+) -> Response {
+    let prefix = match query {
+        Ok(Query(WhyQuery { prefix })) => prefix,
+        Err(error) => return failed(StatusCode::BAD_REQUEST, error.body_text()),
+    };
+    match source.why(prefix).await {
+        Ok(known) => Json(Why {
+            schema_version: SCHEMA_VERSION,
+            prefix,
+            known,
+        })
+        .into_response(),
+        Err(error) => unavailable(error),
+    }
 }
 
 async fn endpoints<S: Source>(State(source): State<Arc<S>>) -> Response {

@@ -13,10 +13,10 @@ use std::time::Duration;
 use bgp::rib::adj_out::group::Encoded;
 use bgp::speaker::counters::{Counters, GroupCounts, PeerCounters};
 use bgp::speaker::status::{
-    FamilyCounts, KernelStatus, PeerStatus, RouteStatus, UpdateErrorCounts,
+    FamilyCounts, KernelStatus, PeerStatus, RouteStatus, UpdateErrorCounts, WhyStatus,
 };
 use bgp::speaker::traffic::FlowCounts;
-use bgp::types::Asn;
+use bgp::types::{Asn, Prefix};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
@@ -49,6 +49,13 @@ impl Source for Canned {
         let mut routes = self.routes.clone();
         routes.retain(|route| query.prefix.is_none_or(|prefix| route.prefix == prefix));
         Ok(routes)
+    }
+
+    async fn why(&self, prefix: Prefix) -> Result<WhyStatus, ShuttingDown> {
+        let mut paths = self.routes.clone();
+        paths.retain(|route| route.prefix == prefix);
+        let peers = Vec::new();
+        Ok(WhyStatus { paths, peers })
     }
 
     async fn counters(&self) -> Result<Counters, ShuttingDown> {
@@ -247,12 +254,27 @@ fn socket_answers_as_documented() {
 }
 
 #[test]
+fn why_answers_with_the_prefix_and_its_paths() {
+    let served = Served::start(canned());
+    let why: Value = served
+        .client()
+        .get("/v1/why?prefix=10.0.1.0/24")
+        .expect("an answer");
+    assert_eq!(
+        (&why["schemaVersion"], &why["prefix"], &why["peers"]),
+        (&json!(1), &json!("10.0.1.0/24"), &json!([]))
+    );
+    assert_eq!(why["paths"][0]["kernel"]["state"], json!("failed"));
+}
+
+#[test]
 fn bad_questions_are_refused_with_the_reason() {
     let served = Served::start(Canned::default());
     for (target, status, text) in [
         ("/v1/nothing", 404, "no such path"),
         ("/v1/routes?prefix=10.0.0.1/24", 400, "10.0.0.0/24"),
         ("/v1/routes?received=rr", 400, "received"),
+        ("/v1/why", 400, "prefix"),
         ("/v1/routes?prefx=10.0.0.0/24", 400, "prefx"),
         (
             "/v1/routes?received=192.0.2.1&advertised=192.0.2.1",

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use bgp::speaker::RouteSelection;
-use bgp::speaker::status::{KernelStatus, RouteStatus};
+use bgp::speaker::status::{KernelStatus, RouteStatus, WhyStatus};
+use bgp::types::Prefix;
 
 use super::Reconciler;
 use crate::api::schema::{
@@ -174,9 +175,23 @@ impl Reconciler {
             advertised: query.advertised,
         };
         let mut routes = speaker.routes(selection).await;
-        if query.advertised.is_some() {
-            return routes;
+        if query.advertised.is_none() {
+            self.show_kernels(&mut routes).await;
         }
+        routes
+    }
+
+    pub(super) async fn show_why(&self, prefix: Prefix) -> WhyStatus {
+        let Some(speaker) = self.routing.speaker() else {
+            return WhyStatus::default();
+        };
+        let mut known = speaker.why(prefix).await;
+        self.show_kernels(&mut known.paths).await;
+        known
+    }
+
+    /// Fills in the kernel's side of all that the table has.
+    async fn show_kernels(&self, routes: &mut [RouteStatus]) {
         let is_used = |route: &&mut RouteStatus| route.best || route.multipath;
         let prefixes = routes.iter_mut().filter(is_used).map(|route| route.prefix);
         let states = self.dataplane.route_states(prefixes.collect()).await;
@@ -190,7 +205,6 @@ impl Reconciler {
                 .unwrap_or_else(|| "not the best path".to_owned());
             route.kernel = Some(kernel("none", None, Some(reason)));
         }
-        routes
     }
 
     /// Fills in the kernel's side of one path: of several, each has its own hop.

@@ -139,20 +139,19 @@ impl ExportPolicy {
         self.decide(prefix, attributes, source, interface).ok()
     }
 
-    /// Why these peers do not hear of a route; `None` if they do.
-    pub fn refusal(
+    /// A route as these peers hear it.
+    ///
+    /// # Errors
+    /// Why they do not.
+    pub fn say(
         &self,
         prefix: &Prefix,
         attributes: &PathAttributes,
         source: RouteSource,
         interface: Option<&str>,
-    ) -> Option<Rejection> {
-        let operations = match self.decide(prefix, attributes, source, interface) {
-            Ok(operations) => operations,
-            Err(refused) => return Some(refused.into()),
-        };
+    ) -> Result<PathAttributes, Rejection> {
+        let operations = self.decide(prefix, attributes, source, interface)?;
         self.transform(attributes, source, prefix.family(), operations)
-            .err()
     }
 
     /// Whether the interface of a route makes a difference.

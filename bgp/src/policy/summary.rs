@@ -42,8 +42,8 @@ impl ExportPolicy {
     ) -> ExportPolicy {
         let is_heard = |prefix: &Prefix, aggregate: &Aggregate| {
             let attributes = PathAttributes::originated(aggregate.next_hop);
-            self.refusal(prefix, &attributes, RouteSource::Aggregate, None)
-                .is_none()
+            self.say(prefix, &attributes, RouteSource::Aggregate, None)
+                .is_ok()
         };
         let summarized = aggregates
             .iter()

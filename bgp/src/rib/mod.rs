@@ -23,6 +23,7 @@ mod selection;
 pub mod show;
 mod slots;
 pub mod table;
+pub mod why;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

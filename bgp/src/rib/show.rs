@@ -10,6 +10,7 @@ use super::adj_out::{MAX_GROUPS, bit, bit_index};
 use super::decision::Step;
 use super::peer::Counts;
 use super::table::{Destination, Key, Table};
+use super::why::is_candidate;
 use super::{PeerId, Rib};
 use crate::policy::Rejection;
 use crate::types::{Family, PathPrefix, Prefix};
@@ -148,40 +149,20 @@ impl Rib {
         id: PeerId,
         only: Option<Prefix>,
     ) -> Vec<(PathPrefix, Option<IpAddr>, PathAttributes)> {
-        let Some(peer) = self.peer(id).filter(|peer| !peer.member.is_held) else {
+        let Some(peer) = self.peer(id) else {
             return Vec::new();
         };
-        let group = &peer.setup.group;
-        let around = self.surroundings();
-        let mut shown = Vec::new();
-        for path in self.show(Selection {
+        let all = self.show(Selection {
             prefix: only,
             received_from: None,
-        }) {
-            let family = path.prefix.family();
-            let has_paths = group.add_path.contains(family);
-            let is_own_back = path.peer == Some(peer.setup.address);
-            let is_next_hop = path.attributes.next_hop.address == peer.setup.address;
-            let is_eligible = path.is_best || (has_paths && path.rejection.is_none());
-            if !is_eligible || is_own_back || is_next_hop || !group.families.contains(&family) {
-                continue;
-            }
-            let attributes = &path.attributes;
-            let interface = around.interface(&path.prefix, path.source, attributes);
-            let source = around.source(path.source);
-            let export = &group.export;
-            let admitted = export.admits(&path.prefix, attributes, source, interface);
-            if let Some(operations) = admitted
-                && let Ok(attributes) = export.transform(attributes, source, family, operations)
-            {
-                let said = PathPrefix {
-                    prefix: path.prefix,
-                    path_id: if has_paths { path.local_id } else { 0 },
-                };
-                shown.push((said, path.peer, attributes));
-            }
-        }
-        shown
+        });
+        let heard = all.into_iter().filter(|path| is_candidate(path, peer));
+        heard
+            .filter_map(|path| {
+                let (said, attributes) = self.said_to(id, peer, &path).ok()?;
+                Some((said, path.peer, attributes))
+            })
+            .collect()
     }
 
     /// The paths a peer was told.

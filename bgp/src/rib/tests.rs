@@ -3,6 +3,7 @@ mod aggregate;
 mod filtered;
 mod held;
 mod histories;
+mod why;
 
 use std::collections::BTreeSet;
 

@@ -264,6 +264,9 @@ impl Core {
             Command::Routes(selection, reply) => {
                 let _ = reply.send(self.show_routes(selection));
             }
+            Command::Why(prefix, reply) => {
+                let _ = reply.send(self.show_why(prefix));
+            }
             Command::Counters(reply) => {
                 let _ = reply.send(self.count());
             }

@@ -12,10 +12,11 @@ use super::config::SpeakerConfig;
 use super::connection::RouteOperation;
 use super::counters::Counters;
 use super::outbox::Outbox;
-use super::status::{PeerStatus, RouteStatus};
+use super::status::{PeerStatus, RouteStatus, WhyStatus};
 use super::{NextHopInfo, RouteSelection, Stop};
 use crate::fsm::session::{DownReason, LastError, Negotiated, State};
 use crate::rib::PeerId;
+use crate::types::Prefix;
 use crate::wire::refresh::RouteRefresh;
 
 /// Everything that can wake the core.
@@ -75,6 +76,7 @@ pub enum Command {
     Configure(Box<SpeakerConfig>),
     Peers(oneshot::Sender<Vec<PeerStatus>>),
     Routes(RouteSelection, oneshot::Sender<Vec<RouteStatus>>),
+    Why(Prefix, oneshot::Sender<WhyStatus>),
     Counters(oneshot::Sender<Counters>),
     Problems(oneshot::Sender<Vec<String>>),
     NextHopCosts(BTreeMap<IpAddr, NextHopInfo>),

@@ -37,6 +37,7 @@ mod slot;
 mod socket;
 pub mod status;
 pub mod traffic;
+mod why;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
@@ -48,7 +49,7 @@ use self::config::SpeakerConfig;
 use self::core::Core;
 use self::counters::Counters;
 use self::input::{Command, CoreInput};
-use self::status::{PeerStatus, RouteStatus};
+use self::status::{PeerStatus, RouteStatus, WhyStatus};
 pub use crate::rib::LearnedRoute;
 pub use crate::rib::next_hop::{NextHopInfo, Reach};
 use crate::types::Prefix;
@@ -136,6 +137,13 @@ impl Speaker {
 
     pub async fn routes(&self, selection: RouteSelection) -> Vec<RouteStatus> {
         self.ask(|reply| Command::Routes(selection, reply))
+            .await
+            .unwrap_or_default()
+    }
+
+    /// The paths of a prefix and who hears of them, each with its reason.
+    pub async fn why(&self, prefix: Prefix) -> WhyStatus {
+        self.ask(|reply| Command::Why(prefix, reply))
             .await
             .unwrap_or_default()
     }

@@ -137,6 +137,35 @@ pub struct RouteStatus {
     pub kernel: Option<KernelStatus>,
 }
 
+/// One prefix with all that is known of it.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WhyStatus {
+    /// The best first.
+    pub paths: Vec<RouteStatus>,
+    /// In the order of their addresses.
+    pub peers: Vec<TellingStatus>,
+}
+
+/// What becomes of a path towards one peer. A peer has one of these, or with ADD-PATH one for each
+/// usable path.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TellingStatus {
+    pub peer: IpAddr,
+    pub port: u16,
+    pub name: String,
+    /// Whose path it is; `None` for our own, and where there is none to tell.
+    pub from: Option<IpAddr>,
+    pub advertised: bool,
+    /// As the peer hears it.
+    pub next_hop: Option<IpAddr>,
+    /// Path identifier as the peer hears it (RFC 7911).
+    pub path_id: Option<u32>,
+    /// Why it is not advertised.
+    pub reason: Option<String>,
+}
+
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct KernelStatus {

@@ -12,6 +12,7 @@ mod routes;
 mod status;
 mod target;
 mod wait;
+mod why;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -51,6 +52,8 @@ enum Command {
     Peers(peers::Args),
     /// Routes: which are best, why, and what the kernel has; > best, = used beside it, s stale, x refused
     Routes(routes::Args),
+    /// One prefix: its paths, which is best and why, who hears of it and why others do not
+    Why(why::Args),
     /// Workloads of this node
     Endpoints,
     /// Ask everybody to use the routes of this node or reflector last, before it goes
@@ -92,6 +95,7 @@ fn main() -> ExitCode {
         Command::Status => status::run(&target, cli.output),
         Command::Peers(args) => peers::run(&target, cli.output, &args),
         Command::Routes(args) => routes::run(&target, cli.output, &args),
+        Command::Why(args) => why::run(&target, cli.output, &args),
         Command::Endpoints => endpoints::run(&target, cli.output),
         Command::Drain(args) => drain::run(&target, cli.output, &args),
         Command::Wait(args) => wait::run(&target, &args),

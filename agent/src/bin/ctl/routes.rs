@@ -111,7 +111,7 @@ fn table(routes: &Items<RouteStatus>) -> String {
 }
 
 /// All that a route is marked with.
-fn communities(route: &RouteStatus) -> Option<String> {
+pub(crate) fn communities(route: &RouteStatus) -> Option<String> {
     let mut marks = route.communities.clone();
     marks.extend(route.large_communities.iter().cloned());
     marks.extend(
@@ -123,7 +123,7 @@ fn communities(route: &RouteStatus) -> Option<String> {
 }
 
 /// `>` best, `=` multipath, `s` stale, `x` rejected.
-fn marks(route: &RouteStatus) -> String {
+pub(crate) fn marks(route: &RouteStatus) -> String {
     let marks = [
         (route.best, '>'),
         (route.multipath && !route.best, '='),

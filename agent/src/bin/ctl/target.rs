@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use agent::api::client::{Client, ClientError};
-use agent::api::schema::{Drain, EndpointStatus, Items, RouteQuery, Status};
+use agent::api::schema::{Drain, EndpointStatus, Items, RouteQuery, Status, Why};
 use bgp::speaker::status::{PeerStatus, RouteStatus};
+use bgp::types::Prefix;
 
 const AGENT: &str = "/run/caracal/agent.sock";
 const REFLECTOR: &str = "/run/caracal/reflector.sock";
@@ -65,6 +66,10 @@ impl Target {
         }
         self.client()
             .get(&format!("/v1/routes?{}", parts.join("&")))
+    }
+
+    pub(crate) fn why(&self, prefix: Prefix) -> Result<Why, ClientError> {
+        self.client().get(&format!("/v1/why?prefix={prefix}"))
     }
 
     fn client(&self) -> Client {

@@ -202,6 +202,7 @@ async fn fake_loop(machine: Machine, mut inputs: mpsc::Receiver<Request>) {
             | Request::Endpoints { .. }
             | Request::Routes { .. }
             | Request::Drain { .. }
+            | Request::Why { .. }
             | Request::Counters { .. }
             | Request::Peers { .. } => {}
         }

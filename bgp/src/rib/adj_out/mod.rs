@@ -7,7 +7,7 @@
 mod bundle;
 mod catch_up;
 pub mod group;
-pub(super) mod pack;
+pub(in crate::rib) mod pack;
 pub mod paths;
 
 use bytes::BytesMut;

@@ -165,7 +165,7 @@ impl<'a> Packer<'a> {
     }
 }
 
-pub(super) fn encode_context(key: &GroupKey) -> EncodeContext {
+pub(in crate::rib) fn encode_context(key: &GroupKey) -> EncodeContext {
     EncodeContext {
         four_octet_as: key.four_octet_as,
         max_len: key.max_message_len,

@@ -239,7 +239,7 @@ fn every_refused_route_has_a_reason() {
         ),
     ] {
         let prefix = prefix("10.1.0.0/16");
-        let refusal = policy.refusal(&prefix, &attributes, source, None);
+        let refusal = policy.say(&prefix, &attributes, source, None).err();
         let refusal = refusal.map(|refusal| refusal.to_string());
         assert_eq!(refusal.as_deref(), expected, "{name}");
         let is_said = policy
