@@ -94,6 +94,11 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let mut directory = DirectoryWatch::new(directory_of(&args.config));
     let mut current = loaded;
     loop {
+        // Watched before it is read, or what is written between the two would be seen late.
+        directory.rearm();
+        if follow_file(&args.config, &mut current, &file) {
+            follow(&current, &restart, &drained, &speaker, &draining).await;
+        }
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
@@ -107,10 +112,6 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
             _ = hangup.recv() => {}
             () = directory.changed() => tokio::time::sleep(DEBOUNCE).await,
             () = tokio::time::sleep(RESCAN) => {}
-        }
-        directory.rearm();
-        if follow_file(&args.config, &mut current, &file) {
-            follow(&current, &restart, &drained, &speaker, &draining).await;
         }
     }
     info!("stopping; peers keep the routes");
