@@ -3,6 +3,7 @@
 mod aggregate;
 mod agreed;
 mod counters;
+mod designs;
 mod owner;
 mod replaced;
 mod rig;
