@@ -10,20 +10,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
 use std::process::Command;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use agent::api::client::Client;
 use agent::api::schema::Items;
-use agent::lab::ping::{self, Probe, Target};
-use agent::lab::record::Workload;
 use agent::lab::{Lab, Mounts, Options, machine};
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result};
 use bgp::speaker::status::{PeerStatus, RouteStatus};
 use nix::sys::signal::Signal;
 
-use crate::monitor::RouteMonitor;
 use crate::product::{eventually, program, programs};
+use crate::watch::Watch;
 
 /// Seconds are usual; many agents of a debug build on few cores need more.
 pub const TIMEOUT: Duration = Duration::from_secs(60);
@@ -31,9 +28,6 @@ const SWITCH: &str = "switch";
 const BRIDGE: &str = "subnet";
 /// Between two echoes of one probe.
 const ECHO_INTERVAL: Duration = Duration::from_millis(10);
-
-/// 10 ms apart, after the end.
-const LAST_ECHOES: u16 = 50;
 
 /// How many of what there are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -374,105 +368,21 @@ impl Fleet {
         Ok(learned.map(|route| route.dst).collect())
     }
 
-    fn workload(&self, number: u8) -> Result<&Workload> {
-        let name = workload(number);
-        let mut workloads = self.lab.workloads().iter();
-        let found = workloads.find(|workload| workload.name == name);
-        found.with_context(|| format!("no workload {name}"))
-    }
-
-    /// Watches packets and routes of all nodes but `except`.
+    /// Watches packets and routes of all nodes but `except`: every node's workload asks the next
+    /// one's.
     pub fn watch(&self, except: &[u8]) -> Result<Watch> {
         let nodes: Vec<u8> = (1..=self.plan.nodes)
             .filter(|number| !except.contains(number))
             .collect();
-        let mut monitors = Vec::new();
-        for number in &nodes {
-            let name = node(*number);
-            monitors.push((name.clone(), RouteMonitor::start(&self.lab, &name)?));
-        }
-        let mut probes = Vec::new();
-        for (at, from) in nodes.iter().enumerate() {
-            let to = nodes[(at + 1) % nodes.len()];
-            let target = Target {
-                address: self.workload(to)?.address,
-                identifier: u16::from(*from),
-            };
-            let namespace = self.lab.namespace(&workload(*from))?;
-            let probe = Probe::start(namespace, target, ECHO_INTERVAL)?;
-            probes.push((format!("w{from} to w{to}"), probe));
-        }
-        Ok(Watch {
-            monitors,
-            probes,
-            begun: Instant::now(),
-        })
-    }
-}
-
-/// Packets from every node's workload to the next one's, and every change of a route.
-pub struct Watch {
-    monitors: Vec<(String, RouteMonitor)>,
-    probes: Vec<(String, Probe)>,
-    begun: Instant,
-}
-
-/// What a watch saw.
-#[derive(Debug, Default)]
-pub struct Seen {
-    pub sent: usize,
-    /// Which way, and how long after the beginning.
-    pub lost: Vec<(String, Duration)>,
-    pub route_events: Vec<String>,
-    pub longest_gap: Duration,
-}
-
-impl Watch {
-    pub fn begun(&self) -> Instant {
-        self.begun
-    }
-
-    /// Watches a little longer: what comes of a restart may come after it looks done.
-    pub fn stop(self, fleet: &Fleet) -> Result<Seen> {
-        let to = fleet.workload(1)?.address;
-        let target = Target {
-            address: to,
-            identifier: u16::from(u8::MAX) + 1,
-        };
-        ping::burst(fleet.lab.namespace(&node(1))?, &[target], LAST_ECHOES)?;
-        let mut seen = Seen::default();
-        for (name, monitor) in self.monitors {
-            let events = monitor.stop()?;
-            let named = events.into_iter().map(|event| format!("{name}: {event}"));
-            seen.route_events.extend(named);
-        }
-        // At the same time: each waits for late answers.
-        let stopping: Vec<_> = (self.probes.into_iter())
-            .map(|(name, probe)| (name, thread::spawn(move || probe.stop())))
-            .collect();
-        for (name, report) in stopping {
-            let Ok(report) = report.join() else {
-                bail!("the probe {name} panicked");
-            };
-            ensure!(report.sent > 0, "{name}: nothing was sent");
-            seen.sent += report.sent;
-            let lost = report.lost.iter().map(|(_, at)| (name.clone(), *at));
-            seen.lost.extend(lost);
-            seen.longest_gap = seen.longest_gap.max(report.longest_gap);
-        }
-        Ok(seen)
-    }
-}
-
-impl Seen {
-    /// Nothing was lost and no route changed.
-    pub fn expect_calm(&self) -> Result<()> {
-        ensure!(self.lost.is_empty(), "lost {:?}", self.lost);
-        ensure!(
-            self.route_events.is_empty(),
-            "routes changed:\n{}",
-            self.route_events.join("\n")
-        );
-        Ok(())
+        let machines: Vec<String> = nodes.iter().copied().map(node).collect();
+        let next = nodes.iter().cycle().skip(1);
+        let flows = nodes.iter().zip(next);
+        let flows = flows.map(|(from, to)| [workload(*from), workload(*to)]);
+        Watch::start(
+            &self.lab,
+            &machines,
+            &flows.collect::<Vec<_>>(),
+            ECHO_INTERVAL,
+        )
     }
 }

@@ -17,4 +17,5 @@ pub mod script;
 pub mod site;
 pub mod sockets;
 pub mod speaker;
+pub mod watch;
 pub mod wiretap;

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
-use harness::fleet::{Fleet, Plan, TIMEOUT, Watch, node, reflector};
+use harness::fleet::{Fleet, Plan, TIMEOUT, node, reflector};
 use harness::needs_root;
 use harness::product::eventually;
+use harness::watch::Watch;
 
 use crate::matrix::NODES;
 
@@ -60,7 +61,7 @@ fn expect_only_its_routes_go(fleet: &Fleet, watch: Watch, name: &str) -> Result<
         Ok((!holders.is_empty()).then(|| format!("{holders:?} hold it")))
     })?;
     let gone = watch.begun().elapsed();
-    let mut seen = watch.stop(fleet)?;
+    let mut seen = watch.stop(&fleet.lab)?;
     println!(
         "{name}: {} sent, {} lost; the others settled after {:.1} s, a new route was everywhere after \
          {:.1} s, its routes were gone after {:.1} s of {GRACEFUL_RESTART_SECS} s",

@@ -40,7 +40,7 @@ fn case(fleet: &mut Fleet, name: &str, killed: &[String], times: Times) -> Resul
     let restarted: BTreeSet<String> = killed.iter().cloned().collect();
     fleet.wait_settled(&restarted, &before)?;
     let settled = watch.begun().elapsed();
-    let seen = watch.stop(fleet)?;
+    let seen = watch.stop(&fleet.lab)?;
     println!(
         "{name}, {times:?}: {} sent, {} lost, {} route events, longest gap {} ms, settled after {:.1} s",
         seen.sent,
