@@ -17,5 +17,6 @@ pub mod script;
 pub mod site;
 pub mod sockets;
 pub mod speaker;
+pub mod spine;
 pub mod watch;
 pub mod wiretap;

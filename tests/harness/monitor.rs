@@ -51,14 +51,14 @@ impl RouteMonitor {
         })
     }
 
-    /// Ends it and returns every change of a route of ours.
+    /// Ends it and returns every change of a route of ours, or of FRR's bgpd.
     pub fn stop(mut self) -> Result<Vec<String>> {
         self.mark(MARKS[1])?;
         self.child.kill()?;
         self.child.wait()?;
         let text = fs::read_to_string(self.output.path())?;
-        let is_ours = |line: &&str| line.contains("caracal");
-        Ok(text.lines().filter(is_ours).map(str::to_owned).collect())
+        let is_routed = |line: &&str| line.contains("caracal") || line.contains("proto bgp");
+        Ok(text.lines().filter(is_routed).map(str::to_owned).collect())
     }
 }
 

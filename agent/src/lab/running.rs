@@ -229,13 +229,7 @@ impl Lab {
         for (name, text) in texts::store(scenario) {
             write(&self.store().join(name), &text)?;
         }
-        if let Some(machine) = frr_machine(scenario) {
-            let namespace = self.namespace(machine)?.clone();
-            let directory = self.directory().join(machine);
-            for process in frr::start(&namespace, self.id(), &directory)? {
-                self.record_process(process)?;
-            }
-        }
+        self.start_frr()?;
         if scenario.has_reflectors() {
             for rack in &Rack::ALL {
                 write(
@@ -251,16 +245,37 @@ impl Lab {
         Ok(())
     }
 
+    /// Starts FRR where the lab has it.
+    pub fn start_frr(&mut self) -> Result<()> {
+        let Some(machine) = frr_machine(self.scenario()) else {
+            return Ok(());
+        };
+        let namespace = self.namespace(machine)?.clone();
+        let directory = self.directory().join(machine);
+        for process in frr::start(&namespace, self.id(), &directory)? {
+            self.record_process(process)?;
+        }
+        Ok(())
+    }
+
     pub fn reflector_file(&self, rack: &Rack) -> PathBuf {
-        let name = rack.reflector_name();
-        self.directory().join(name).join("reflector.yaml")
+        self.configuration_of(&rack.reflector_name())
+    }
+
+    /// The file of the reflector that runs on `machine`.
+    pub fn configuration_of(&self, machine: &str) -> PathBuf {
+        self.directory().join(machine).join("reflector.yaml")
     }
 
     pub fn start_reflector(&mut self, rack: &Rack) -> Result<Process> {
-        let name = rack.reflector_name();
+        self.start_reflector_on(&rack.reflector_name())
+    }
+
+    /// Starts a reflector on `machine`, with its file there.
+    pub fn start_reflector_on(&mut self, machine: &str) -> Result<Process> {
         let mut command = Command::new(self.program("caracal-reflector"));
-        command.arg("--config").arg(self.reflector_file(rack));
-        self.start(&name, &mut command)
+        command.arg("--config").arg(self.configuration_of(machine));
+        self.start(machine, &mut command)
     }
 
     pub fn start_agent(&mut self, node: &str) -> Result<Process> {
