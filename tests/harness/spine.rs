@@ -229,6 +229,16 @@ impl Spine {
         })
     }
 
+    /// Waits until FRR dials a reflector that is away no more: after a dial that failed it waits to be
+    /// dialled, as long as it keeps the routes.
+    pub fn wait_spine_waits(&self, reflector: &Reflector) -> Result<()> {
+        let command = format!("show bgp neighbors {}", reflector.address);
+        eventually("the spine to wait", TIMEOUT, || {
+            let said = frr::vtysh(self.lab.namespace(ROUTER)?, &command)?;
+            Ok((!said.contains("NSF passive")).then_some(said))
+        })
+    }
+
     fn missing_on(&self, machine: &str, sessions: &Sessions) -> Result<Option<String>> {
         for peer in self.plan.peers_of(machine) {
             if !sessions.contains_key(&(machine.to_owned(), peer)) {

@@ -122,6 +122,16 @@ fn expect_paths(spine: &Spine, plan: Plan) -> Result<()> {
     Ok(())
 }
 
+/// The first reflector is away until the spine waits to be dialled.
+fn await_dial(spine: &mut Spine, plan: Plan) -> Result<()> {
+    let reflector = plan.reflectors().swap_remove(0);
+    let before = spine.sessions()?;
+    spine.end(&reflector.name, Signal::SIGTERM)?;
+    spine.wait_spine_waits(&reflector)?;
+    spine.start(&reflector.name)?;
+    spine.wait_settled(&plan.ends_of(&reflector.name), &before)
+}
+
 /// What is done to the programs while workloads talk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Deed {
@@ -129,6 +139,7 @@ enum Deed {
     Configure,
     Upgrade,
     Forget,
+    AwaitDial,
 }
 
 fn run(plan: Plan, deeds: &[Deed]) -> Result<()> {
@@ -152,6 +163,7 @@ fn run(plan: Plan, deeds: &[Deed]) -> Result<()> {
             }
             Deed::Upgrade => restart_in_turn(spine, plan, &everyone, Signal::SIGTERM),
             Deed::Forget => forget(spine, plan),
+            Deed::AwaitDial => await_dial(spine, plan),
         })?;
     }
     Ok(())
@@ -184,5 +196,8 @@ fn only_reflector_of_a_rack_that_lists_nobody_restarts_under_traffic() -> Result
         per_rack: 1,
         peering: Peering::Ranges,
     };
-    run(plan, &[Deed::Kill, Deed::Configure, Deed::Upgrade])
+    run(
+        plan,
+        &[Deed::Kill, Deed::AwaitDial, Deed::Configure, Deed::Upgrade],
+    )
 }

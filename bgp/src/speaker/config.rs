@@ -106,6 +106,8 @@ pub struct PeerConfig {
     /// TCP source; also the next hop of originated routes towards this peer if set.
     pub local_address: Option<IpAddr>,
     pub families: Vec<Family>,
+    /// Never dial. Without it peers of ranges are dialled after a restart of ours alone: those that
+    /// are remembered and do not come back by themselves.
     pub passive: bool,
     pub route_reflector_client: bool,
     pub next_hop_mode: NextHopMode,

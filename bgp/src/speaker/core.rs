@@ -432,10 +432,12 @@ impl Core {
         }
     }
 
-    /// A peer of a range exists as long as it is connected or its routes are kept.
+    /// A peer of a range exists as long as it is connected, called back, or its routes are kept.
     pub(super) fn drop_dynamic_without_routes(&mut self, id: PeerId) {
-        let Some(slot) = self.slot(id) else { return };
-        if slot.is_dynamic && !slot.is_needed() && !slot.is_leaving {
+        let slot = self.peers.get(id.0 as usize).and_then(Option::as_ref);
+        let Some(slot) = slot else { return };
+        let is_needed = slot.is_needed() || self.is_called_back(&slot.key.address);
+        if slot.is_dynamic && !is_needed && !slot.is_leaving {
             slot.control.send(Control::Retire);
         }
     }
@@ -444,7 +446,9 @@ impl Core {
         let now = Instant::now();
         self.deferral.handle_timeout(now);
         self.adopted.handle_timeout(now);
-        self.silent_until = self.silent_until.filter(|until| *until > now);
+        if self.silent_until.take_if(|until| *until <= now).is_some() {
+            self.dial_remembered();
+        }
         for index in 0..self.peers.len() {
             let Some(slot) = self.peers[index].as_mut() else {
                 continue;
@@ -502,6 +506,13 @@ impl Core {
         for index in 0..self.peers.len() {
             if let Some(config) = self.peers[index].as_ref().map(|slot| slot.config.clone()) {
                 self.change_peer(index, config);
+                // It was called back and did not come.
+                if self.peers[index]
+                    .as_ref()
+                    .is_some_and(|slot| slot.state < State::OpenSent)
+                {
+                    self.drop_dynamic_without_routes(PeerId(index as u32));
+                }
             }
         }
     }

@@ -113,11 +113,13 @@ impl Core {
         };
         let is_new_maximum = slot.config.max_prefixes != wanted.max_prefixes;
         slot.config = wanted.clone();
+        let (is_dynamic, address) = (slot.is_dynamic, slot.key.address);
+        let is_passive = is_dynamic && !self.is_called_back(&address);
         let mut session = Box::new(self.session_config(&wanted));
         let Some(slot) = self.peers.get_mut(index).and_then(Option::as_mut) else {
             return;
         };
-        session.passive |= slot.is_dynamic;
+        session.passive |= is_passive;
         slot.helper
             .reconfigure(helper_config(&self.config, &wanted));
         let transport = transport(slot.key, &wanted);
@@ -200,13 +202,7 @@ impl Core {
                     debug!(%remote, "connection from an unknown address refused");
                     return;
                 };
-                let dynamic = self
-                    .peers
-                    .iter()
-                    .flatten()
-                    .filter(|slot| slot.is_dynamic)
-                    .count();
-                if dynamic >= self.config.max_dynamic_peers {
+                if !self.has_room() {
                     warn!(%remote, limit = self.config.max_dynamic_peers, "too many peers over listen ranges");
                     return;
                 }
@@ -221,6 +217,12 @@ impl Core {
         }
     }
 
+    /// Whether one more peer of a range may be there.
+    pub(super) fn has_room(&self) -> bool {
+        let peers = self.peers.iter().flatten();
+        peers.filter(|slot| slot.is_dynamic).count() < self.config.max_dynamic_peers
+    }
+
     pub(super) fn add_peer(&mut self, key: PeerKey, config: PeerConfig, is_dynamic: bool) -> usize {
         let index = match self.peers.iter().position(Option::is_none) {
             Some(free) => free,
@@ -231,7 +233,7 @@ impl Core {
         };
         let (control, control_receiver) = control_queue();
         let mut session = self.session_config(&config);
-        session.passive |= is_dynamic;
+        session.passive |= is_dynamic && !self.is_called_back(&key.address);
         let mut traffic = Arc::default();
         if let Some(core) = self.inputs.upgrade() {
             let task = PeerTask::new(

@@ -11,7 +11,7 @@
 
 use std::net::IpAddr;
 
-use super::config::PeerConfig;
+use super::config::{PeerConfig, PeerKey};
 use super::core::Core;
 use super::membership::range_of;
 use super::slot::{Established, PeerSlot};
@@ -37,6 +37,34 @@ impl Core {
         for id in self.where_rib(Rib::is_held) {
             self.rib.release_without_end(id);
         }
+    }
+
+    /// Dials the remembered peers of ranges that have not come back by the end of the silence. RFC 4724
+    /// leaves open who connects again, and some (FRR) do not once a dial of theirs has failed: until
+    /// the restart time is over they wait for the one that restarts.
+    pub(super) fn dial_remembered(&mut self) {
+        if self.stopping.is_some() {
+            return;
+        }
+        let missing: Vec<IpAddr> = self.deferral.waiting_for().copied().collect();
+        for address in missing {
+            if self.find(|slot| slot.key.address == address).is_some() || !self.has_room() {
+                continue;
+            }
+            let template = range_of(&self.config, address).map(|(_, template)| template);
+            if let Some(template) = template.filter(|template| !template.passive) {
+                let template = template.clone();
+                let key = PeerKey { address, port: 179 };
+                self.add_peer(key, template, true);
+            }
+        }
+    }
+
+    /// Whether a peer of a range is dialled and keeps its place without a session, which only those do
+    /// that a restart of ours waits for.
+    pub(super) fn is_called_back(&self, address: &IpAddr) -> bool {
+        let is_awaited = || self.deferral.waiting_for().any(|from| from == address);
+        self.silent_until.is_none() && !self.is_settled && is_awaited()
     }
 
     /// Tells the table, with End-of-RIB, to every held peer that has nothing to wait for any more.

@@ -2,6 +2,7 @@
 
 mod aggregate;
 mod agreed;
+mod called_back;
 mod counters;
 mod designs;
 mod owner;

@@ -282,7 +282,6 @@ fn apply_range(own: &Own<'_>, peer: &BgpPeer, sessions: &mut Sessions) {
     }
     let mut config = PeerConfig::new(&peer.name, PeerSource::Range, peer.asn);
     config.local_asn = peer.local_asn;
-    config.passive = true;
     own.set_defaults(&mut config);
     config.families.clone_from(&own.families);
     if change(own, peer, &mut config, &mut sessions.errors).is_none() {
