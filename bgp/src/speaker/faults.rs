@@ -1,27 +1,24 @@
 //! What was wrong with a peer's UPDATEs and did not end the session: counted, and the last one kept.
 //!
 //! RFC 7606 §8 wants such errors logged with the message. A peer decides how often it makes them, so
-//! the log has at most one line a second and peer, which says how many it stands for.
+//! each has a [`Quiet`] of its own.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
 use tracing::warn;
 
 use super::config::PeerKey;
+use super::quiet::Quiet;
 use super::status::{MalformedStatus, UpdateErrorCounts};
 use crate::wire::update::AttributeError;
-
-/// Between two lines in the log.
-const QUIET: Duration = Duration::from_secs(1);
 
 /// The faults of one peer, since it was configured.
 #[derive(Debug, Default)]
 pub struct Faults {
     pub counts: UpdateErrorCounts,
     last: Option<(AttributeError, Bytes, SystemTime)>,
-    logged_at: Option<Instant>,
-    unlogged: usize,
+    lines: Quiet,
 }
 
 impl Faults {
@@ -37,12 +34,9 @@ impl Faults {
         let Some(error) = telling.or(errors.first()) else {
             return;
         };
-        self.unlogged += errors.len();
-        if self.logged_at.is_none_or(|at| at.elapsed() >= QUIET) {
-            let count = std::mem::take(&mut self.unlogged);
+        if let Some(count) = self.lines.note(errors.len(), Instant::now()) {
             warn!(%peer, attribute = error.code, reason = error.reason,
                 treat_as_withdraw = error.treat_as_withdraw, count, "malformed attributes");
-            self.logged_at = Some(Instant::now());
         }
         self.last = Some((error.clone(), body, SystemTime::now()));
     }

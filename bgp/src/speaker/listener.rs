@@ -1,52 +1,70 @@
 //! Accepting connections: one task per listen address, with the TCP MD5 keys of those that may
-//! connect.
+//! connect. A stranger costs one accept, one close, and nobody else a word.
 
 use std::io;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use socket2::SockRef;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
+use super::admission::Admitted;
+use super::config::SpeakerConfig;
 use super::input::CoreInput;
 use super::md5::{self, Keys};
+use super::peer::sleep_until;
+use super::quiet::Quiet;
 use super::socket;
 use crate::types::{Family, Prefix};
 
 /// Between attempts to listen on an address that is not there yet, to set keys that did not fit,
-/// and after accept errors.
+/// and to accept without descriptors or memory.
 const RETRY: Duration = Duration::from_secs(1);
+
+/// Who may connect, and how.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Callers {
+    pub admitted: Admitted,
+    pub keys: Keys,
+}
+
+impl Callers {
+    pub fn by(config: &SpeakerConfig) -> Callers {
+        Callers {
+            admitted: Admitted::by(config),
+            keys: md5::listener_keys(config),
+        }
+    }
+}
 
 /// Listens until dropped.
 pub struct Listener {
     task: JoinHandle<()>,
-    keys: watch::Sender<Keys>,
+    wanted: watch::Sender<Callers>,
 }
 
 impl Listener {
-    pub fn spawn(address: SocketAddr, keys: Keys, core: mpsc::WeakSender<CoreInput>) -> Listener {
-        let (keys, wanted) = watch::channel(keys);
-        let acceptor = Acceptor {
-            address,
-            core,
-            wanted,
-            installed: Keys::new(),
-            told: None,
-        };
+    pub fn spawn(
+        address: SocketAddr,
+        callers: Callers,
+        core: mpsc::WeakSender<CoreInput>,
+    ) -> Listener {
+        let (sender, wanted) = watch::channel(callers);
+        let acceptor = Acceptor::new(address, wanted, core);
         Listener {
             task: tokio::spawn(acceptor.run()),
-            keys,
+            wanted: sender,
         }
     }
 
-    /// Makes these the keys. Connections that were accepted before keep theirs.
-    pub fn set_keys(&self, keys: Keys) {
-        self.keys.send_if_modified(|wanted| {
-            let is_new = *wanted != keys;
-            *wanted = keys;
+    /// Lets these in from now on. Connections that were accepted before keep their keys.
+    pub fn admit(&self, callers: Callers) {
+        self.wanted.send_if_modified(|wanted| {
+            let is_new = *wanted != callers;
+            *wanted = callers;
             is_new
         });
     }
@@ -67,14 +85,40 @@ enum Served {
 struct Acceptor {
     address: SocketAddr,
     core: mpsc::WeakSender<CoreInput>,
-    wanted: watch::Receiver<Keys>,
+    wanted: watch::Receiver<Callers>,
     /// What the kernel has.
     installed: Keys,
+    /// What is wrong with the socket or its keys.
+    problems: Vec<String>,
+    /// Why nothing can be accepted at the moment.
+    stuck: Option<String>,
     /// The problems as last told; `None` before the first time.
     told: Option<Vec<String>>,
+    /// When keys that did not fit are tried again. A time and not a wait: connections come in
+    /// between.
+    retry_at: Option<Instant>,
+    strangers: Quiet,
 }
 
 impl Acceptor {
+    fn new(
+        address: SocketAddr,
+        wanted: watch::Receiver<Callers>,
+        core: mpsc::WeakSender<CoreInput>,
+    ) -> Acceptor {
+        Acceptor {
+            address,
+            core,
+            wanted,
+            installed: Keys::new(),
+            problems: Vec::new(),
+            stuck: None,
+            told: None,
+            retry_at: None,
+            strangers: Quiet::default(),
+        }
+    }
+
     async fn run(mut self) {
         // Ends when nobody is there to be told.
         while let Some(listener) = self.listen().await {
@@ -90,17 +134,17 @@ impl Acceptor {
         loop {
             let attempt = socket::bind(self.address).and_then(|socket| {
                 self.installed.clear();
-                let problems = self.install(&SockRef::from(&socket));
-                Ok((socket::listen(socket)?, problems))
+                self.install(&SockRef::from(&socket));
+                socket::listen(socket)
             });
             match attempt {
-                Ok((listener, problems)) => {
-                    self.tell_problems(problems).await?;
+                Ok(listener) => {
+                    self.tell_problems().await?;
                     return Some(listener);
                 }
                 Err(error) => {
-                    let problem = format!("cannot listen on {}: {error}", self.address);
-                    self.tell_problems(vec![problem]).await?;
+                    self.problems = vec![format!("cannot listen on {}: {error}", self.address)];
+                    self.tell_problems().await?;
                     tokio::time::sleep(RETRY).await;
                 }
             }
@@ -114,28 +158,35 @@ impl Acceptor {
     }
 
     async fn serve(&mut self, listener: &TcpListener) -> Option<Served> {
-        let lacks_keys = self.told.as_ref().is_some_and(|told| !told.is_empty());
         tokio::select! {
             changed = self.wanted.changed() => {
                 changed.ok()?;
-                let problems = self.install(&SockRef::from(listener));
-                self.tell_problems(problems).await?;
+                self.install(&SockRef::from(listener));
+                self.tell_problems().await?;
             }
-            () = tokio::time::sleep(RETRY), if lacks_keys => {
-                let problems = self.install(&SockRef::from(listener));
-                self.tell_problems(problems).await?;
+            () = sleep_until(self.retry_at) => {
+                self.install(&SockRef::from(listener));
+                self.tell_problems().await?;
             }
             accepted = listener.accept() => match accepted {
-                Ok((stream, remote)) => self.tell(CoreInput::Accepted { stream, remote }).await?,
+                Ok((stream, remote)) => {
+                    self.stuck = None;
+                    self.tell_problems().await?;
+                    self.take(stream, remote).await?;
+                }
                 // EINVAL of accept(2): it does not listen. Who may can end that from outside, with
                 // `ss --kill` for one.
                 Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
                     warn!(address = %self.address, "the socket listens no more, listening anew");
                     return Some(Served::EndOfSocket);
                 }
+                Err(error) if socket::is_of_one_connection(&error) => {
+                    debug!(address = %self.address, %error, "a connection ended before it was accepted");
+                }
+                // Out of descriptors or memory: connections stay where they are.
                 Err(error) => {
-                    // Out of descriptors or a connection that ended early: neither ends listening.
-                    warn!(address = %self.address, %error, "accept failed");
+                    self.stuck = Some(format!("cannot accept on {}: {error}", self.address));
+                    self.tell_problems().await?;
                     tokio::time::sleep(RETRY).await;
                 }
             },
@@ -143,10 +194,22 @@ impl Acceptor {
         Some(Served::Something)
     }
 
-    /// Makes the socket's keys those that are wanted, and says what could not be done. A peer whose
+    /// `None` if the core is gone.
+    async fn take(&mut self, stream: TcpStream, remote: SocketAddr) -> Option<()> {
+        if self.wanted.borrow().admitted.admits(remote.ip()) {
+            return self.tell(CoreInput::Accepted { stream, remote }).await;
+        }
+        socket::refuse(stream);
+        if let Some(count) = self.strangers.note(1, Instant::now()) {
+            debug!(%remote, count, "connections from unknown addresses refused");
+        }
+        Some(())
+    }
+
+    /// Makes the socket's keys those that are wanted, and notes what could not be done. A peer whose
     /// key is missing cannot connect: what it signs is dropped.
-    fn install(&mut self, socket: &SockRef<'_>) -> Vec<String> {
-        let wanted = self.wanted.borrow_and_update().clone();
+    fn install(&mut self, socket: &SockRef<'_>) {
+        let wanted = self.wanted.borrow_and_update().keys.clone();
         let mut failures: Vec<(Prefix, std::io::Error)> = Vec::new();
         let (kept, gone): (Keys, Keys) = std::mem::take(&mut self.installed)
             .into_iter()
@@ -188,14 +251,17 @@ impl Acceptor {
                 )
             })
         });
-        failed.into_iter().chain(too_many).collect()
+        self.problems = failed.into_iter().chain(too_many).collect();
+        self.retry_at = (!self.problems.is_empty()).then(|| Instant::now() + RETRY);
     }
 
     /// `None` if the core is gone.
-    async fn tell_problems(&mut self, problems: Vec<String>) -> Option<()> {
-        if self.told.as_ref() == Some(&problems) {
+    async fn tell_problems(&mut self) -> Option<()> {
+        let all = self.problems.iter().chain(&self.stuck);
+        if self.told.as_ref().is_some_and(|told| all.clone().eq(told)) {
             return Some(());
         }
+        let problems: Vec<String> = all.cloned().collect();
         for problem in &problems {
             warn!(address = %self.address, problem, "listening does not work as configured, retrying");
         }
@@ -225,14 +291,12 @@ mod tests {
         let address = free.local_addr().expect("bound");
         drop(free);
         let (core, mut inputs) = mpsc::channel(16);
-        let (_keys, wanted) = watch::channel(Keys::new());
-        let mut acceptor = Acceptor {
-            address,
-            core: core.downgrade(),
-            wanted,
-            installed: Keys::new(),
-            told: None,
+        let callers = Callers {
+            admitted: Admitted::from_iter([address.ip()]),
+            keys: Keys::new(),
         };
+        let (_callers, wanted) = watch::channel(callers);
+        let mut acceptor = Acceptor::new(address, wanted, core.downgrade());
         let listener = acceptor.listen().await.expect("the core is there");
         SockRef::from(&listener)
             .shutdown(Shutdown::Both)

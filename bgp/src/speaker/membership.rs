@@ -13,8 +13,7 @@ use super::config::{PeerConfig, PeerKey, SpeakerConfig};
 use super::control::{Control, control_queue};
 use super::core::{Core, aggregator, rib_config};
 use super::faults::Faults;
-use super::listener::Listener;
-use super::md5;
+use super::listener::{Callers, Listener};
 use super::peer::PeerTask;
 use super::slot::PeerSlot;
 use super::socket::Transport;
@@ -44,18 +43,18 @@ impl Core {
         self.follow_peers(&config);
     }
 
-    /// Listens where `config` says, with the keys it says.
+    /// Listens where `config` says, for those it says.
     pub(super) fn follow_listen(&mut self, config: &SpeakerConfig) {
         let wanted: BTreeSet<SocketAddr> = config.listen.iter().copied().collect();
         self.listeners.retain(|address, _| wanted.contains(address));
         self.problems.retain(|address, _| wanted.contains(address));
-        let keys = md5::listener_keys(config);
+        let callers = Callers::by(config);
         for address in wanted {
             match self.listeners.entry(address) {
-                Entry::Occupied(listener) => listener.get().set_keys(keys.clone()),
+                Entry::Occupied(listener) => listener.get().admit(callers.clone()),
                 Entry::Vacant(entry) => {
                     let inputs = self.inputs.clone();
-                    entry.insert(Listener::spawn(address, keys.clone(), inputs));
+                    entry.insert(Listener::spawn(address, callers.clone(), inputs));
                 }
             }
         }

@@ -14,6 +14,7 @@
 //! connections beyond 16 refused; an outbox: its peer is skipped and catches up from the table;
 //! events: the RIB remembers which prefixes are untold.
 
+mod admission;
 mod capability_name;
 pub mod config;
 mod connection;
@@ -30,6 +31,7 @@ mod outbox;
 mod outboxes;
 mod peer;
 mod prefix_limit;
+mod quiet;
 mod restart;
 pub mod secret;
 mod show;

@@ -92,6 +92,32 @@ pub fn prepare(stream: &TcpStream, transport: &Transport) -> io::Result<()> {
     set_options(&SockRef::from(stream), transport)
 }
 
+/// Ends a connection of which nothing is to be left: a reset, so that the kernel keeps no socket of
+/// it for a minute, as it does for the side that closes first.
+pub fn refuse(stream: TcpStream) {
+    // Without the option it is an ordinary end.
+    let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+}
+
+/// Whether an error of accept(2) is about one connection, which is gone by it; after any other the
+/// same would come again at once.
+pub fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(
+            libc::ECONNABORTED
+                | libc::EPROTO
+                | libc::ENOPROTOOPT
+                | libc::ENETDOWN
+                | libc::ENETUNREACH
+                | libc::EHOSTDOWN
+                | libc::EHOSTUNREACH
+                | libc::ENONET
+                | libc::EOPNOTSUPP
+        )
+    )
+}
+
 fn set_options(socket: &SockRef<'_>, transport: &Transport) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
     // RFC 5082 §3: with GTSM everything leaves with 255.

@@ -5,7 +5,9 @@
 //! again and count KEEPALIVEs; what they saw is printed.
 
 mod bystanders;
+mod floods;
 mod hostile;
+mod kernel;
 mod load;
 mod memory;
 mod peer;

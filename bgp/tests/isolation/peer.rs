@@ -27,19 +27,29 @@ pub fn connect(last: u8) -> TcpStream {
 
 /// With a receive buffer of this size, in octets.
 pub fn connect_with(last: u8, receive_buffer: Option<usize>) -> TcpStream {
+    connect_from(address(last), receive_buffer)
+}
+
+/// From any address of the namespace.
+pub fn connect_from(from: Ipv4Addr, receive_buffer: Option<usize>) -> TcpStream {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("socket");
     if let Some(size) = receive_buffer {
         // Before the connection: afterwards the window has been told.
         socket.set_recv_buffer_size(size).expect("buffer");
     }
-    let from = SocketAddr::from((address(last), 0));
+    connect_socket(socket, from)
+}
+
+pub fn connect_socket(socket: Socket, from: Ipv4Addr) -> TcpStream {
+    let from = SocketAddr::from((from, 0));
     socket.bind(&from.into()).expect("bound");
     let to = SocketAddr::from((address(SPEAKER), 179));
     socket.connect(&to.into()).expect("connected");
     let stream = TcpStream::from(socket);
     stream.set_read_timeout(Some(DEADLINE)).expect("set");
     stream.set_write_timeout(Some(DEADLINE)).expect("set");
-    stream.set_nodelay(true).expect("set");
+    // One that was refused already has no options any more.
+    let _ = stream.set_nodelay(true);
     stream
 }
 
@@ -108,11 +118,16 @@ impl Peer {
 
     /// `None` if the speaker ends the connection instead.
     pub fn establish_on(stream: TcpStream, last: u8, hold_time_secs: u16) -> Option<Peer> {
+        Peer::establish_with(stream, &open(last, hold_time_secs))
+    }
+
+    /// With an OPEN of the test's own.
+    pub fn establish_with(stream: TcpStream, open: &[u8]) -> Option<Peer> {
         let mut peer = Peer {
             stream,
             buffer: BytesMut::new(),
         };
-        let both = [open(last, hold_time_secs), frame::keepalive()].concat();
+        let both = [open, &frame::keepalive()].concat();
         peer.stream.write_all(&both).ok()?;
         for kind in [MessageKind::Open, MessageKind::Keepalive] {
             let frame = peer.receive()?;

@@ -66,6 +66,38 @@ pub fn eventually(what: &str, mut missing: impl FnMut() -> Option<String>) {
     }
 }
 
+/// A speaker at 127.0.0.1:179 whose peers are these, changed by `adjust`.
+pub fn config_with(peers: &[u8], adjust: impl Fn(u8, &mut PeerConfig)) -> SpeakerConfig {
+    let own = IpAddr::from(address(SPEAKER));
+    let peers = peers.iter().map(|last| {
+        let mut config = PeerConfig::new(format!("peer-{last}"), PeerSource::Peer, Some(AS));
+        config.local_address = Some(own);
+        config.route_reflector_client = true;
+        adjust(*last, &mut config);
+        let key = PeerKey {
+            address: address(*last).into(),
+            port: 179,
+        };
+        (key, config)
+    });
+    SpeakerConfig {
+        asn: AS,
+        router_id: RouterId(address(SPEAKER)),
+        cluster_id: None,
+        listen: vec![SocketAddr::new(own, 179)],
+        local_addresses: vec![own],
+        local_pref: LocalPref::DEFAULT,
+        peers: peers.collect(),
+        ranges: BTreeMap::new(),
+        max_dynamic_peers: 0,
+        originated: BTreeMap::new(),
+        aggregates: BTreeMap::new(),
+        decision: decision::Options::default(),
+        is_draining: false,
+        graceful_restart: GracefulRestartConfig::default(),
+    }
+}
+
 /// A running speaker at 127.0.0.1:179.
 pub struct Scene {
     speaker: Speaker,
@@ -80,34 +112,11 @@ impl Scene {
 
     /// `adjust` changes what the peer at an address is configured as.
     pub fn start_with(peers: &[u8], adjust: impl Fn(u8, &mut PeerConfig)) -> Scene {
-        let own = IpAddr::from(address(SPEAKER));
-        let peers = peers.iter().map(|last| {
-            let mut config = PeerConfig::new(format!("peer-{last}"), PeerSource::Peer, Some(AS));
-            config.local_address = Some(own);
-            config.route_reflector_client = true;
-            adjust(*last, &mut config);
-            let key = PeerKey {
-                address: address(*last).into(),
-                port: 179,
-            };
-            (key, config)
-        });
-        let config = SpeakerConfig {
-            asn: AS,
-            router_id: RouterId(address(SPEAKER)),
-            cluster_id: None,
-            listen: vec![SocketAddr::new(own, 179)],
-            local_addresses: vec![own],
-            local_pref: LocalPref::DEFAULT,
-            peers: peers.collect(),
-            ranges: BTreeMap::new(),
-            max_dynamic_peers: 0,
-            originated: BTreeMap::new(),
-            aggregates: BTreeMap::new(),
-            decision: decision::Options::default(),
-            is_draining: false,
-            graceful_restart: GracefulRestartConfig::default(),
-        };
+        Scene::start_as(config_with(peers, adjust))
+    }
+
+    /// A speaker that is configured so; see [`config_with`].
+    pub fn start_as(config: SpeakerConfig) -> Scene {
         // As the agent and the reflector have it.
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
@@ -123,8 +132,24 @@ impl Scene {
         scene
     }
 
+    /// Waits until what the speaker says is wrong is what `is_it` says.
+    pub fn wait_problems(&self, what: &str, is_it: impl Fn(&[String]) -> bool) {
+        eventually(what, || {
+            let problems = self.problems();
+            (!is_it(&problems)).then(|| format!("{problems:?}"))
+        });
+    }
+
+    pub fn peers(&self) -> Vec<PeerStatus> {
+        self.runtime.block_on(self.speaker.peers())
+    }
+
+    pub fn problems(&self) -> Vec<String> {
+        self.runtime.block_on(self.speaker.problems())
+    }
+
     pub fn peer(&self, last: u8) -> PeerStatus {
-        let peers = self.runtime.block_on(self.speaker.peers());
+        let peers = self.peers();
         let is_it = |peer: &PeerStatus| peer.peer == address(last);
         peers.into_iter().find(is_it).expect("configured")
     }

@@ -1,0 +1,118 @@
+//! Connections by the thousand: of strangers, and of those who never say a word.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpStream};
+use std::time::Instant;
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+use crate::bystanders::{BYSTANDERS, Bystanders};
+use crate::kernel;
+use crate::memory;
+use crate::peer::{Peer, connect_from, connect_socket, open};
+use crate::scene::{Scene, address, eventually, in_namespace};
+
+const HOLD_TIME_SECS: u16 = 90;
+/// What may wait to be closed, or to be told to tasks, when a flood has just ended.
+const LITTLE: usize = 512 << 10;
+
+/// The `number`th address of 127.1.0.0/16.
+fn numbered(number: usize) -> Ipv4Addr {
+    let number = u16::try_from(number).expect("a /16");
+    let [high, low] = number.to_be_bytes();
+    Ipv4Addr::new(127, 1, high, low)
+}
+
+/// Reads to the end of the connection; how many octets came.
+fn octets_heard(mut stream: TcpStream) -> usize {
+    let mut heard = Vec::new();
+    // A reset is as good an end as any.
+    let _ = stream.read_to_end(&mut heard);
+    heard.len()
+}
+
+#[test]
+fn ten_thousand_strangers_leave_nothing_behind() {
+    const STRANGERS: usize = 10_000;
+    in_namespace(|| {
+        let scene = Scene::start(&BYSTANDERS);
+        let mut bystanders = Bystanders::meet(&scene);
+        let descriptors = kernel::descriptors();
+        let memory = memory::held();
+        let begun = Instant::now();
+        let heard: usize = bystanders.exchange_during(|| {
+            let numbers: Vec<usize> = (0..STRANGERS).collect();
+            let waves = numbers.chunks(500).map(|wave| {
+                let connect = |number: &usize| connect_from(numbered(*number), None);
+                let strangers: Vec<TcpStream> = wave.iter().map(connect).collect();
+                let hear = |(number, mut stranger): (usize, TcpStream)| {
+                    // Every other one only waits.
+                    if number % 2 == 0 {
+                        // It may have been refused before.
+                        let _ = stranger.write_all(&open(66, HOLD_TIME_SECS));
+                    }
+                    octets_heard(stranger)
+                };
+                strangers.into_iter().enumerate().map(hear).sum::<usize>()
+            });
+            waves.sum()
+        });
+        println!(
+            "{STRANGERS} strangers refused in {} ms",
+            begun.elapsed().as_millis()
+        );
+        assert_eq!(heard, 0, "octets said to strangers");
+        eventually("only the sessions are left", || {
+            let states = kernel::states_of_the_speaker();
+            (states.len() != BYSTANDERS.len()).then(|| format!("{} sockets", states.len()))
+        });
+        assert_eq!(kernel::descriptors(), descriptors);
+        let grown = memory::held().saturating_sub(memory);
+        println!("{} KiB more memory than before", grown >> 10);
+        assert!(grown < LITTLE, "{grown} octets");
+        assert_eq!(scene.peers().len(), BYSTANDERS.len());
+        bystanders.expect_unharmed(&scene);
+    });
+}
+
+#[test]
+fn a_peer_that_finds_no_descriptor_left_is_taken_when_there_is_one() {
+    const LATE: u8 = 21;
+    in_namespace(|| {
+        let [left, right] = BYSTANDERS;
+        let scene = Scene::start(&[left, right, LATE]);
+        let mut bystanders = Bystanders::meet(&scene);
+        let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("known");
+        let late = connect_without_descriptors(LATE, || {
+            scene.wait_problems("the lack is shown", |problems| {
+                problems.iter().any(|problem| {
+                    problem.starts_with("cannot accept on 127.0.0.1:179: Too many open files")
+                })
+            });
+            (0..100).for_each(|round| bystanders.exchange(round));
+        });
+        assert_eq!(getrlimit(Resource::RLIMIT_NOFILE), Ok((soft, hard)));
+        let _late = Peer::establish_on(late, LATE, HOLD_TIME_SECS).expect("taken after all");
+        scene.wait_established(LATE);
+        scene.wait_problems("nothing is lacking", <[String]>::is_empty);
+        bystanders.expect_unharmed(&scene);
+    });
+}
+
+/// Connects, when no descriptor is left for the other end, and ends that want after `meanwhile`.
+fn connect_without_descriptors(last: u8, meanwhile: impl FnOnce()) -> TcpStream {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("known");
+    let limit = |descriptors| setrlimit(Resource::RLIMIT_NOFILE, descriptors, hard).expect("set");
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
+    let socket = socket.expect("socket");
+    // A limit is on the number that a new descriptor would have. The other tests open none: they
+    // wait for their turn.
+    limit(0);
+    let connected = connect_socket(socket, address(last));
+    let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(meanwhile));
+    limit(soft);
+    if let Err(panic) = ended {
+        std::panic::resume_unwind(panic);
+    }
+    connected
+}
