@@ -10,6 +10,7 @@ pub mod cni;
 pub mod config;
 pub mod dataplane;
 pub mod datastore;
+pub mod descriptors;
 pub mod drain;
 pub mod ipam;
 pub mod lab;

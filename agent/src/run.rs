@@ -20,6 +20,7 @@ use crate::cni::verbs::Verbs;
 use crate::config::{Settings, StoreLocation};
 use crate::dataplane::{self, Dataplane, DataplaneOptions, WorkloadSpec};
 use crate::datastore::{FileStore, passwords};
+use crate::descriptors;
 use crate::drain::DrainMark;
 use crate::reconcile::Reconciler;
 use crate::requests::{Handle, REQUEST_QUEUE};
@@ -35,6 +36,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let StoreLocation::Directory(directory) = &settings.store else {
         bail!("--store kubernetes is not supported yet; use --store dir:PATH");
     };
+    descriptors::raise_limit();
     for dir in [&settings.run_dir, &settings.state_dir] {
         std::fs::create_dir_all(dir)
             .with_context(|| format!("failed to make {}", dir.display()))?;

@@ -8,6 +8,7 @@ use agent::api::listener::PrivateSocket;
 use agent::api::schema::Drain;
 use agent::api::{health, serve};
 use agent::datastore::watch::DirectoryWatch;
+use agent::descriptors;
 use agent::drain::DrainMark;
 use anyhow::{Context, bail};
 use bgp::speaker::config::{GracefulRestartConfig, SpeakerConfig};
@@ -34,6 +35,7 @@ const STOP_DEADLINE: Duration = Duration::from_secs(3);
 /// # Errors
 /// What keeps it from starting.
 pub async fn run(args: Args) -> anyhow::Result<()> {
+    descriptors::raise_limit();
     for dir in [&args.run_dir, &args.state_dir] {
         std::fs::create_dir_all(dir)
             .with_context(|| format!("failed to make {}", dir.display()))?;

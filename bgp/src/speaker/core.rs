@@ -14,6 +14,7 @@ use super::connection::RouteOperation;
 use super::control::Control;
 use super::convergence::{Convergence, Round};
 use super::input::{Command, CoreInput};
+use super::limits::Limits;
 use super::listener::Listener;
 use super::md5;
 use super::outbox::Outbox;
@@ -53,6 +54,10 @@ pub struct Core {
     events: mpsc::Sender<Event>,
     pub(super) listeners: BTreeMap<SocketAddr, Listener>,
     pub(super) problems: BTreeMap<SocketAddr, Vec<String>>,
+    /// As they were at the start.
+    limits: Limits,
+    /// What is too low for the present configuration, as last logged.
+    shortfalls: Vec<String>,
     /// Until it is over some peers hear no End-of-RIB, and for a while they and the owner nothing.
     pub(super) deferral: Deferral<IpAddr>,
     /// The same wait with a longer bound: as long as a peer is absent, routes that the owner kept
@@ -102,6 +107,8 @@ impl Core {
             events,
             listeners: BTreeMap::new(),
             problems: BTreeMap::new(),
+            limits: Limits::observe(),
+            shortfalls: Vec::new(),
             is_settled: false,
             has_told_settled: false,
             told_dynamic: Vec::new(),
@@ -122,6 +129,13 @@ impl Core {
         self.rib.set_originated(config.originated.clone());
         self.rib
             .set_aggregates(&config.aggregates, aggregator(&config));
+        info!(
+            descriptors = self.limits.descriptors,
+            sessions = self.limits.sessions(),
+            backlog = self.limits.backlog,
+            md5_keys = self.limits.option_memory.map(md5::capacity),
+            "what the machine allows"
+        );
         self.follow_listen(&config);
         self.follow_peers(&config);
         loop {
@@ -254,6 +268,17 @@ impl Core {
         }
     }
 
+    /// Looks whether the machine allows what `config` asks for, and says once what it does not.
+    pub(super) fn follow_limits(&mut self, config: &SpeakerConfig) {
+        let shortfalls = self.limits.shortfalls(config);
+        for shortfall in &shortfalls {
+            if !self.shortfalls.contains(shortfall) {
+                warn!(problem = shortfall, "the machine allows too little");
+            }
+        }
+        self.shortfalls = shortfalls;
+    }
+
     fn handle_command(&mut self, command: Command) {
         // A dropped receiver means that the asker does not want the answer any more.
         match command {
@@ -272,7 +297,10 @@ impl Core {
             }
             Command::Problems(reply) => {
                 let of_listeners = self.problems.values().flatten().cloned();
-                let problems = of_listeners.chain(md5::conflicts(&self.config));
+                let of_limits = self.shortfalls.iter().cloned();
+                let problems = of_listeners
+                    .chain(of_limits)
+                    .chain(md5::conflicts(&self.config));
                 let _ = reply.send(problems.collect());
             }
             Command::NextHopCosts(next_hops) => {

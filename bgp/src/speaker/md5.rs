@@ -98,7 +98,7 @@ fn covering<'a>(keys: &'a Keys, prefix: &Prefix) -> Option<&'a Prefix> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
@@ -110,7 +110,7 @@ mod tests {
         Secret::new(text).expect("length")
     }
 
-    fn config(
+    pub fn config(
         peers: &[(&str, u16, Option<&str>)],
         ranges: &[(&str, Option<&str>)],
     ) -> SpeakerConfig {

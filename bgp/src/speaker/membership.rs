@@ -45,6 +45,7 @@ impl Core {
 
     /// Listens where `config` says, for those it says.
     pub(super) fn follow_listen(&mut self, config: &SpeakerConfig) {
+        self.follow_limits(config);
         let wanted: BTreeSet<SocketAddr> = config.listen.iter().copied().collect();
         self.listeners.retain(|address, _| wanted.contains(address));
         self.problems.retain(|address, _| wanted.contains(address));

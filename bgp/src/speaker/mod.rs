@@ -24,6 +24,7 @@ mod core;
 pub mod counters;
 mod faults;
 mod input;
+mod limits;
 mod listener;
 mod md5;
 mod membership;
@@ -169,7 +170,7 @@ impl Speaker {
     }
 
     /// What does not work at the moment: addresses that cannot be listened on, TCP MD5 keys that
-    /// cannot be had.
+    /// cannot be had, limits of the machine that were too low at the start.
     pub async fn problems(&self) -> Vec<String> {
         self.ask(Command::Problems).await.unwrap_or_default()
     }

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsRawFd;
+use std::str::FromStr;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, SockRef, Socket, Type};
@@ -149,7 +150,17 @@ fn set_options(socket: &SockRef<'_>, transport: &Transport) -> io::Result<()> {
 /// What one socket may hold in options, keys included (net.core.optmem_max); `None` where the
 /// kernel does not say.
 pub fn optmem_max() -> Option<usize> {
-    let text = std::fs::read_to_string("/proc/sys/net/core/optmem_max").ok()?;
+    core_setting("optmem_max")
+}
+
+/// To how many connections the kernel cuts a backlog (net.core.somaxconn of the network namespace);
+/// `None` where it does not say.
+pub fn somaxconn() -> Option<u64> {
+    core_setting("somaxconn")
+}
+
+fn core_setting<T: FromStr>(name: &str) -> Option<T> {
+    let text = std::fs::read_to_string(format!("/proc/sys/net/core/{name}")).ok()?;
     text.trim().parse().ok()
 }
 

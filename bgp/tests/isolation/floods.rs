@@ -10,7 +10,7 @@ use crate::bystanders::{BYSTANDERS, Bystanders};
 use crate::kernel;
 use crate::memory;
 use crate::peer::{Peer, connect_from, connect_socket, open};
-use crate::scene::{Scene, address, eventually, in_namespace};
+use crate::scene::{Scene, address, eventually, in_namespace, set_net};
 
 const HOLD_TIME_SECS: u16 = 90;
 /// What may wait to be closed, or to be told to tasks, when a flood has just ended.
@@ -95,6 +95,18 @@ fn a_peer_that_finds_no_descriptor_left_is_taken_when_there_is_one() {
         let _late = Peer::establish_on(late, LATE, HOLD_TIME_SECS).expect("taken after all");
         scene.wait_established(LATE);
         scene.wait_problems("nothing is lacking", <[String]>::is_empty);
+        bystanders.expect_unharmed(&scene);
+    });
+}
+
+#[test]
+fn what_the_machine_allows_too_little_of_is_shown_and_the_peers_come_up() {
+    in_namespace(|| {
+        set_net("core/somaxconn", "1");
+        let scene = Scene::start(&BYSTANDERS);
+        let bystanders = Bystanders::meet(&scene);
+        let expected = "1 connections can wait to be accepted and 2 may come at once: raise net.core.somaxconn from 1 to 2 and restart";
+        assert_eq!(scene.problems(), [expected]);
         bystanders.expect_unharmed(&scene);
     });
 }

@@ -52,9 +52,9 @@ pub fn in_namespace(test: impl FnOnce() + Send) {
     }
 }
 
-/// Sets net.ipv4.`name` of the present namespace.
-pub fn set_ipv4(name: &str, value: &str) {
-    std::fs::write(format!("/proc/sys/net/ipv4/{name}"), value).expect(name);
+/// Sets what is at /proc/sys/net/`name` of the present namespace.
+pub fn set_net(name: &str, value: &str) {
+    std::fs::write(format!("/proc/sys/net/{name}"), value).expect(name);
 }
 
 /// Looks until `missing` finds nothing missing.

@@ -15,7 +15,7 @@ use bgp::wire::frame;
 use crate::bystanders::{BYSTANDERS, Bystanders};
 use crate::memory;
 use crate::peer::{Heard, Live, Peer, announce, attributes, connect_with};
-use crate::scene::{DEADLINE, POLL, Scene, eventually, in_namespace, set_ipv4};
+use crate::scene::{DEADLINE, POLL, Scene, eventually, in_namespace, set_net};
 
 const DEAF: u8 = 31;
 const LOADER: u8 = 32;
@@ -117,7 +117,7 @@ fn speak(mut stream: TcpStream, is_over: &mpsc::Receiver<()>) {
 fn non_reading_peer_is_isolated() {
     in_namespace(|| {
         // With the usual buffers the kernel would take megabytes before the speaker feels it.
-        set_ipv4("tcp_wmem", "4096 16384 65536");
+        set_net("ipv4/tcp_wmem", "4096 16384 65536");
         let [left, right] = BYSTANDERS;
         let scene = Scene::start_with(&[left, right, DEAF, LOADER, RECEIVER], |last, config| {
             if last == DEAF {
@@ -192,7 +192,7 @@ fn sip(stream: &mut TcpStream, is_over: &mpsc::Receiver<()>) {
 #[test]
 fn a_slow_reader_outlives_the_send_hold_time() {
     in_namespace(|| {
-        set_ipv4("tcp_wmem", "4096 16384 32768");
+        set_net("ipv4/tcp_wmem", "4096 16384 32768");
         let scene = Scene::start_with(&[DEAF, LOADER, RECEIVER], |last, config| {
             if last == DEAF {
                 config.send_hold_time = Some(Duration::from_secs(1));
