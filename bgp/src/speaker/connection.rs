@@ -205,7 +205,9 @@ impl Reader {
                 }
             }
             outcome?;
-            buffer.reserve(READ_SIZE);
+            // Who may never say a word costs no more than the message that is due.
+            let is_established = self.gate.borrow().established.is_some();
+            buffer.reserve(if is_established { READ_SIZE } else { MAX_LEN });
             match self.read.read_buf(&mut buffer).await {
                 Ok(0) | Err(_) => return Ok(()),
                 Ok(octets) => {

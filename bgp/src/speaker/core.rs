@@ -20,6 +20,7 @@ use super::md5;
 use super::outbox::Outbox;
 use super::outboxes::Outboxes;
 use super::peer::sleep_until;
+use super::quiet::Quiet;
 use super::slot::{Established, PeerSlot};
 use super::{Event, Stop};
 use crate::fsm::refresh::RefreshState;
@@ -58,6 +59,8 @@ pub struct Core {
     limits: Limits,
     /// What is too low for the present configuration, as last logged.
     shortfalls: Vec<String>,
+    /// Peers of ranges for whom there was no place.
+    pub(super) placeless: Quiet,
     /// Until it is over some peers hear no End-of-RIB, and for a while they and the owner nothing.
     pub(super) deferral: Deferral<IpAddr>,
     /// The same wait with a longer bound: as long as a peer is absent, routes that the owner kept
@@ -109,6 +112,7 @@ impl Core {
             problems: BTreeMap::new(),
             limits: Limits::observe(),
             shortfalls: Vec::new(),
+            placeless: Quiet::default(),
             is_settled: false,
             has_told_settled: false,
             told_dynamic: Vec::new(),

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::collections::btree_map::Entry;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use tokio::net::TcpStream;
 use tracing::{debug, info, warn};
@@ -16,7 +16,7 @@ use super::faults::Faults;
 use super::listener::{Callers, Listener};
 use super::peer::PeerTask;
 use super::slot::PeerSlot;
-use super::socket::Transport;
+use super::socket::{self, Transport};
 use crate::fsm::restart::{HelperConfig, HelperState};
 use crate::fsm::session::State;
 use crate::policy::matcher::{Direction, of_direction};
@@ -26,6 +26,9 @@ use crate::types::Prefix;
 use crate::wire::Notification;
 use crate::wire::notification::cease;
 use crate::wire::refresh::{RefreshKind, RouteRefresh};
+
+/// Peers of ranges that are told to leave, and have not ended yet, when one more may be.
+const MOST_LEAVING: usize = 64;
 
 impl Core {
     pub(super) fn configure(&mut self, config: SpeakerConfig) {
@@ -202,11 +205,15 @@ impl Core {
                     debug!(%remote, "connection from an unknown address refused");
                     return;
                 };
-                if !self.has_room() {
-                    warn!(%remote, limit = self.config.max_dynamic_peers, "too many peers over listen ranges");
+                let template = template.clone();
+                if !self.make_place() {
+                    socket::refuse(stream);
+                    if let Some(count) = self.placeless.note(1, Instant::now()) {
+                        let limit = self.config.max_dynamic_peers;
+                        warn!(%remote, limit, count, "too many peers over listen ranges");
+                    }
                     return;
                 }
-                let template = template.clone();
                 self.add_peer(PeerKey { address, port: 179 }, template, true)
             }
         };
@@ -221,6 +228,36 @@ impl Core {
     pub(super) fn has_room(&self) -> bool {
         let peers = self.peers.iter().flatten();
         peers.filter(|slot| slot.is_dynamic).count() < self.config.max_dynamic_peers
+    }
+
+    /// Whether there is a place for one more peer of a range. Those that have no session make way,
+    /// the longest without a word first: silent connections may fill every place, but who speaks
+    /// has one as soon as it comes.
+    fn make_place(&mut self) -> bool {
+        let dynamic = |slot: &&PeerSlot| slot.is_dynamic;
+        let leaving = |slot: &&PeerSlot| slot.is_leaving;
+        let all = self.peers.iter().flatten().filter(dynamic);
+        let gone = all.clone().filter(leaving).count();
+        if all.count() - gone < self.config.max_dynamic_peers {
+            return true;
+        }
+        // Those that leave still cost something; there are never many.
+        if gone >= MOST_LEAVING {
+            return false;
+        }
+        let is_idle = |slot: &PeerSlot| slot.is_dynamic && !slot.is_leaving && !slot.is_needed();
+        let slots = self.peers.iter().enumerate();
+        let idle = slots
+            .filter_map(|(index, slot)| Some((index, slot.as_ref()?)))
+            .filter(|(_, slot)| is_idle(slot))
+            .min_by_key(|(_, slot)| slot.since)
+            .map(|(index, slot)| (index, slot.key));
+        let Some((index, key)) = idle else {
+            return false;
+        };
+        debug!(peer = %key, "makes way for another peer of a range");
+        self.leave(index, None);
+        true
     }
 
     pub(super) fn add_peer(&mut self, key: PeerKey, config: PeerConfig, is_dynamic: bool) -> usize {
@@ -248,7 +285,11 @@ impl Core {
             traffic = task.traffic();
             tokio::spawn(task.run());
         }
-        info!(peer = %key, name = config.name, "peer added");
+        // Strangers of a range decide how often it has one more.
+        match is_dynamic {
+            true => debug!(peer = %key, name = config.name, "peer added"),
+            false => info!(peer = %key, name = config.name, "peer added"),
+        }
         self.peers[index] = Some(PeerSlot {
             key,
             helper: HelperState::new(helper_config(&self.config, &config)),

@@ -56,7 +56,9 @@ impl Bystanders {
     /// Exchanges a route again and again until `deed` is done, and once more.
     pub fn exchange_during<T>(&mut self, deed: impl FnOnce() -> T) -> T {
         let (done, is_done) = mpsc::channel();
-        std::thread::scope(|scope| {
+        std::thread::scope(move |scope| {
+            // Dropped by a panic of the deed, before the scope waits for its thread.
+            let done = done;
             let exchanging = scope.spawn(move || {
                 let mut round = 0;
                 // Ended by a word, or by the deed's panic.

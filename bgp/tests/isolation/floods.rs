@@ -10,7 +10,7 @@ use crate::bystanders::{BYSTANDERS, Bystanders};
 use crate::kernel;
 use crate::memory;
 use crate::peer::{Peer, connect_from, connect_socket, open};
-use crate::scene::{Scene, address, eventually, in_namespace, set_net};
+use crate::scene::{Scene, address, config_with, eventually, in_namespace, set_net, with_range};
 
 const HOLD_TIME_SECS: u16 = 90;
 /// What may wait to be closed, or to be told to tasks, when a flood has just ended.
@@ -127,4 +127,88 @@ fn connect_without_descriptors(last: u8, meanwhile: impl FnOnce()) -> TcpStream 
         std::panic::resume_unwind(panic);
     }
     connected
+}
+
+/// The places of the range in these tests.
+const PLACES: usize = 100;
+const RANGE: &str = "127.1.0.0/16";
+
+fn ranged() -> (Scene, Bystanders) {
+    let config = with_range(config_with(&BYSTANDERS, |_, _| {}), RANGE, PLACES);
+    let scene = Scene::start_as(config);
+    let bystanders = Bystanders::meet(&scene);
+    (scene, bystanders)
+}
+
+fn peers_without_session(scene: &Scene) -> usize {
+    let peers = scene.peers();
+    let is_up = |peer: &&bgp::speaker::status::PeerStatus| peer.state == "established";
+    peers.len() - peers.iter().filter(is_up).count()
+}
+
+/// Of each silent connection the speaker has a socket, three tasks and room for an OPEN.
+const COST_OF_SILENCE: usize = 24 << 10;
+
+#[test]
+fn a_thousand_silent_connections_from_a_range_do_not_keep_its_peers_out() {
+    const SILENT: usize = 1000;
+    in_namespace(|| {
+        let (scene, mut bystanders) = ranged();
+        let memory = memory::held();
+        let silent: Vec<TcpStream> = bystanders.exchange_during(|| {
+            let connect = |number| connect_from(numbered(number), None);
+            (0..SILENT).map(connect).collect()
+        });
+        let mut most = 0;
+        eventually("their number is bounded", || {
+            let peers = peers_without_session(&scene);
+            most = most.max(peers);
+            (peers != PLACES).then(|| format!("{peers} peers without a session"))
+        });
+        let grown = memory::held().saturating_sub(memory);
+        println!(
+            "{SILENT} silent connections: {most} peers at most, {} KiB",
+            grown >> 10
+        );
+        assert!(grown < PLACES * COST_OF_SILENCE + LITTLE, "{grown} octets");
+
+        let begun = Instant::now();
+        let real: Vec<Peer> = bystanders.exchange_during(|| {
+            let establish = |number| {
+                let open = open(number as u8, HOLD_TIME_SECS);
+                let mut peer = None;
+                // As a router does that is turned away while others are on their way out.
+                eventually("who speaks has a place", || {
+                    let stream = connect_from(numbered(number), None);
+                    peer = Peer::establish_with(stream, &open);
+                    peer.is_none()
+                        .then(|| format!("{} is refused", numbered(number)))
+                });
+                peer.expect("waited for")
+            };
+            (SILENT + 1..SILENT + 51).map(establish).collect()
+        });
+        println!(
+            "{} peers came up in {} ms",
+            real.len(),
+            begun.elapsed().as_millis()
+        );
+        eventually("the peers that speak are up", || {
+            let up = scene.peers().len() - peers_without_session(&scene);
+            (up != BYSTANDERS.len() + real.len()).then(|| format!("{up} up"))
+        });
+        // Nobody who is up makes way.
+        let more: Vec<TcpStream> = bystanders.exchange_during(|| {
+            let connect = |number| connect_from(numbered(number), None);
+            (2000..2000 + SILENT).map(connect).collect()
+        });
+        eventually("their number is bounded again", || {
+            let without = peers_without_session(&scene);
+            (without != PLACES - real.len()).then(|| format!("{without} without a session"))
+        });
+        let up = scene.peers().len() - peers_without_session(&scene);
+        assert_eq!(up, BYSTANDERS.len() + real.len());
+        bystanders.expect_unharmed(&scene);
+        drop((silent, more));
+    });
 }

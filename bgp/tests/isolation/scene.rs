@@ -98,6 +98,17 @@ pub fn config_with(peers: &[u8], adjust: impl Fn(u8, &mut PeerConfig)) -> Speake
     }
 }
 
+/// As many peers of this range as there are `places` may come as well.
+pub fn with_range(mut config: SpeakerConfig, range: &str, places: usize) -> SpeakerConfig {
+    let mut template = PeerConfig::new("range", PeerSource::Range, Some(AS));
+    template.local_address = Some(address(SPEAKER).into());
+    template.route_reflector_client = true;
+    let range = range.parse().expect("a prefix");
+    config.ranges.insert(range, template);
+    config.max_dynamic_peers = places;
+    config
+}
+
 /// A running speaker at 127.0.0.1:179.
 pub struct Scene {
     speaker: Speaker,
