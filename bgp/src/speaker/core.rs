@@ -21,13 +21,14 @@ use super::outbox::Outbox;
 use super::outboxes::Outboxes;
 use super::peer::sleep_until;
 use super::quiet::Quiet;
+use super::router_ids;
 use super::slot::{Established, PeerSlot};
 use super::{Event, Stop};
 use crate::fsm::refresh::RefreshState;
 use crate::fsm::restart::{Decision, Deferral};
 use crate::fsm::session::{DownReason, Negotiated, State};
 use crate::rib::{PeerId, Rib, RibConfig};
-use crate::types::Family;
+use crate::types::{Asn, Family, RouterId};
 use crate::wire::Notification;
 use crate::wire::attribute::Aggregator;
 use crate::wire::notification::cease;
@@ -272,6 +273,19 @@ impl Core {
         }
     }
 
+    /// Those that are up: address, AS, and identifier.
+    fn internal_peers(&self) -> impl Iterator<Item = (IpAddr, Asn, RouterId)> {
+        let up = self.peers.iter().flatten().filter_map(|slot| {
+            let session = slot.session.as_ref()?;
+            Some((slot.key.address, session))
+        });
+        up.filter(|(_, session)| !session.setup.ebgp)
+            .map(|(address, session)| {
+                let negotiated = &session.negotiated;
+                (address, negotiated.remote_asn, negotiated.remote_router_id)
+            })
+    }
+
     /// Looks whether the machine allows what `config` asks for, and says once what it does not.
     pub(super) fn follow_limits(&mut self, config: &SpeakerConfig) {
         let shortfalls = self.limits.shortfalls(config);
@@ -304,7 +318,8 @@ impl Core {
                 let of_limits = self.shortfalls.iter().cloned();
                 let problems = of_listeners
                     .chain(of_limits)
-                    .chain(md5::conflicts(&self.config));
+                    .chain(md5::conflicts(&self.config))
+                    .chain(router_ids::duplicates(self.internal_peers()));
                 let _ = reply.send(problems.collect());
             }
             Command::NextHopCosts(next_hops) => {

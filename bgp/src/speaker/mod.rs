@@ -34,6 +34,7 @@ mod peer;
 mod prefix_limit;
 mod quiet;
 mod restart;
+mod router_ids;
 pub mod secret;
 mod show;
 mod slot;
@@ -170,7 +171,7 @@ impl Speaker {
     }
 
     /// What does not work at the moment: addresses that cannot be listened on, TCP MD5 keys that
-    /// cannot be had, limits of the machine that were too low at the start.
+    /// cannot be had, limits of the machine that were too low at the start, peers with one router id.
     pub async fn problems(&self) -> Vec<String> {
         self.ask(Command::Problems).await.unwrap_or_default()
     }

@@ -100,7 +100,7 @@ impl Bystanders {
     }
 
     /// Waits until the right one hears what `is_it`; returns when that was.
-    pub fn right_hears(&self, what: &str, is_it: impl Fn(&Heard) -> bool) -> Instant {
+    pub fn right_hears(&self, what: &str, mut is_it: impl FnMut(&Heard) -> bool) -> Instant {
         let deadline = Instant::now() + DEADLINE;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());

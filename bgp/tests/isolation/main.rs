@@ -7,6 +7,7 @@
 mod bystanders;
 mod floods;
 mod hostile;
+mod impostors;
 mod kernel;
 mod load;
 mod memory;

@@ -143,6 +143,12 @@ impl Scene {
         scene
     }
 
+    /// Another speaker, which goes on until what is returned is dropped.
+    pub fn start_another(&self, config: SpeakerConfig) -> Speaker {
+        self.runtime
+            .block_on(async { Speaker::start(config, false).0 })
+    }
+
     /// Waits until what the speaker says is wrong is what `is_it` says.
     pub fn wait_problems(&self, what: &str, is_it: impl Fn(&[String]) -> bool) {
         eventually(what, || {
