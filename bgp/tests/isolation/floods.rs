@@ -7,6 +7,7 @@ use std::time::Instant;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::bystanders::{BYSTANDERS, Bystanders};
+use crate::half_open::SynSender;
 use crate::kernel;
 use crate::memory;
 use crate::peer::{Peer, connect_from, connect_socket, open};
@@ -210,5 +211,43 @@ fn a_thousand_silent_connections_from_a_range_do_not_keep_its_peers_out() {
         assert_eq!(up, BYSTANDERS.len() + real.len());
         bystanders.expect_unharmed(&scene);
         drop((silent, more));
+    });
+}
+
+#[test]
+fn a_thousand_half_open_connections_keep_nobody_out() {
+    const LATE: u8 = 21;
+    in_namespace(|| {
+        // What is answered to them goes nowhere.
+        let route = std::process::Command::new("ip")
+            .args(["route", "add", "10.9.0.0/16", "dev", "lo"])
+            .status();
+        assert!(route.expect("ip starts").success());
+        let [left, right] = BYSTANDERS;
+        let scene = Scene::start(&[left, right, LATE]);
+        let mut bystanders = Bystanders::meet(&scene);
+        let memory = memory::held();
+        let sender = SynSender::new();
+        bystanders.exchange_during(|| {
+            for number in 0..1000_u16 {
+                let [high, low] = number.to_be_bytes();
+                sender.send(Ipv4Addr::new(10, 9, high, low), 40_000);
+            }
+        });
+        eventually("the kernel waits for some of them", || {
+            let waiting = kernel::half_open();
+            (waiting == 0).then(|| "none is half open".to_owned())
+        });
+        println!("1000 SYNs: {} half open", kernel::half_open());
+        let begun = Instant::now();
+        let _late = bystanders.exchange_during(|| {
+            let peer = Peer::establish(LATE, HOLD_TIME_SECS);
+            scene.wait_established(LATE);
+            peer
+        });
+        println!("a peer came up in {} ms", begun.elapsed().as_millis());
+        let grown = memory::held().saturating_sub(memory);
+        assert!(grown < LITTLE, "{grown} octets");
+        bystanders.expect_unharmed(&scene);
     });
 }

@@ -1,5 +1,9 @@
 //! What the kernel keeps for this program, and for the present namespace.
 
+/// States as /proc/net/tcp has them.
+const SYN_RECEIVED: u8 = 3;
+const LISTEN: u8 = 10;
+
 /// Open descriptors of this program.
 pub fn descriptors() -> usize {
     let entries = std::fs::read_dir("/proc/self/fd").expect("readable");
@@ -21,4 +25,11 @@ pub fn states_of_the_speaker() -> Vec<u8> {
         .collect()
 }
 
-const LISTEN: u8 = 10;
+/// How many SYNs to the speaker wait for the answer to their answer.
+pub fn half_open() -> usize {
+    let states = states_of_the_speaker();
+    states
+        .iter()
+        .filter(|state| **state == SYN_RECEIVED)
+        .count()
+}

@@ -6,6 +6,7 @@
 
 mod bystanders;
 mod floods;
+mod half_open;
 mod hostile;
 mod impostors;
 mod kernel;

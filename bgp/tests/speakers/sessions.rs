@@ -539,8 +539,9 @@ async fn a_range_has_one_key_and_a_listed_peer_inside_its_own() {
 }
 
 #[tokio::test]
-async fn more_passwords_than_one_socket_takes_are_reported() {
-    let mut crowded = speaker(91, 64512, free_port());
+async fn more_passwords_than_one_socket_takes_are_reported_and_those_that_fit_work() {
+    let port = free_port();
+    let mut crowded = speaker(91, 64512, port);
     let Ok(optmem_max) = std::fs::read_to_string("/proc/sys/net/core/optmem_max") else {
         eprintln!("skipped: net.core.optmem_max is not readable here");
         return;
@@ -553,7 +554,10 @@ async fn more_passwords_than_one_socket_takes_are_reported() {
         config.password = secret("x");
         crowded.peers.insert(PeerKey { address, port: 179 }, config);
     }
-    let crowded = Running::start(crowded);
+    let mut template = PeerConfig::new("clients", PeerSource::Range, Some(Asn(64512)));
+    template.password = secret("range");
+    crowded.ranges.insert(prefix("127.0.0.0/24"), template);
+    let mut crowded = Running::start(crowded);
     let is_reported = || async {
         let problems = crowded.speaker.problems().await;
         let is_of_keys = |problem: &&String| problem.contains("TCP MD5");
@@ -562,6 +566,10 @@ async fn more_passwords_than_one_socket_takes_are_reported() {
         matches!(of_keys[..], [_, advice] if advice.contains("net.core.optmem_max"))
     };
     Running::wait_for("the keys that do not fit are reported", is_reported).await;
+    let mut config = speaker(92, 64512, port);
+    peer(&mut config, 91, 64512, port).password = secret("range");
+    let _client = Running::start(config);
+    crowded.learns(&["10.92.0.0/16"]).await;
 }
 
 #[tokio::test]
