@@ -20,13 +20,13 @@ use crate::scene::{DEADLINE, POLL, Scene, eventually, in_namespace, set_net};
 const DEAF: u8 = 31;
 const LOADER: u8 = 32;
 const RECEIVER: u8 = 33;
-const SEND_HOLD: Duration = Duration::from_secs(6);
+const SEND_HOLD: Duration = Duration::from_secs(10);
 /// Routes that share their attributes: as many messages as can be.
 const SHARING: usize = 2;
 /// Rounds that show what the table takes while everybody reads.
 const FIRST_ROUNDS: u32 = 8;
 /// What may wait for one peer: its outbox, and the prefixes it has yet to hear of.
-const BOUND: usize = 12 << 20;
+const BOUND: usize = 5 << 20;
 
 /// A table with many attribute sets, of which every round has its own.
 struct Table {
@@ -161,7 +161,7 @@ fn non_reading_peer_is_isolated() {
             grown >> 10
         );
         assert!(
-            missed > BOUND,
+            missed > 2 * BOUND,
             "too little was said to tell: {missed} octets"
         );
         assert!(grown < BOUND, "{grown} octets");
