@@ -6,7 +6,7 @@
 use std::io::IoSlice;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -15,6 +15,7 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
 
+use super::clock;
 use super::input::CoreInput;
 use super::outbox::{Next, Outbox};
 use super::peer::sleep_until;
@@ -185,7 +186,7 @@ impl Reader {
     /// Until the connection ends.
     async fn read_messages(&mut self) -> Result<(), ProtocolError> {
         let mut buffer = BytesMut::new();
-        let mut read_at = Instant::now();
+        let mut read_at = clock::now();
         loop {
             let mut routes = Vec::new();
             let outcome = self.take_frames(&mut buffer, &mut routes).await;
@@ -211,7 +212,7 @@ impl Reader {
             match self.read.read_buf(&mut buffer).await {
                 Ok(0) | Err(_) => return Ok(()),
                 Ok(octets) => {
-                    read_at = Instant::now();
+                    read_at = clock::now();
                     self.traffic.received.add(0, octets);
                 }
             }
@@ -400,7 +401,7 @@ async fn write_slices(
         .collect();
     let mut left = &mut slices[..];
     let mut messages = MessageEnds::new(messages);
-    let deadline = || send_hold.map(|send_hold| Instant::now() + send_hold);
+    let deadline = || send_hold.map(|send_hold| clock::now() + send_hold);
     let mut hold_until = deadline();
     while !left.is_empty() {
         let written = tokio::select! {

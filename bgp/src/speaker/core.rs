@@ -9,6 +9,7 @@ use std::time::{Instant, SystemTime};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tracing::{info, warn};
 
+use super::clock;
 use super::config::SpeakerConfig;
 use super::connection::RouteOperation;
 use super::control::Control;
@@ -94,7 +95,7 @@ impl Core {
             .chain(restart.remembered_peers.iter().copied())
             .filter(|_| restart.enabled && restart.restarting)
             .collect();
-        let now = Instant::now();
+        let now = clock::now();
         let deadline = now + restart.selection_deferral;
         let adopted_until = now + restart.selection_deferral.max(restart.restart_time);
         Core {
@@ -189,7 +190,7 @@ impl Core {
     /// members miss, which is not.
     fn turn(&mut self) {
         let reads = std::mem::take(&mut self.reads);
-        let round = Round::begin(reads, &self.convergence, Instant::now());
+        let round = Round::begin(reads, &self.convergence, clock::now());
         let peers = &self.peers;
         self.rib.say_changes(&mut Outboxes {
             peers,
@@ -403,7 +404,7 @@ impl Core {
         let decisions = slot.helper.handle_down(
             too_many.as_ref().unwrap_or(reason),
             &session.negotiated,
-            Instant::now(),
+            clock::now(),
         );
         let kept: Vec<Family> = decisions
             .iter()
@@ -445,7 +446,7 @@ impl Core {
                     }
                 }
                 RouteOperation::BeginRefresh(family) => {
-                    let now = Instant::now();
+                    let now = clock::now();
                     if self
                         .refresh_of(id)
                         .is_some_and(|r| r.handle_begin(family, now))
@@ -490,7 +491,7 @@ impl Core {
     }
 
     fn handle_timeout(&mut self) {
-        let now = Instant::now();
+        let now = clock::now();
         self.deferral.handle_timeout(now);
         self.adopted.handle_timeout(now);
         if self.silent_until.take_if(|until| *until <= now).is_some() {

@@ -3,11 +3,12 @@
 //! RFC 7606 §8 wants such errors logged with the message. A peer decides how often it makes them, so
 //! each has a [`Quiet`] of its own.
 
-use std::time::{Instant, SystemTime};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use tracing::warn;
 
+use super::clock;
 use super::config::PeerKey;
 use super::quiet::Quiet;
 use super::status::{MalformedStatus, UpdateErrorCounts};
@@ -34,7 +35,7 @@ impl Faults {
         let Some(error) = telling.or(errors.first()) else {
             return;
         };
-        if let Some(count) = self.lines.note(errors.len(), Instant::now()) {
+        if let Some(count) = self.lines.note(errors.len(), clock::now()) {
             warn!(%peer, attribute = error.code, reason = error.reason,
                 treat_as_withdraw = error.treat_as_withdraw, count, "malformed attributes");
         }

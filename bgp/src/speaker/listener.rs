@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 use tracing::{debug, info, warn};
 
 use super::admission::Admitted;
+use super::clock;
 use super::config::SpeakerConfig;
 use super::input::CoreInput;
 use super::md5::{self, Keys};
@@ -200,7 +201,7 @@ impl Acceptor {
             return self.tell(CoreInput::Accepted { stream, remote }).await;
         }
         socket::refuse(stream);
-        if let Some(count) = self.strangers.note(1, Instant::now()) {
+        if let Some(count) = self.strangers.note(1, clock::now()) {
             debug!(%remote, count, "connections from unknown addresses refused");
         }
         Some(())
@@ -252,7 +253,7 @@ impl Acceptor {
             })
         });
         self.problems = failed.into_iter().chain(too_many).collect();
-        self.retry_at = (!self.problems.is_empty()).then(|| Instant::now() + RETRY);
+        self.retry_at = (!self.problems.is_empty()).then(|| clock::now() + RETRY);
     }
 
     /// `None` if the core is gone.

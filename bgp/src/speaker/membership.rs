@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 use std::collections::btree_map::Entry;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::SystemTime;
 
 use tokio::net::TcpStream;
 use tracing::{debug, info, warn};
 
+use super::clock;
 use super::config::{PeerConfig, PeerKey, SpeakerConfig};
 use super::control::{Control, control_queue};
 use super::core::{Core, aggregator, rib_config};
@@ -208,7 +209,7 @@ impl Core {
                 let template = template.clone();
                 if !self.make_place() {
                     socket::refuse(stream);
-                    if let Some(count) = self.placeless.note(1, Instant::now()) {
+                    if let Some(count) = self.placeless.note(1, clock::now()) {
                         let limit = self.config.max_dynamic_peers;
                         warn!(%remote, limit, count, "too many peers over listen ranges");
                     }

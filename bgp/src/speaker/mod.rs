@@ -16,6 +16,7 @@
 
 mod admission;
 mod capability_name;
+mod clock;
 pub mod config;
 mod connection;
 mod control;

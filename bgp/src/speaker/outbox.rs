@@ -7,11 +7,11 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
 
 use bytes::Bytes;
 use tokio::sync::Notify;
 
+use super::clock;
 use super::convergence::Round;
 use crate::wire::frame;
 
@@ -153,7 +153,7 @@ impl Outbox {
     pub fn written(&self, batch: Batch) {
         self.bytes.fetch_sub(batch.octets(), Ordering::SeqCst);
         if !batch.rounds.is_empty() {
-            let now = Instant::now();
+            let now = clock::now();
             batch.rounds.iter().for_each(|round| round.taken(now));
         }
     }
@@ -201,6 +201,8 @@ impl Queue {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
     use crate::speaker::convergence::Convergence;
 

@@ -13,6 +13,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 use tracing::{debug, info};
 
+use super::clock;
 use super::connection::{Connection, Gate, Inbound, InboundSender};
 use super::control::{Control, ControlReceiver};
 use super::input::CoreInput;
@@ -112,7 +113,7 @@ impl PeerTask {
                 () = sleep_until(wake_at) => {
                     let dial = self.dial.as_ref().map(JoinHandle::id);
                     let jitter = self.jitter();
-                    self.session.handle_timeout(Instant::now(), jitter);
+                    self.session.handle_timeout(clock::now(), jitter);
                     self.carry_out().await;
                     // No timer but ConnectRetry begins a dial in place of one.
                     let next = self.dial.as_ref().map(JoinHandle::id);
@@ -130,7 +131,7 @@ impl PeerTask {
             Control::Incoming(stream) => self.add_connection(stream, Direction::Incoming).await,
             Control::Reconfigure { session, transport } => {
                 let jitter = self.jitter();
-                let change = self.session.reconfigure(*session, Instant::now(), jitter);
+                let change = self.session.reconfigure(*session, clock::now(), jitter);
                 let is_new_transport = transport != self.transport;
                 let needs_reset = change == ConfigChange::NeedsReset || is_new_transport;
                 self.transport = transport;
@@ -289,7 +290,7 @@ impl PeerTask {
 
     async fn feed(&mut self, input: Input) {
         let jitter = self.jitter();
-        self.session.handle(input, Instant::now(), jitter);
+        self.session.handle(input, clock::now(), jitter);
         self.carry_out().await;
     }
 

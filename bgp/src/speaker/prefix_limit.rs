@@ -1,9 +1,10 @@
 //! The maximum of prefixes: who has more is told so, and held down (RFC 4271 §6.7, RFC 4486 §4).
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tracing::warn;
 
+use super::clock;
 use super::control::Control;
 use super::core::Core;
 use crate::rib::PeerId;
@@ -44,7 +45,7 @@ impl Core {
             };
             slot.control.send(cease);
             if let Some(slot) = self.slot(id) {
-                slot.held_until = Some(Instant::now() + TOO_MANY_PREFIXES_HOLD);
+                slot.held_until = Some(clock::now() + TOO_MANY_PREFIXES_HOLD);
             }
             return;
         }
