@@ -8,7 +8,7 @@ use agent::dataplane::desired::{Desired, WorkloadLink};
 use agent::dataplane::{AttachError, WorkloadSpec, attach_workload, detach_workload};
 use agent::names::host_interface;
 
-use crate::netns::Namespace;
+use crate::netns::{Namespace, wait_until};
 use crate::routes::open;
 
 fn spec(workload: &Namespace, name: &str, address: &str) -> WorkloadSpec {
@@ -59,12 +59,13 @@ fn workloads_on_one_host_reach_each_other() {
             "{report:?}"
         );
     });
-    // No default route on the host: it would not answer ARP for the gateway.
-    assert!(
-        one.can_ping("172.17.8.3"),
-        "{}\n{}",
-        one.ip("neigh"),
-        host.ip("route")
+    // No default route on the host: it would not answer ARP for the gateway. The kernel starts the
+    // queue of the workload's own end in the background, and drops packets until it has.
+    wait_until(
+        "one reaches the other",
+        Duration::from_secs(5),
+        || one.can_ping("172.17.8.3"),
+        || format!("{}\n{}", one.ip("neigh"), host.ip("route")),
     );
     assert!(two.can_ping("172.17.8.2"));
     let routes = one.ip("route show");

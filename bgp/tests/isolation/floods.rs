@@ -10,7 +10,7 @@ use crate::bystanders::{BYSTANDERS, Bystanders};
 use crate::half_open::SynSender;
 use crate::kernel;
 use crate::memory;
-use crate::peer::{Peer, connect_from, connect_socket, open};
+use crate::peer::{Peer, connect_from, connect_socket, connect_to_be_refused, open};
 use crate::scene::{Scene, address, config_with, eventually, in_namespace, set_net, with_range};
 
 const HOLD_TIME_SECS: u16 = 90;
@@ -44,8 +44,8 @@ fn ten_thousand_strangers_leave_nothing_behind() {
         let heard: usize = bystanders.exchange_during(|| {
             let numbers: Vec<usize> = (0..STRANGERS).collect();
             let waves = numbers.chunks(500).map(|wave| {
-                let connect = |number: &usize| connect_from(numbered(*number), None);
-                let strangers: Vec<TcpStream> = wave.iter().map(connect).collect();
+                let connect = |number: &usize| connect_to_be_refused(numbered(*number));
+                let strangers: Vec<TcpStream> = wave.iter().filter_map(connect).collect();
                 let hear = |(number, mut stranger): (usize, TcpStream)| {
                     // Every other one only waits.
                     if number % 2 == 0 {

@@ -12,8 +12,8 @@ use bgp::wire::notification::cease;
 use bytes::Bytes;
 
 use crate::bystanders::{BYSTANDERS, Bystanders};
-use crate::peer::{Heard, Peer, announce, attributes, connect, open, reset};
-use crate::scene::{DEADLINE, Scene, eventually, in_namespace};
+use crate::peer::{Heard, Peer, announce, attributes, connect, connect_to_be_refused, open, reset};
+use crate::scene::{DEADLINE, Scene, address, eventually, in_namespace};
 
 /// The configured peer that misbehaves, or whose address is misused.
 const ROGUE: u8 = 21;
@@ -138,7 +138,9 @@ fn unknown_source_refused() {
         let (scene, mut bystanders) = scene();
         bystanders.exchange_during(|| {
             for _ in 0..WAVES {
-                let strangers: Vec<TcpStream> = (0..60).map(|_| connect(STRANGER)).collect();
+                let strangers: Vec<TcpStream> = (0..60)
+                    .filter_map(|_| connect_to_be_refused(address(STRANGER)))
+                    .collect();
                 for mut stranger in strangers {
                     // It may have been closed before.
                     let _ = stranger.write_all(&open(STRANGER, HOLD_TIME_SECS));

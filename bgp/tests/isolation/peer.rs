@@ -1,7 +1,7 @@
 //! A peer of which every octet is the test's: a blocking socket, and threads that listen and keep
 //! the session alive.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex};
@@ -41,16 +41,30 @@ pub fn connect_from(from: Ipv4Addr, receive_buffer: Option<usize>) -> TcpStream 
 }
 
 pub fn connect_socket(socket: Socket, from: Ipv4Addr) -> TcpStream {
+    try_socket(socket, from).expect("connected")
+}
+
+/// `None` if it was refused before this side had seen it come about.
+pub fn connect_to_be_refused(from: Ipv4Addr) -> Option<TcpStream> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("socket");
+    match try_socket(socket, from) {
+        Ok(stream) => Some(stream),
+        Err(error) if error.kind() == ErrorKind::ConnectionReset => None,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+fn try_socket(socket: Socket, from: Ipv4Addr) -> std::io::Result<TcpStream> {
     let from = SocketAddr::from((from, 0));
     socket.bind(&from.into()).expect("bound");
     let to = SocketAddr::from((address(SPEAKER), 179));
-    socket.connect(&to.into()).expect("connected");
+    socket.connect(&to.into())?;
     let stream = TcpStream::from(socket);
     stream.set_read_timeout(Some(DEADLINE)).expect("set");
     stream.set_write_timeout(Some(DEADLINE)).expect("set");
     // One that was refused already has no options any more.
     let _ = stream.set_nodelay(true);
-    stream
+    Ok(stream)
 }
 
 /// What the speaker sees of a process that is killed with unread octets, or of a firewall.
