@@ -1,25 +1,24 @@
-//! One TCP connection: a reader that frames and decodes, a writer that empties the outbox.
+//! One TCP connection: a reader that frames and decodes, and a writer (`writer`).
 //!
 //! Everything but routes goes to the peer task. Routes go straight to the core, once the peer task
 //! says that the session is established; until then the reader stops at the first UPDATE.
 
-use std::io::IoSlice;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::tcp::OwnedReadHalf;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::clock;
 use super::input::CoreInput;
-use super::outbox::{Next, Outbox};
-use super::peer::sleep_until;
+use super::outbox::Outbox;
 use super::traffic::Traffic;
+use super::writer::Writer;
 use crate::fsm::session::ConnectionId;
 use crate::rib::PeerId;
 use crate::types::{Family, PathPrefix};
@@ -37,8 +36,6 @@ const READ_SIZE: usize = 64 * 1024;
 const IN_FLIGHT: usize = 2;
 /// Octets of a malformed UPDATE that are kept.
 const SHOWN_MALFORMED: usize = 4096;
-/// How long a closing connection may take to write its last words.
-const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// What the peer task hears of a connection.
 #[derive(Debug)]
@@ -84,7 +81,7 @@ pub struct InboundSender {
 }
 
 impl InboundSender {
-    async fn send(&self, inbound: Inbound) {
+    pub async fn send(&self, inbound: Inbound) {
         // The peer task is gone only while everything shuts down.
         let _ = self.queue.send((self.connection, inbound)).await;
     }
@@ -110,7 +107,8 @@ impl Connection {
         traffic: Arc<Traffic>,
     ) -> Connection {
         let (read, write) = stream.into_split();
-        let outbox = Arc::new(Outbox::default());
+        let socket = Arc::new(write);
+        let outbox = Arc::new(Outbox::new(&socket, traffic.clone()));
         let (gate, gate_watch) = watch::channel(Gate::default());
         let has_update = Arc::new(AtomicBool::new(false));
         let reader = Reader {
@@ -120,19 +118,19 @@ impl Connection {
             core,
             gate: gate_watch,
             has_update: has_update.clone(),
-            traffic: traffic.clone(),
+            traffic,
             in_flight: Arc::new(Semaphore::new(IN_FLIGHT)),
             sent: 0,
             max_len: MAX_LEN,
         };
-        tokio::spawn(write_all(
-            write,
-            outbox.clone(),
+        let writer = Writer {
+            socket,
+            outbox: outbox.clone(),
             inbound,
             core_wakeup,
             send_hold,
-            traffic,
-        ));
+        };
+        tokio::spawn(writer.run());
         Connection {
             outbox,
             gate,
@@ -334,156 +332,4 @@ fn decode_routes(
     }
     routes.extend(update.end_of_rib.map(RouteOperation::EndOfRib));
     Ok(())
-}
-
-/// Writes what the outbox holds, one gathered write for all that waits, until it closes.
-async fn write_all(
-    mut write: OwnedWriteHalf,
-    outbox: Arc<Outbox>,
-    inbound: InboundSender,
-    core_wakeup: Arc<tokio::sync::Notify>,
-    send_hold: Option<Duration>,
-    traffic: Arc<Traffic>,
-) {
-    loop {
-        let batch = match outbox.next().await {
-            Next::Write(batch) => batch,
-            Next::Close => break,
-        };
-        match write_batch(&mut write, &batch.messages, &outbox, send_hold).await {
-            Ok(()) => {}
-            Err(Stuck::SendHold) => {
-                inbound.send(Inbound::SendHoldExpired).await;
-                return;
-            }
-            // The reader notices and tells.
-            Err(Stuck::Closed) => return,
-        }
-        traffic.sent.add(batch.count(), batch.octets());
-        outbox.written(batch);
-        if outbox.take_has_room_again() {
-            core_wakeup.notify_one();
-        }
-    }
-    // An error here means that the peer closed first.
-    let _ = tokio::time::timeout(LAST_WORDS, write.shutdown()).await;
-}
-
-/// Why a batch was not written to its end.
-enum Stuck {
-    /// The connection is gone, or is to be closed and the peer does not read.
-    Closed,
-    /// No message left for the send hold time.
-    SendHold,
-}
-
-/// Ends early, with an error, when the outbox is told to close while the peer does not read.
-async fn write_batch(
-    write: &mut OwnedWriteHalf,
-    messages: &[Bytes],
-    outbox: &Outbox,
-    send_hold: Option<Duration>,
-) -> Result<(), Stuck> {
-    tokio::select! {
-        result = write_slices(write, messages, send_hold) => result,
-        () = outbox.closed_for(LAST_WORDS) => Err(Stuck::Closed),
-    }
-}
-
-async fn write_slices(
-    write: &mut OwnedWriteHalf,
-    messages: &[Bytes],
-    send_hold: Option<Duration>,
-) -> Result<(), Stuck> {
-    let mut slices: Vec<IoSlice<'_>> = messages
-        .iter()
-        .map(|message| IoSlice::new(message))
-        .collect();
-    let mut left = &mut slices[..];
-    let mut messages = MessageEnds::new(messages);
-    let deadline = || send_hold.map(|send_hold| clock::now() + send_hold);
-    let mut hold_until = deadline();
-    while !left.is_empty() {
-        let written = tokio::select! {
-            written = write.write_vectored(left) => written.map_err(|_| Stuck::Closed)?,
-            () = sleep_until(hold_until) => return Err(Stuck::SendHold),
-        };
-        if written == 0 {
-            return Err(Stuck::Closed);
-        }
-        IoSlice::advance_slices(&mut left, written);
-        // RFC 9687 §3: each message that is sent starts the timer anew. A part of one does not, or
-        // a peer that takes an octet now and then would be kept for ever.
-        if messages.advance(written) {
-            hold_until = deadline();
-        }
-    }
-    Ok(())
-}
-
-/// Where the messages end that are written, several in a slice.
-struct MessageEnds<'a> {
-    slices: &'a [Bytes],
-    /// Octets written of the first of them.
-    written: usize,
-    /// Where the message ends in it that is being written.
-    end: usize,
-}
-
-impl MessageEnds<'_> {
-    fn new(slices: &[Bytes]) -> MessageEnds<'_> {
-        MessageEnds {
-            slices,
-            written: 0,
-            end: slices.first().map_or(0, |slice| frame::length_at(slice)),
-        }
-    }
-
-    /// Takes in that so many more octets left. Returns whether a message was among them to its end.
-    fn advance(&mut self, octets: usize) -> bool {
-        self.written += octets;
-        let mut is_any_whole = false;
-        while let Some((slice, rest)) = self.slices.split_first()
-            && self.written >= self.end
-        {
-            is_any_whole = true;
-            if self.end < slice.len() {
-                let next = slice.get(self.end..).unwrap_or_default();
-                self.end += frame::length_at(next);
-            } else {
-                self.written -= slice.len();
-                self.slices = rest;
-                self.end = rest.first().map_or(0, |slice| frame::length_at(slice));
-            }
-        }
-        is_any_whole
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn messages_end_within_slices_and_with_them() {
-        let one = frame::keepalive();
-        let two = Bytes::from([&one[..], &one[..]].concat());
-        let slices = [one.clone(), two, one.clone()];
-        let length = one.len();
-        let mut ends = MessageEnds::new(&slices);
-        for (octets, is_any_whole) in [
-            (length - 1, false),
-            (1, true),
-            (length - 1, false),
-            (2, true),
-            (1, false),
-            // The rest of the second slice, and the third to its last octet but one.
-            (2 * length - 4, true),
-            (1, false),
-            (1, true),
-        ] {
-            assert_eq!(ends.advance(octets), is_any_whole, "{octets}");
-        }
-        assert!(ends.slices.is_empty());
-    }
 }

@@ -192,11 +192,12 @@ impl Core {
         let reads = std::mem::take(&mut self.reads);
         let round = Round::begin(reads, &self.convergence, clock::now());
         let peers = &self.peers;
-        self.rib.say_changes(&mut Outboxes {
-            peers,
-            round: round.as_ref(),
-        });
-        self.rib.catch_up(&mut Outboxes { peers, round: None });
+        let mut changes = Outboxes::new(peers, round.as_ref());
+        self.rib.say_changes(&mut changes);
+        changes.finish();
+        let mut missed = Outboxes::new(peers, None);
+        self.rib.catch_up(&mut missed);
+        missed.finish();
     }
 
     async fn handle(&mut self, input: CoreInput) {

@@ -6,7 +6,8 @@
 //!                      v   │                   │ routes          ^      │ Established, Down, …
 //!               core (owns the RIB) <──────────┴─────────────────│──────┘
 //!                      │  encoded messages                       │ accepted sockets, stop, …
-//!                      ├────> outbox ──> writer (one per connection)
+//!                      ├────> outbox ──> writer (one per connection), or written by the core at
+//!                      │      once, if it is little for few
 //!                      └────> events (learned routes) to the owner
 //! ```
 //! Queues and what happens when they are full: inputs of the core (1024): senders wait, so a reader
@@ -15,6 +16,7 @@
 //! events: the RIB remembers which prefixes are untold.
 
 mod admission;
+mod batch;
 mod capability_name;
 mod clock;
 pub mod config;
@@ -43,6 +45,7 @@ mod socket;
 pub mod status;
 pub mod traffic;
 mod why;
+mod writer;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;

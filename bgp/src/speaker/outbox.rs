@@ -6,14 +6,16 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 
 use bytes::Bytes;
+use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::Notify;
 
+use super::batch::Batch;
 use super::clock;
 use super::convergence::Round;
-use crate::wire::frame;
+use super::traffic::Traffic;
 
 /// Above this a peer is lagging: it gets no new routes until it is below [`LOW`].
 const HIGH: usize = 1 << 20;
@@ -29,10 +31,17 @@ pub struct Outbox {
     wants_room: AtomicBool,
     ready: Notify,
     closing: Notify,
+    /// Gone when the writer is.
+    socket: Weak<OwnedWriteHalf>,
+    traffic: Arc<Traffic>,
 }
 
 #[derive(Debug, Default)]
 struct Queue {
+    /// The writer has a batch in hand: what waits has to wait for it.
+    is_writing: bool,
+    /// A batch of which the socket did not take all at once.
+    begun: Option<Batch>,
     control: VecDeque<Bytes>,
     routes: VecDeque<Bytes>,
     /// How many of `routes` came and left.
@@ -50,27 +59,15 @@ pub enum Next {
     Close,
 }
 
-/// What leaves in one gathered write.
-#[derive(Debug, Default)]
-pub struct Batch {
-    /// Each of one or several messages.
-    pub messages: Vec<Bytes>,
-    /// The rounds that are written when these are.
-    rounds: Vec<Arc<Round>>,
-}
-
-impl Batch {
-    pub fn count(&self) -> usize {
-        let pieces = self.messages.iter();
-        pieces.map(|piece| frame::messages_in(piece)).sum()
-    }
-
-    pub fn octets(&self) -> usize {
-        self.messages.iter().map(Bytes::len).sum()
-    }
-}
-
 impl Outbox {
+    pub fn new(socket: &Arc<OwnedWriteHalf>, traffic: Arc<Traffic>) -> Outbox {
+        Outbox {
+            socket: Arc::downgrade(socket),
+            traffic,
+            ..Outbox::default()
+        }
+    }
+
     pub fn has_room(&self) -> bool {
         if self.bytes.load(Ordering::SeqCst) < HIGH {
             return true;
@@ -85,19 +82,64 @@ impl Outbox {
         self.bytes.load(Ordering::SeqCst) < LOW && self.wants_room.swap(false, Ordering::SeqCst)
     }
 
-    /// `round`: it is told when the message was written.
-    pub fn push_routes(&self, message: &Bytes, round: Option<&Arc<Round>>) {
+    /// `round`: it is told when the message was written. Nothing leaves before [`Outbox::send`] or
+    /// [`Outbox::send_now`].
+    /// Returns whether no routes waited before, so that this is to be called once.
+    pub fn push_routes(&self, message: &Bytes, round: Option<&Arc<Round>>) -> bool {
         let mut queue = self.lock();
-        if !queue.is_closing {
-            self.bytes.fetch_add(message.len(), Ordering::SeqCst);
-            queue.routes.push_back(message.clone());
-            queue.routes_pushed += 1;
-            if let Some(round) = round {
-                queue.note_round(round);
-            }
+        if queue.is_closing {
+            return false;
         }
-        drop(queue);
+        self.bytes.fetch_add(message.len(), Ordering::SeqCst);
+        queue.routes.push_back(message.clone());
+        queue.routes_pushed += 1;
+        if let Some(round) = round {
+            queue.note_round(round);
+        }
+        queue.routes.len() == 1
+    }
+
+    /// Has the writer write what waits.
+    pub fn send(&self) {
         self.ready.notify_one();
+    }
+
+    /// Octets that wait, or are being written.
+    pub fn octets(&self) -> usize {
+        self.bytes.load(Ordering::SeqCst)
+    }
+
+    /// Writes what waits, as far as the socket takes it at once; the rest is for the writer. Sooner
+    /// done than to wake it, if it is little.
+    pub fn send_now(&self) {
+        if !self.write_now() {
+            self.ready.notify_one();
+        }
+    }
+
+    /// Whether nothing is left to do.
+    fn write_now(&self) -> bool {
+        let Some(socket) = self.socket.upgrade() else {
+            return false;
+        };
+        // Locked while it is written: a socket that does not block takes microseconds.
+        let mut queue = self.lock();
+        if queue.is_writing || queue.is_closing {
+            return false;
+        }
+        let Some(mut batch) = queue.take() else {
+            return true;
+        };
+        // The writer meets the same error, and the reader tells.
+        let outcome = batch.write_to(&socket);
+        if outcome.is_err() || !batch.is_written() {
+            queue.begun = Some(batch);
+            return false;
+        }
+        let is_all = queue.is_empty();
+        drop(queue);
+        self.account(batch);
+        is_all
     }
 
     pub fn push_control(&self, message: Bytes) {
@@ -127,7 +169,7 @@ impl Outbox {
         self.closing.notify_waiters();
     }
 
-    /// Waits for something to write.
+    /// Waits for something to write. What it returns is to be given back to [`Outbox::written`].
     pub async fn next(&self) -> Next {
         loop {
             if let Some(next) = self.take() {
@@ -149,9 +191,15 @@ impl Outbox {
         tokio::time::sleep(wait).await;
     }
 
-    /// Accounts for a batch that left.
+    /// A batch of the writer left.
     pub fn written(&self, batch: Batch) {
+        self.lock().is_writing = false;
+        self.account(batch);
+    }
+
+    fn account(&self, batch: Batch) {
         self.bytes.fetch_sub(batch.octets(), Ordering::SeqCst);
+        self.traffic.sent.add(batch.messages(), batch.octets());
         if !batch.rounds.is_empty() {
             let now = clock::now();
             batch.rounds.iter().for_each(|round| round.taken(now));
@@ -160,15 +208,13 @@ impl Outbox {
 
     fn take(&self) -> Option<Next> {
         let mut queue = self.lock();
-        let mut messages: Vec<Bytes> = queue.control.drain(..).collect();
-        let routes = queue.routes.len().min(BATCH);
-        messages.extend(queue.routes.drain(..routes));
-        if messages.is_empty() {
-            return queue.is_closing.then_some(Next::Close);
+        match queue.take() {
+            Some(batch) => {
+                queue.is_writing = true;
+                Some(Next::Write(batch))
+            }
+            None => queue.is_closing.then_some(Next::Close),
         }
-        queue.routes_taken += routes as u64;
-        let rounds = queue.take_rounds();
-        Some(Next::Write(Batch { messages, rounds }))
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Queue> {
@@ -179,6 +225,26 @@ impl Outbox {
 }
 
 impl Queue {
+    fn is_empty(&self) -> bool {
+        self.begun.is_none() && self.control.is_empty() && self.routes.is_empty()
+    }
+
+    /// What one gathered write is to carry.
+    fn take(&mut self) -> Option<Batch> {
+        if let Some(begun) = self.begun.take() {
+            return Some(begun);
+        }
+        let routes = self.routes.len().min(BATCH);
+        let mut pieces = Vec::with_capacity(self.control.len() + routes);
+        pieces.extend(self.control.drain(..));
+        pieces.extend(self.routes.drain(..routes));
+        if pieces.is_empty() {
+            return None;
+        }
+        self.routes_taken += routes as u64;
+        Some(Batch::new(pieces, self.take_rounds()))
+    }
+
     /// The message pushed last is of `round`.
     fn note_round(&mut self, round: &Arc<Round>) {
         let pushed = self.routes_pushed;
@@ -247,16 +313,5 @@ mod tests {
         };
         outbox.written(last);
         assert_eq!(convergence.counts().count(), 0);
-    }
-
-    #[test]
-    fn a_piece_of_several_messages_counts_as_that_many() {
-        let one = frame::keepalive();
-        let two = Bytes::from([&one[..], &one[..]].concat());
-        let batch = Batch {
-            messages: vec![two, one],
-            rounds: Vec::new(),
-        };
-        assert_eq!((batch.count(), batch.octets()), (3, 57));
     }
 }
