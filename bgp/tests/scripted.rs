@@ -300,10 +300,13 @@ async fn a_new_policy_asks_for_a_refresh_and_does_not_wait_for_it() {
         more.originated.insert(prefix("10.9.0.0/16"), own);
         speaker.configure(more).await;
         let expected = match is_asked {
-            true => &["Request", "Request", "Request", "+10.9.0.0/16"][..],
+            true => &["+10.9.0.0/16", "Request", "Request", "Request"][..],
             false => &["+10.9.0.0/16"],
         };
-        assert_eq!(peer.hears(expected.len()).await, expected, "{name}");
+        let mut heard = peer.hears(expected.len()).await;
+        // The last question may be overtaken by the route.
+        heard.sort();
+        assert_eq!(heard, expected, "{name}");
     }
 }
 
