@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedReadHalf;
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -17,6 +16,7 @@ use tokio::task::JoinHandle;
 use super::clock;
 use super::input::CoreInput;
 use super::outbox::Outbox;
+use super::read_buffer::ReadBuffer;
 use super::traffic::Traffic;
 use super::writer::Writer;
 use crate::fsm::session::ConnectionId;
@@ -29,8 +29,6 @@ use crate::wire::refresh::{RefreshKind, RouteRefresh};
 use crate::wire::update::{self, AttributeError, UpdateContext};
 use crate::wire::{Notification, ProtocolError};
 
-/// What one read brings at most; bounds the batch that goes to the core.
-const READ_SIZE: usize = 64 * 1024;
 /// Batches of one connection that may wait for the core: one is worked off while the next is read.
 /// More would let a single busy peer fill the core's queue, and delay everyone else's routes.
 const IN_FLIGHT: usize = 2;
@@ -183,11 +181,11 @@ impl Reader {
 
     /// Until the connection ends.
     async fn read_messages(&mut self) -> Result<(), ProtocolError> {
-        let mut buffer = BytesMut::new();
+        let mut buffer = ReadBuffer::default();
         let mut read_at = clock::now();
         loop {
             let mut routes = Vec::new();
-            let outcome = self.take_frames(&mut buffer, &mut routes).await;
+            let outcome = self.take_frames(&mut buffer.octets, &mut routes).await;
             if !routes.is_empty() {
                 // The semaphore is never closed.
                 let Ok(turn) = self.in_flight.clone().acquire_owned().await else {
@@ -204,10 +202,8 @@ impl Reader {
                 }
             }
             outcome?;
-            // Who may never say a word costs no more than the message that is due.
             let is_established = self.gate.borrow().established.is_some();
-            buffer.reserve(if is_established { READ_SIZE } else { MAX_LEN });
-            match self.read.read_buf(&mut buffer).await {
+            match buffer.fill(&self.read, is_established).await {
                 Ok(0) | Err(_) => return Ok(()),
                 Ok(octets) => {
                     read_at = clock::now();

@@ -36,6 +36,7 @@ mod outboxes;
 mod peer;
 mod prefix_limit;
 mod quiet;
+mod read_buffer;
 mod restart;
 mod router_ids;
 pub mod secret;
