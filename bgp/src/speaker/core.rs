@@ -51,7 +51,7 @@ pub struct Core {
     /// The receiver of `events` is there.
     has_reader: bool,
     pub(super) rib: Rib,
-    pub(super) peers: Vec<Option<PeerSlot>>,
+    pub(super) peers: Vec<Option<Box<PeerSlot>>>,
     pub(super) inputs: mpsc::WeakSender<CoreInput>,
     pub(super) wakeup: Arc<Notify>,
     events: mpsc::Sender<Event>,
@@ -625,11 +625,13 @@ impl Core {
     pub(super) fn find(&self, is_it: impl Fn(&PeerSlot) -> bool) -> Option<usize> {
         self.peers
             .iter()
-            .position(|slot| slot.as_ref().is_some_and(&is_it))
+            .position(|slot| slot.as_deref().is_some_and(&is_it))
     }
 
     pub(super) fn slot(&mut self, id: PeerId) -> Option<&mut PeerSlot> {
-        self.peers.get_mut(id.0 as usize).and_then(Option::as_mut)
+        self.peers
+            .get_mut(id.0 as usize)
+            .and_then(Option::as_deref_mut)
     }
 
     fn refresh_of(&mut self, id: PeerId) -> Option<&mut RefreshState> {

@@ -237,7 +237,7 @@ impl Core {
     fn make_place(&mut self) -> bool {
         let dynamic = |slot: &&PeerSlot| slot.is_dynamic;
         let leaving = |slot: &&PeerSlot| slot.is_leaving;
-        let all = self.peers.iter().flatten().filter(dynamic);
+        let all = self.peers.iter().flatten().map(Box::as_ref).filter(dynamic);
         let gone = all.clone().filter(leaving).count();
         if all.count() - gone < self.config.max_dynamic_peers {
             return true;
@@ -291,7 +291,7 @@ impl Core {
             true => debug!(peer = %key, name = config.name, "peer added"),
             false => info!(peer = %key, name = config.name, "peer added"),
         }
-        self.peers[index] = Some(PeerSlot {
+        self.peers[index] = Some(Box::new(PeerSlot {
             key,
             helper: HelperState::new(helper_config(&self.config, &config)),
             config,
@@ -308,7 +308,7 @@ impl Core {
             is_warned_of_prefixes: false,
             faults: Faults::default(),
             traffic,
-        });
+        }));
         index
     }
 

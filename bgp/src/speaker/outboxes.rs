@@ -16,7 +16,7 @@ const FEW: usize = 32;
 const LITTLE: usize = 16 * 1024;
 
 pub struct Outboxes<'a> {
-    peers: &'a [Option<PeerSlot>],
+    peers: &'a [Option<Box<PeerSlot>>],
     /// Whose messages are sent, if they are to be observed.
     round: Option<&'a Arc<Round>>,
     /// For whom something waits since this turn only. Their writers do not know yet.
@@ -24,7 +24,7 @@ pub struct Outboxes<'a> {
 }
 
 impl<'a> Outboxes<'a> {
-    pub fn new(peers: &'a [Option<PeerSlot>], round: Option<&'a Arc<Round>>) -> Outboxes<'a> {
+    pub fn new(peers: &'a [Option<Box<PeerSlot>>], round: Option<&'a Arc<Round>>) -> Outboxes<'a> {
         Outboxes {
             peers,
             round,

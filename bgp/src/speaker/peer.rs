@@ -296,69 +296,72 @@ impl PeerTask {
 
     async fn carry_out(&mut self) {
         while let Some(action) = self.session.poll_action() {
-            match action {
-                Action::Dial => {
-                    self.dial = Some(tokio::spawn(socket::dial(self.transport.clone())))
+            // Seldom, and what it needs meanwhile would else be a part of each idle peer's task.
+            Box::pin(self.carry_out_one(action)).await;
+        }
+    }
+
+    async fn carry_out_one(&mut self, action: Action) {
+        match action {
+            Action::Dial => self.dial = Some(tokio::spawn(socket::dial(self.transport.clone()))),
+            Action::AbortDial => {
+                if let Some(dial) = self.dial.take() {
+                    dial.abort();
                 }
-                Action::AbortDial => {
-                    if let Some(dial) = self.dial.take() {
-                        dial.abort();
-                    }
-                }
-                Action::SendOpen { connection, open } => self.push(connection, open.encode()),
-                Action::SendKeepalive { connection } => self.push(connection, frame::keepalive()),
-                Action::SendNotification {
-                    connection,
-                    notification,
-                } => {
-                    self.close(connection, Some(&notification)).await;
-                }
-                Action::Close { connection } => self.close(connection, None).await,
-                Action::Established {
-                    connection,
-                    negotiated,
-                } => {
-                    let context = UpdateContext {
-                        four_octet_as: negotiated.four_octet_as,
-                        ebgp: negotiated.remote_asn != self.session.config().local_asn,
-                        add_path: negotiated.add_path_receive,
-                    };
-                    if let Some(outbox) = self.outbox(connection) {
-                        let negotiated = Box::new(negotiated);
-                        self.tell(CoreInput::Established {
-                            peer: self.id,
-                            negotiated,
-                            outbox,
-                        })
-                        .await;
-                    }
-                    // After the core knows the peer: its routes must not come first.
-                    if let Some((live, processed)) = self.connections.get(&connection) {
-                        live.gate.send_replace(Gate {
-                            processed: *processed,
-                            established: Some(context),
-                        });
-                    }
-                }
-                Action::Down { connection, reason } => {
-                    // The reader must be gone before the core hears of it, or routes could follow.
-                    self.close(connection, None).await;
-                    self.tell(CoreInput::Down {
-                        peer: self.id,
-                        reason,
-                    })
-                    .await;
-                }
-                Action::RefreshRequested { refresh, .. } => {
-                    self.tell(CoreInput::Refresh {
-                        peer: self.id,
-                        refresh,
-                    })
-                    .await;
-                }
-                Action::StateChanged { from, to } => self.show_state(from, to).await,
-                Action::ErrorNoted { error } => self.note_error(error).await,
             }
+            Action::SendOpen { connection, open } => self.push(connection, open.encode()),
+            Action::SendKeepalive { connection } => self.push(connection, frame::keepalive()),
+            Action::SendNotification {
+                connection,
+                notification,
+            } => {
+                self.close(connection, Some(&notification)).await;
+            }
+            Action::Close { connection } => self.close(connection, None).await,
+            Action::Established {
+                connection,
+                negotiated,
+            } => {
+                let context = UpdateContext {
+                    four_octet_as: negotiated.four_octet_as,
+                    ebgp: negotiated.remote_asn != self.session.config().local_asn,
+                    add_path: negotiated.add_path_receive,
+                };
+                if let Some(outbox) = self.outbox(connection) {
+                    let negotiated = Box::new(negotiated);
+                    self.tell(CoreInput::Established {
+                        peer: self.id,
+                        negotiated,
+                        outbox,
+                    })
+                    .await;
+                }
+                // After the core knows the peer: its routes must not come first.
+                if let Some((live, processed)) = self.connections.get(&connection) {
+                    live.gate.send_replace(Gate {
+                        processed: *processed,
+                        established: Some(context),
+                    });
+                }
+            }
+            Action::Down { connection, reason } => {
+                // The reader must be gone before the core hears of it, or routes could follow.
+                self.close(connection, None).await;
+                self.tell(CoreInput::Down {
+                    peer: self.id,
+                    reason,
+                })
+                .await;
+            }
+            Action::RefreshRequested { refresh, .. } => {
+                self.tell(CoreInput::Refresh {
+                    peer: self.id,
+                    refresh,
+                })
+                .await;
+            }
+            Action::StateChanged { from, to } => self.show_state(from, to).await,
+            Action::ErrorNoted { error } => self.note_error(error).await,
         }
     }
 
