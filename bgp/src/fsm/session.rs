@@ -92,7 +92,12 @@ impl Session {
 
     /// The next thing to do.
     pub fn poll_action(&mut self) -> Option<Action> {
-        self.actions.pop_front()
+        let action = self.actions.pop_front();
+        if action.is_none() && self.actions.capacity() > 0 {
+            // Seldom more than a few at once, and an idle peer has none.
+            self.actions = VecDeque::new();
+        }
+        action
     }
 
     /// Takes one event. Those of connections that are unknown, or over, change nothing.
@@ -304,6 +309,8 @@ impl Session {
         let beside = self
             .in_state(State::Established)
             .map(|connection| connection.id);
+        // Mostly the only one.
+        self.connections.reserve_exact(1);
         self.connections
             .push(Connection::new(id, endpoints, beside, at.now));
         self.actions.push_back(Action::SendOpen {

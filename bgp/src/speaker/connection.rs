@@ -35,16 +35,17 @@ const IN_FLIGHT: usize = 2;
 /// Octets of a malformed UPDATE that are kept.
 const SHOWN_MALFORMED: usize = 4096;
 
-/// What the peer task hears of a connection.
+/// What the peer task hears of a connection. Small: room for all that may wait is there from the
+/// start.
 #[derive(Debug)]
 pub enum Inbound {
-    Open(Open),
+    Open(Box<Open>),
     Keepalive,
-    Notification(Notification),
+    Notification(Box<Notification>),
     Refresh(RouteRefresh),
     /// At least one UPDATE since the last of these.
     Update,
-    Malformed(ProtocolError),
+    Malformed(Box<ProtocolError>),
     Closed,
     /// No message could be written for the send hold time.
     SendHoldExpired,
@@ -174,7 +175,7 @@ impl Reader {
     async fn run(mut self) {
         let end = match self.read_messages().await {
             Ok(()) => Inbound::Closed,
-            Err(error) => Inbound::Malformed(error),
+            Err(error) => Inbound::Malformed(Box::new(error)),
         };
         self.inbound.send(end).await;
     }
@@ -247,11 +248,12 @@ impl Reader {
                 if open.extended_message() {
                     self.max_len = MAX_EXTENDED_LEN;
                 }
-                self.send(Inbound::Open(open)).await;
+                self.send(Inbound::Open(Box::new(open))).await;
             }
             MessageKind::Keepalive => self.send(Inbound::Keepalive).await,
             MessageKind::Notification => {
-                self.send(Inbound::Notification(Notification::decode(&frame.body)?))
+                let notification = Notification::decode(&frame.body)?;
+                self.send(Inbound::Notification(Box::new(notification)))
                     .await;
             }
             MessageKind::RouteRefresh => {

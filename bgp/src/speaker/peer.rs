@@ -180,11 +180,14 @@ impl PeerTask {
 
     async fn handle_inbound(&mut self, connection: ConnectionId, inbound: Inbound) {
         let input = match inbound {
-            Inbound::Open(open) => Input::OpenReceived { connection, open },
+            Inbound::Open(open) => Input::OpenReceived {
+                connection,
+                open: *open,
+            },
             Inbound::Keepalive => Input::KeepaliveReceived { connection },
             Inbound::Notification(notification) => Input::NotificationReceived {
                 connection,
-                notification,
+                notification: *notification,
             },
             Inbound::Refresh(refresh) => Input::RefreshReceived {
                 connection,
@@ -196,7 +199,10 @@ impl PeerTask {
                 }
                 Input::UpdateReceived { connection }
             }
-            Inbound::Malformed(error) => Input::Malformed { connection, error },
+            Inbound::Malformed(error) => Input::Malformed {
+                connection,
+                error: *error,
+            },
             Inbound::Closed => Input::Closed { connection },
             Inbound::SendHoldExpired => Input::SendHoldExpired { connection },
         };
