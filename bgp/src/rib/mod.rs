@@ -427,6 +427,11 @@ impl Rib {
         self.catch_up(sink);
     }
 
+    /// How many prefixes changed since the last turn.
+    pub fn changes(&self) -> usize {
+        self.ipv4.changes.len() + self.ipv6.changes.len()
+    }
+
     /// The first half of a turn: what changed since the last one.
     pub fn say_changes(&mut self, sink: &mut impl Sink) {
         self.flush_changes(sink);

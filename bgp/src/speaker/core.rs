@@ -38,6 +38,9 @@ use crate::wire::refresh::RefreshKind;
 /// Inputs worked off before what they changed is said: large enough to pack messages well, small
 /// enough that nobody waits long.
 const TURN: usize = 256;
+/// So many prefixes that changed end a turn before: what is needed to say them stays small, and the
+/// first are on their way while the rest is decided.
+const CHANGES: usize = 16 * 1024;
 /// Learned routes per event.
 const LEARNED_PER_EVENT: usize = 4096;
 
@@ -162,6 +165,9 @@ impl Core {
                     Some(input) => {
                         self.handle(input).await;
                         for _ in 0..TURN {
+                            if self.rib.changes() >= CHANGES {
+                                break;
+                            }
                             match inputs.try_recv() {
                                 Ok(input) => self.handle(input).await,
                                 Err(_) => break,
