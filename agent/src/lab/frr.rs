@@ -20,6 +20,8 @@ use super::topology::Scenario;
 
 const DAEMONS: &str = "/usr/lib/frr";
 const ZEBRA_STARTS: Duration = Duration::from_secs(10);
+/// How long zebra leaves routes alone that it finds in the kernel: until bgpd says them again.
+const KEPT_SECS: &str = "60";
 
 /// Makes FRR's directories under `directory` and has them mounted.
 pub fn prepare(directory: &Path, scenario: Scenario, mounts: &mut Mounts) -> Result<()> {
@@ -57,27 +59,24 @@ pub fn prepare_with(directory: &Path, configuration: &str, mounts: &mut Mounts) 
     Ok(())
 }
 
-/// Starts zebra and bgpd. `directory`: what `prepare` was given.
-pub fn start(namespace: &Namespace, lab: &str, directory: &Path) -> Result<Vec<Process>> {
-    let log = directory.join("log");
-    let mut started = Vec::new();
-    for daemon in ["zebra", "bgpd"] {
-        let mut command = Command::new(Path::new(DAEMONS).join(daemon));
-        command.args(["-f", &format!("/etc/frr/{daemon}.conf"), "-A", "127.0.0.1"]);
-        command.args(["-i", &format!("/run/frr/{daemon}.pid")]);
-        command.args(["--log", "stdout"]);
-        command.env(LAB_VARIABLE, lab);
-        started.push(process::start(
-            &namespace.name,
-            namespace,
-            &mut command,
-            &log,
-        )?);
-        if daemon == "zebra" {
-            wait_for_zebra(directory)?;
-        }
+/// Starts zebra or bgpd, as `daemon` says; zebra listens on return. `directory`: what `prepare` was
+/// given.
+pub fn start(namespace: &Namespace, lab: &str, directory: &Path, daemon: &str) -> Result<Process> {
+    let mut command = Command::new(Path::new(DAEMONS).join(daemon));
+    command.args(["-f", &format!("/etc/frr/{daemon}.conf"), "-A", "127.0.0.1"]);
+    command.args(["-i", &format!("/run/frr/{daemon}.pid")]);
+    command.args(["--log", "stdout"]);
+    if daemon == "zebra" {
+        // Without, what it finds goes at once.
+        command.args(["-K", KEPT_SECS]);
     }
-    Ok(started)
+    command.env(LAB_VARIABLE, lab);
+    let log = directory.join("log");
+    let process = process::start(&namespace.name, namespace, &mut command, &log)?;
+    if daemon == "zebra" {
+        wait_for_zebra(directory)?;
+    }
+    Ok(process)
 }
 
 /// A bgpd that does not reach zebra at once tries again only after ten seconds.

@@ -247,15 +247,20 @@ impl Lab {
 
     /// Starts FRR where the lab has it.
     pub fn start_frr(&mut self) -> Result<()> {
+        ["zebra", "bgpd"]
+            .into_iter()
+            .try_for_each(|daemon| self.start_frr_daemon(daemon))
+    }
+
+    /// Starts zebra or bgpd where the lab has FRR, for the first time or again.
+    pub fn start_frr_daemon(&mut self, daemon: &str) -> Result<()> {
         let Some(machine) = frr_machine(self.scenario()) else {
             return Ok(());
         };
         let namespace = self.namespace(machine)?.clone();
         let directory = self.directory().join(machine);
-        for process in frr::start(&namespace, self.id(), &directory)? {
-            self.record_process(process)?;
-        }
-        Ok(())
+        let process = frr::start(&namespace, self.id(), &directory, daemon)?;
+        self.record_process(process)
     }
 
     pub fn reflector_file(&self, rack: &Rack) -> PathBuf {
