@@ -1,5 +1,5 @@
 //! The lab's two racks with one or two reflectors each, and FRR as the spine between them: it routes
-//! the pods, and peers with every reflector by eBGP.
+//! the pods, and peers with every reflector, by eBGP unless it is of rack b's AS.
 //!
 //! ```text
 //!        rack a  AS 64512                                     rack b  AS 64513
@@ -8,6 +8,7 @@
 //!   .4 reflector-a2 ─ eBGP ─┴─ .1 FRR AS 64530 .1 ───┴─ eBGP ─  .4 reflector-b2
 //! ```
 
+mod heard;
 mod plan;
 mod texts;
 
@@ -19,31 +20,24 @@ use std::time::Duration;
 use agent::api::client::Client;
 use agent::api::schema::Items;
 use agent::lab::topology::{NODES, ROUTER};
-use agent::lab::{Lab, Options, Scenario, frr};
+use agent::lab::{Lab, Options, Process, Scenario, frr};
 use anyhow::{Context, Result, ensure};
 use bgp::speaker::status::{PeerStatus, RouteStatus};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-pub use self::plan::{Ends, Peering, Plan, Reflector};
+pub use self::heard::Kept;
+use self::heard::{Heard, HeardOfOne};
+pub use self::plan::{Ends, Peering, Plan, Reflector, Scope};
 pub use self::texts::{Edition, OTHER_HOLD_TIME_SECS};
 use crate::fleet::Sessions;
-use crate::product::{TIMEOUT, eventually, program, programs};
+use crate::product::{TIMEOUT, eventually, kill, program, programs};
 use crate::watch::Watch;
 
 /// Between two echoes of one probe.
 const ECHO_INTERVAL: Duration = Duration::from_millis(5);
 /// An agent or a reflector that is told to stop.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// What others keep of a machine that is away.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Kept {
-    /// Its routes or not.
-    Whatever,
-    /// The time of graceful restart is over.
-    Nothing,
-}
 
 /// The running racks. Dropping it takes them down.
 pub struct Spine {
@@ -110,6 +104,12 @@ impl Spine {
     pub fn start(&mut self, machine: &str) -> Result<()> {
         if machine.starts_with("reflector") {
             self.lab.start_reflector_on(machine)?;
+        } else if machine == ROUTER {
+            // It is there where bgpd alone was ended.
+            if self.running(ROUTER).is_empty() {
+                self.lab.start_frr_daemon("zebra")?;
+            }
+            self.lab.start_frr_daemon("bgpd")?;
         } else {
             self.lab.start_agent(machine)?;
         }
@@ -117,12 +117,37 @@ impl Spine {
         Ok(())
     }
 
-    /// kill -9 or SIGTERM, and the end awaited.
-    pub fn end(&mut self, machine: &str, signal: Signal) -> Result<()> {
-        let running = program(&self.lab, machine)?;
-        running.signal(signal);
-        self.away.insert(machine.to_owned());
-        Ok(running.wait_gone(STOP_TIMEOUT)?)
+    /// kill -9 or SIGTERM to all programs of these machines at once, and the ends awaited.
+    pub fn end(&mut self, machines: &[String], signal: Signal) -> Result<()> {
+        let mut running = Vec::new();
+        for machine in machines {
+            let its = self.running(machine);
+            ensure!(!its.is_empty(), "no program on {machine}");
+            running.extend(its);
+        }
+        for process in &running {
+            process.signal(signal);
+        }
+        self.away.extend(machines.iter().cloned());
+        for process in &running {
+            process.wait_gone(STOP_TIMEOUT)?;
+        }
+        Ok(())
+    }
+
+    /// kill -9 of the spine's bgpd alone, its end awaited. What zebra has put in the kernel stays.
+    pub fn kill_bgpd(&mut self) -> Result<()> {
+        // The last one started.
+        kill(&program(&self.lab, ROUTER)?)?;
+        self.away.insert(ROUTER.to_owned());
+        Ok(())
+    }
+
+    fn running(&self, machine: &str) -> Vec<Process> {
+        let all = self.lab.processes().iter();
+        all.filter(|process| process.name == machine && process.is_running())
+            .cloned()
+            .collect()
     }
 
     fn client(&self, machine: &str) -> Client {
@@ -205,27 +230,32 @@ impl Spine {
     /// Waits until those that had a session with `machine` have it no more, and what they keep of it
     /// is as said.
     pub fn wait_missed(&self, machine: &str, what_is_kept: Kept) -> Result<()> {
-        let address = self.plan.address(machine).context("no such machine")?;
-        let mut peers = self.plan.ends_of(machine);
-        peers.retain(|(peer, with)| *with == address && !self.away.contains(peer));
+        let addresses = self.plan.addresses(machine);
+        let mut ends = self.plan.ends_of(machine);
+        ends.retain(|(one, with)| addresses.contains(with) && !self.away.contains(one));
+        ensure!(!ends.is_empty(), "nobody is there to miss {machine}");
         eventually(&format!("{machine} to be missed"), TIMEOUT, || {
-            for (peer, _) in &peers {
-                let sessions = self.peers(peer)?;
-                let is_up = |it: &&PeerStatus| it.peer == address && it.state == "established";
+            for (one, address) in &ends {
+                let sessions = self.peers(one)?;
+                let is_up = |it: &&PeerStatus| it.peer == *address && it.state == "established";
                 if let Some(session) = sessions.iter().find(is_up) {
-                    return Ok(Some(format!("{peer}: {session:?}")));
+                    return Ok(Some(format!("{one}: {session:?}")));
                 }
-                let routes = self.routes(peer)?;
-                let kept = routes.iter().find(|route| route.peer == Some(address));
-                if let (Some(route), Kept::Nothing) = (kept, what_is_kept) {
-                    return Ok(Some(format!("{peer}: {route:?}")));
+                let routes = self.routes(one)?.into_iter();
+                let its = routes.filter(|route| route.peer == Some(*address));
+                let its = its.map(|route| (route.prefix.to_string(), Heard::from(&route)));
+                if let Some(kept) = what_is_kept.contradicted_by(&its.collect()) {
+                    return Ok(Some(format!("{one}: {kept}")));
                 }
             }
-            let kept = self.spine_routes()?.remove(&address.to_string());
-            Ok(match (kept, what_is_kept) {
-                (Some(kept), Kept::Nothing) => Some(format!("spine: {kept:?}")),
-                (_, Kept::Nothing | Kept::Whatever) => None,
-            })
+            if self.away.contains(ROUTER) {
+                return Ok(None);
+            }
+            let mut heard = self.spine_routes()?;
+            let of_it = |address: &IpAddr| heard.remove(&address.to_string()).unwrap_or_default();
+            let mut kept = addresses.iter().map(of_it);
+            let wrong = kept.find_map(|kept| what_is_kept.contradicted_by(&kept));
+            Ok(wrong.map(|kept| format!("spine: {kept}")))
         })
     }
 
@@ -254,7 +284,8 @@ impl Spine {
         Ok((count != wanted).then(|| format!("{count} of {wanted} routes")))
     }
 
-    /// What the spine itself misses: from every reflector a fresh route to each node of its rack.
+    /// What the spine itself misses: from every reflector a fresh route to each node of its rack, with
+    /// the node as next hop.
     fn missing_on_spine(&self) -> Result<Option<String>> {
         let routes = self.spine_routes()?;
         for reflector in self.plan.reflectors() {
@@ -262,30 +293,38 @@ impl Spine {
             let Some(routes) = routes.get(&address) else {
                 return Ok(Some(format!("nothing from {address}")));
             };
-            if let Some((prefix, _)) = routes.iter().find(|(_, is_stale)| **is_stale) {
+            if let Some((prefix, _)) = routes.iter().find(|(_, heard)| heard.is_stale) {
                 return Ok(Some(format!("{prefix} from {address} is stale")));
             }
-            let nodes = NODES.iter().filter(|node| node.rack == reflector.rack);
-            let mut missing = nodes.filter(|node| !routes.contains_key(&node.pod_cidr()));
-            if let Some(node) = missing.next() {
-                return Ok(Some(format!("no route to {} from {address}", node.name)));
+            for node in NODES.iter().filter(|node| node.rack == reflector.rack) {
+                let heard = routes.get(&node.pod_cidr());
+                if heard.is_none_or(|heard| heard.next_hop != node.address.to_string()) {
+                    let name = node.name;
+                    return Ok(Some(format!("to {name} from {address}: {heard:?}")));
+                }
             }
         }
         Ok(None)
     }
 
-    /// By peer, what the spine has heard: prefixes, and whether they are stale.
-    fn spine_routes(&self) -> Result<BTreeMap<String, BTreeMap<String, bool>>> {
+    /// By peer, what the spine has heard.
+    fn spine_routes(&self) -> Result<BTreeMap<String, HeardOfOne>> {
         let said = self.vtysh("show bgp ipv4 unicast json")?;
         let prefixes = said.get("routes").and_then(Value::as_object);
         let prefixes = prefixes.with_context(|| format!("no routes in {said}"))?;
-        let mut heard: BTreeMap<String, BTreeMap<String, bool>> = BTreeMap::new();
+        let mut heard: BTreeMap<String, HeardOfOne> = BTreeMap::new();
         for (prefix, paths) in prefixes {
             for path in paths.as_array().into_iter().flatten() {
-                let peer = path.get("peerId").and_then(Value::as_str);
-                let peer = peer.with_context(|| format!("no peer in {path}"))?;
-                let of_peer = heard.entry(peer.to_owned()).or_default();
-                of_peer.insert(prefix.clone(), path.get("stale").is_some());
+                let text = |pointer: &str| {
+                    let found = path.pointer(pointer).and_then(Value::as_str);
+                    found.with_context(|| format!("no {pointer} in {path}"))
+                };
+                let route = Heard {
+                    next_hop: text("/nexthops/0/ip")?.to_owned(),
+                    is_stale: path.get("stale").is_some(),
+                };
+                let of_peer = heard.entry(text("/peerId")?.to_owned()).or_default();
+                of_peer.insert(prefix.clone(), route);
             }
         }
         Ok(heard)
@@ -296,20 +335,14 @@ impl Spine {
         serde_json::from_str(&said).context(said)
     }
 
-    /// Watches the routes of the nodes and of the spine, and packets within each rack and between
-    /// them, begun from both sides.
-    pub fn watch(&self) -> Result<Watch> {
+    /// Watches until it is stopped, or dropped.
+    pub fn watch(&self, scope: Scope) -> Result<Watch> {
         let mut machines: Vec<String> = NODES.iter().map(|node| node.name.to_owned()).collect();
-        machines.push(ROUTER.to_owned());
-        let flow = |[from, to]: [&str; 2]| [from, to].map(str::to_owned);
-        let flows = [
-            ["a1-1", "a2-1"],
-            ["a1-2", "b1-1"],
-            ["a2-2", "b2-1"],
-            ["b1-1", "b2-2"],
-            ["b1-2", "a1-1"],
-            ["b2-2", "a2-1"],
-        ];
-        Watch::start(&self.lab, &machines, &flows.map(flow), ECHO_INTERVAL)
+        if scope == Scope::Everything {
+            machines.push(ROUTER.to_owned());
+        }
+        let flows = scope.flows().into_iter();
+        let flows: Vec<[String; 2]> = flows.map(|ends| ends.map(str::to_owned)).collect();
+        Watch::start(&self.lab, &machines, &flows, ECHO_INTERVAL)
     }
 }

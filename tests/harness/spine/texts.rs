@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use agent::lab::topology::{ROUTED_ASN, Rack};
+use agent::lab::topology::Rack;
 
 use super::{Peering, Plan, Reflector};
 
@@ -100,12 +100,16 @@ pub fn reflector(plan: Plan, reflector: &Reflector, edition: Edition) -> String 
             rack.asn
         ),
     );
-    let spine = if plan.peering == Peering::Ranges {
+    let mut spine = if plan.peering == Peering::Ranges {
         format!("peerPrefixes: [{}/32]", rack.router())
     } else {
         format!("peerIP: {}", rack.router())
     };
-    peer("spine", &format!("{spine}, asNumber: {ROUTED_ASN}"));
+    spine += &format!(", asNumber: {}", plan.spine_asn());
+    if plan.peering == (Peering::Inside { is_client: true }) && rack.asn == plan.spine_asn() {
+        spine += ", routeReflectorClient: true";
+    }
+    peer("spine", &spine);
     for other in plan.listed_by(reflector) {
         let spec = format!("peerIP: {}, asNumber: {}", other.address, other.rack.asn);
         peer(&other.name, &spec);
@@ -113,20 +117,24 @@ pub fn reflector(plan: Plan, reflector: &Reflector, edition: Edition) -> String 
     text
 }
 
-/// FRR peers with every reflector. A next hop in the other rack is not on its subnet with the peer.
+/// FRR peers with every reflector, and asks all to keep its routes while it restarts. A next hop in
+/// the other rack is not on its subnet with the external peer.
 pub fn frr(plan: Plan) -> String {
+    let asn = plan.spine_asn();
     let mut text = format!(
-        "hostname spine\nrouter bgp {ROUTED_ASN}\n bgp router-id {}\n \
-         no bgp ebgp-requires-policy\n",
+        "hostname spine\nrouter bgp {asn}\n bgp router-id {}\n no bgp ebgp-requires-policy\n \
+         bgp graceful-restart\n bgp graceful-restart preserve-fw-state\n",
         Rack::A.router()
     );
     for reflector in plan.reflectors() {
         let address = IpAddr::from(reflector.address);
+        let its_asn = reflector.rack.asn;
         text += &format!(
-            " neighbor {address} remote-as {}\n neighbor {address} timers connect 1\n \
-             neighbor {address} ebgp-multihop 2\n",
-            reflector.rack.asn
+            " neighbor {address} remote-as {its_asn}\n neighbor {address} timers connect 1\n"
         );
+        if its_asn != asn {
+            text += &format!(" neighbor {address} ebgp-multihop 2\n");
+        }
     }
     text
 }
