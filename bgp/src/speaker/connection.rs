@@ -3,13 +3,13 @@
 //! Everything but routes goes to the peer task. Routes go straight to the core, once the peer task
 //! says that the session is established; until then the reader stops at the first UPDATE.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::net::TcpStream;
-use tokio::net::tcp::OwnedReadHalf;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
 
@@ -17,6 +17,7 @@ use super::clock;
 use super::input::CoreInput;
 use super::outbox::Outbox;
 use super::read_buffer::ReadBuffer;
+use super::socket;
 use super::traffic::Traffic;
 use super::writer::Writer;
 use crate::fsm::session::ConnectionId;
@@ -92,6 +93,8 @@ pub struct Connection {
     pub gate: watch::Sender<Gate>,
     /// Set by the reader for each UPDATE, cleared by the peer task.
     pub has_update: Arc<AtomicBool>,
+    /// Gone when the writer is, which ends with the connection.
+    socket: Weak<OwnedWriteHalf>,
     reader: JoinHandle<()>,
 }
 
@@ -123,7 +126,7 @@ impl Connection {
             max_len: MAX_LEN,
         };
         let writer = Writer {
-            socket,
+            socket: socket.clone(),
             outbox: outbox.clone(),
             inbound,
             core_wakeup,
@@ -134,8 +137,16 @@ impl Connection {
             outbox,
             gate,
             has_update,
+            socket: Arc::downgrade(&socket),
             reader: tokio::spawn(reader.run()),
         }
+    }
+
+    /// Whether it is over for the kernel, so that [`Inbound::Closed`], or the like, is on its way
+    /// behind what the peer sent before.
+    pub fn has_ended(&self) -> bool {
+        let socket = self.socket.upgrade();
+        socket.is_none_or(|socket| socket::has_ended((*socket).as_ref()))
     }
 
     /// Stops reading and, after `last` is written, closes. Nothing of the reader reaches the core
@@ -249,6 +260,8 @@ impl Reader {
                     self.max_len = MAX_EXTENDED_LEN;
                 }
                 self.send(Inbound::Open(Box::new(open))).await;
+                // So that one OPEN at most waits with the peer task.
+                self.processed().await;
             }
             MessageKind::Keepalive => self.send(Inbound::Keepalive).await,
             MessageKind::Notification => {
@@ -278,20 +291,20 @@ impl Reader {
         self.inbound.send(inbound).await;
     }
 
-    /// Waits until the peer task has dealt with all that was sent before, then says whether routes
-    /// may flow.
+    /// Whether routes may flow, when the peer task has dealt with all that was sent before.
     async fn established(&mut self) -> Option<UpdateContext> {
         let now = self.gate.borrow().established;
         if now.is_some() {
             return now;
         }
+        self.processed().await?.established
+    }
+
+    /// Waits until the peer task has dealt with all that was sent; `None` if it never will.
+    async fn processed(&mut self) -> Option<Gate> {
         let sent = self.sent;
-        let gate = self
-            .gate
-            .wait_for(|gate| gate.processed >= sent)
-            .await
-            .ok()?;
-        gate.established
+        let gate = self.gate.wait_for(|gate| gate.processed >= sent).await;
+        gate.ok().map(|gate| *gate)
     }
 }
 

@@ -25,6 +25,7 @@ use crate::fsm::session::{
 };
 use crate::fsm::timer::Jitter;
 use crate::rib::PeerId;
+use crate::wire::open::Open;
 use crate::wire::update::UpdateContext;
 use crate::wire::{Notification, frame};
 
@@ -42,6 +43,9 @@ pub struct PeerTask {
     inbound_sender: mpsc::Sender<(ConnectionId, Inbound)>,
     traffic: Arc<Traffic>,
     connections: HashMap<ConnectionId, (Connection, u64)>,
+    /// OPENs of those who ended another connection before, of which the end was not heard yet. One
+    /// of a connection at most: its reader waits.
+    early: Vec<(ConnectionId, Box<Open>)>,
     next_connection: u64,
     dial: Option<JoinHandle<io::Result<TcpStream>>>,
     random: RandomState,
@@ -71,6 +75,7 @@ impl PeerTask {
             inbound_sender,
             traffic: Arc::default(),
             connections: HashMap::new(),
+            early: Vec::new(),
             next_connection: 0,
             dial: None,
             random: RandomState::new(),
@@ -102,7 +107,10 @@ impl PeerTask {
                     }
                 },
                 Some((connection, inbound)) = self.inbound.recv() => {
-                    self.handle_inbound(connection, inbound).await;
+                    match inbound {
+                        Inbound::Open(open) => self.early.push((connection, open)),
+                        inbound => self.handle_inbound(connection, inbound).await,
+                    }
                 }
                 result = async { self.dial.as_mut().expect("guarded by the branch condition").await },
                     if self.dial.is_some() =>
@@ -122,6 +130,7 @@ impl PeerTask {
                     }
                 }
             }
+            self.take_opens().await;
         }
         self.tell(CoreInput::Finished { peer: self.id }).await;
     }
@@ -175,6 +184,20 @@ impl PeerTask {
             }
             // The loop ends by the one, and goes on where it does not by the other.
             Control::Stop(_) | Control::Retire => {}
+        }
+    }
+
+    /// Hands on the OPENs that wait for nothing. A peer that ended a connection and opened another one
+    /// is heard in that order, although each has a reader of its own: else it would lose a collision
+    /// (RFC 4271 §6.8) with what it left, and what it said last there would be lost.
+    async fn take_opens(&mut self) {
+        for (connection, open) in std::mem::take(&mut self.early) {
+            let mut others = self.connections.iter().filter(|(id, _)| **id != connection);
+            if others.any(|(_, (other, _))| other.has_ended()) {
+                self.early.push((connection, open));
+            } else {
+                self.handle_inbound(connection, Inbound::Open(open)).await;
+            }
         }
     }
 

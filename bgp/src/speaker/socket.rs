@@ -100,6 +100,30 @@ pub fn refuse(stream: TcpStream) {
     let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
 }
 
+/// Whether the other side has ended the connection, by FIN or RST, although there may be octets to
+/// read still.
+#[allow(unsafe_code, reason = "TCP_INFO has no safe wrapper")]
+pub fn has_ended(stream: &TcpStream) -> bool {
+    // Of linux/tcp_states.h: gone, and waiting for this side to close.
+    const TCP_CLOSE: u8 = 7;
+    const TCP_CLOSE_WAIT: u8 = 8;
+    // The first field of `struct tcp_info`; the kernel fills in as much as there is room for.
+    let mut state = 0u8;
+    let mut length = size_of::<u8>() as libc::socklen_t;
+    // SAFETY: the descriptor is open for the borrow's lifetime, and the pointers describe one octet
+    // and its length, which outlive the call.
+    let result = unsafe {
+        libc::getsockopt(
+            stream.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            (&raw mut state).cast(),
+            &raw mut length,
+        )
+    };
+    result == 0 && matches!(state, TCP_CLOSE | TCP_CLOSE_WAIT)
+}
+
 /// Whether an error of accept(2) is about one connection, which is gone by it; after any other the
 /// same would come again at once.
 pub fn is_of_one_connection(error: &io::Error) -> bool {

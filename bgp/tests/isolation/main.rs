@@ -13,5 +13,6 @@ mod kernel;
 mod load;
 mod memory;
 mod peer;
+mod returning;
 mod scene;
 mod slow;

@@ -55,6 +55,23 @@ async fn gtsm_and_ttl_are_accepted_by_the_kernel() {
 }
 
 #[tokio::test]
+async fn an_end_is_seen_behind_what_was_not_read() {
+    use tokio::io::AsyncWriteExt;
+    for (name, linger) in [("FIN", None), ("RST", Some(Duration::ZERO))] {
+        let listener = listener(&[]);
+        let remote = listener.local_addr().expect("bound");
+        let mut dialed = dial(transport(remote, None)).await.expect("dial");
+        let (accepted, _) = listener.accept().await.expect("accept");
+        dialed.write_all(b"last words").await.expect("written");
+        assert!(!has_ended(&accepted), "{name}");
+        assert!(!has_ended(&dialed), "{name}");
+        SockRef::from(&dialed).set_linger(linger).expect("set");
+        drop(dialed);
+        assert!(has_ended(&accepted), "{name}");
+    }
+}
+
+#[tokio::test]
 async fn source_address_that_is_not_there_is_named() {
     let listener = listener(&[]);
     let elsewhere = Transport {

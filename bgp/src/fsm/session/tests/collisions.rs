@@ -94,6 +94,23 @@ fn second_connection_does_not_kill_established() {
 }
 
 #[test]
+fn peer_that_is_back_is_taken_once_the_end_of_the_old_connection_is_heard() {
+    for (name, config) in [
+        ("without graceful restart", config()),
+        ("with it", with_graceful_restart()),
+    ] {
+        let mut rig = Rig::established(config);
+        rig.feed([connected(2, Direction::Incoming)]);
+        assert_eq!(
+            rig.feed([closed(1), opened(2, open()), keepalive(2)]),
+            "down 1 lost, Established>OpenSent, keepalive 2, OpenSent>OpenConfirm, up 2, \
+             OpenConfirm>Established",
+            "{name}"
+        );
+    }
+}
+
+#[test]
 fn silent_second_connection_changes_nothing_even_with_graceful_restart() {
     let mut rig = Rig::established(with_graceful_restart());
     assert_eq!(rig.feed([connected(2, Direction::Incoming)]), "open 2");
