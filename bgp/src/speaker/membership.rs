@@ -225,25 +225,28 @@ impl Core {
         }
     }
 
-    /// Whether one more peer of a range may be there.
+    /// Whether one more peer of a range may be there. Those that leave take no place.
     pub(super) fn has_room(&self) -> bool {
-        let peers = self.peers.iter().flatten();
-        peers.filter(|slot| slot.is_dynamic).count() < self.config.max_dynamic_peers
+        self.of_ranges(false) < self.config.max_dynamic_peers
+    }
+
+    /// Peers of ranges that are told to leave and have not ended yet, or the others.
+    fn of_ranges(&self, is_leaving: bool) -> usize {
+        let slots = self.peers.iter().flatten();
+        slots
+            .filter(|slot| slot.is_dynamic && slot.is_leaving == is_leaving)
+            .count()
     }
 
     /// Whether there is a place for one more peer of a range. Those that have no session make way,
     /// the longest without a word first: silent connections may fill every place, but who speaks
     /// has one as soon as it comes.
     fn make_place(&mut self) -> bool {
-        let dynamic = |slot: &&PeerSlot| slot.is_dynamic;
-        let leaving = |slot: &&PeerSlot| slot.is_leaving;
-        let all = self.peers.iter().flatten().map(Box::as_ref).filter(dynamic);
-        let gone = all.clone().filter(leaving).count();
-        if all.count() - gone < self.config.max_dynamic_peers {
+        if self.has_room() {
             return true;
         }
         // Those that leave still cost something; there are never many.
-        if gone >= MOST_LEAVING {
+        if self.of_ranges(true) >= MOST_LEAVING {
             return false;
         }
         let is_idle = |slot: &PeerSlot| slot.is_dynamic && !slot.is_leaving && !slot.is_needed();
