@@ -4,14 +4,12 @@ use std::borrow::Cow;
 use std::path::Path;
 
 use agent::api::schema::StoreError;
+use agent::datastore::file::read_text;
 use agent::datastore::{self, passwords};
 use agent::resolve::peering;
 use anyhow::Context;
 use bgp::speaker::config::SpeakerConfig;
 use bgp::types::RouterId;
-
-/// More than any rack's file; what is larger is not a configuration.
-const MAX_FILE: u64 = 4 * 1024 * 1024;
 
 /// A file that could be read.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -47,16 +45,11 @@ fn name_of(path: &Path) -> Cow<'_, str> {
 /// If the file cannot be read.
 pub fn load(path: &Path) -> anyhow::Result<Loaded> {
     let name = name_of(path);
-    let size = std::fs::metadata(path)
-        .with_context(|| format!("failed to read {}", path.display()))?
-        .len();
-    anyhow::ensure!(
-        size <= MAX_FILE,
-        "{}: {size} octets are more than {MAX_FILE}",
-        path.display()
-    );
-    let text = std::fs::read_to_string(path)
-        .with_context(|| format!("failed to read {}", path.display()))?;
+    let failed = || format!("failed to read {}", path.display());
+    let text = read_text(path)
+        .with_context(failed)?
+        .map_err(anyhow::Error::msg)
+        .with_context(failed)?;
     let documents = datastore::parse_stream(&name, &text);
     let (snapshot, mut errors) = datastore::load(&documents);
     let (speaker, more) = peering::reflector_config(&snapshot, &passwords::read(&snapshot));
@@ -124,6 +117,35 @@ spec: {peerPrefixes: [192.168.100.0/24], asNumber: 64512, routeReflectorClient: 
             "{lines:?}"
         );
         assert!(loaded.is_usable(), "the rest still works");
+    }
+
+    #[test]
+    fn what_is_no_file_of_text_is_refused_without_waiting_for_it() {
+        use std::os::unix::fs::symlink;
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let at = |name: &str| dir.path().join(name);
+        nix::unistd::mkfifo(&at("pipe"), nix::sys::stat::Mode::S_IRWXU).expect("made");
+        symlink(at("pipe"), at("link to a pipe")).expect("linked");
+        symlink("/dev/zero", at("device without end")).expect("linked");
+        symlink(at("loop"), at("loop")).expect("linked");
+        std::fs::write(at("latin"), b"spec: \xe9\n").expect("written");
+        let large = std::fs::File::create(at("large")).expect("made");
+        large.set_len(4 * 1024 * 1024 + 1).expect("set");
+        for (name, reason) in [
+            ("pipe", "not a regular file"),
+            ("link to a pipe", "not a regular file"),
+            ("device without end", "not a regular file"),
+            ("loop", "Too many levels of symbolic links"),
+            (".", "not a regular file"),
+            ("latin", "not UTF-8 text"),
+            ("large", "larger than 4 MiB"),
+            ("missing", "No such file"),
+        ] {
+            let error = load(&at(name)).expect_err(name);
+            let shown = unreadable(&at(name), &error).reason;
+            assert!(shown.starts_with("failed to read "), "{name}: {shown}");
+            assert!(shown.contains(reason), "{name}: {shown}");
+        }
     }
 
     #[test]

@@ -1,10 +1,12 @@
 //! `caracal-reflector`: a rack's BGP route reflector. No dataplane, no cluster; one file.
 
 mod config;
+mod file;
 mod memory;
 mod observe;
 mod rack;
 
+use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -70,8 +72,12 @@ fn check(args: &Args) -> ExitCode {
         Ok(Loaded { errors, .. }) => errors.iter().map(ToString::to_string).collect(),
         Err(error) => vec![format!("{}: -: -: {error:#}", args.config.display())],
     };
+    let mut output = std::io::stdout().lock();
     for problem in &problems {
-        println!("{problem}");
+        // Who reads no further has seen enough; the exit code tells the rest.
+        if writeln!(output, "{problem}").is_err() {
+            break;
+        }
     }
     if problems.is_empty() {
         ExitCode::SUCCESS

@@ -1,5 +1,6 @@
 //! The running reflector: the speaker, its file, its memory.
 
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +8,6 @@ use std::time::Duration;
 use agent::api::listener::PrivateSocket;
 use agent::api::schema::Drain;
 use agent::api::{health, serve};
-use agent::datastore::watch::DirectoryWatch;
 use agent::descriptors;
 use agent::drain::DrainMark;
 use anyhow::{Context, bail};
@@ -19,13 +19,10 @@ use tracing::{error, info, warn};
 
 use crate::Args;
 use crate::config::{self, Loaded};
+use crate::file::ConfigFile;
 use crate::memory::Memory;
 use crate::observe::{DrainAsked, FileState, Observer};
 
-/// The file is read again at least this often, whatever the watch says.
-const RESCAN: Duration = Duration::from_secs(10);
-/// An editor writes in steps.
-const DEBOUNCE: Duration = Duration::from_millis(50);
 /// How long a reflector that is being replaced may take to end.
 const PREDECESSOR_ENDS: Duration = Duration::from_secs(5);
 const STOP_DEADLINE: Duration = Duration::from_secs(3);
@@ -50,12 +47,12 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
             args.config.display()
         );
     }
-    let memory = Memory::new(&args.state_dir);
+    let mut memory = Memory::new(&args.state_dir);
     let mut drained = Drained::new(&args.state_dir);
     let speaker_config = drained.applied(with_restart(&loaded, &memory));
     let restart = speaker_config.graceful_restart.clone();
     if !restart.restarting {
-        remember(&memory, Event::DynamicPeers(Vec::new()));
+        remember(&mut memory, Event::DynamicPeers(Vec::new()));
     }
     info!(asn = %speaker_config.asn, router_id = %speaker_config.router_id,
         restarting = restart.restarting, "reflector started");
@@ -93,27 +90,26 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
-    let mut directory = DirectoryWatch::new(directory_of(&args.config));
+    let mut config_file = ConfigFile::new(&args.config);
     let mut current = loaded;
     loop {
-        // Watched before it is read, or what is written between the two would be seen late.
-        directory.rearm();
-        if follow_file(&args.config, &mut current, &file) {
-            follow(&current, &restart, &drained, &speaker, &draining).await;
-        }
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            Some(event) = events.recv() => remember(&memory, event),
+            Some(event) = events.recv() => remember(&mut memory, event),
             Some(DrainAsked { asked, reply }) = drain_queue.recv() => {
                 let kept = drained.keep(asked);
                 follow(&current, &restart, &drained, &speaker, &draining).await;
                 // Nobody may wait for the answer any more.
                 let _ = reply.send(kept.map(|()| Drain { draining: *draining.borrow() }));
             }
-            _ = hangup.recv() => {}
-            () = directory.changed() => tokio::time::sleep(DEBOUNCE).await,
-            () = tokio::time::sleep(RESCAN) => {}
+            _ = hangup.recv() => config_file.reread(),
+            read = config_file.next() => {
+                if follow_file(&args.config, read, &mut current, &file) {
+                    follow(&current, &restart, &drained, &speaker, &draining).await;
+                }
+                told(memory.catch_up());
+            }
         }
     }
     info!("stopping; peers keep the routes");
@@ -168,10 +164,15 @@ async fn follow(
     speaker.configure(config).await;
 }
 
-/// Reads the file; `true` if it says something else than before. A file that cannot be used leaves
-/// the running configuration as it is.
-fn follow_file(path: &Path, current: &mut Loaded, state: &watch::Sender<FileState>) -> bool {
-    let loaded = match config::load(path) {
+/// Takes what was read of the file; `true` if it says something else than before. A file that cannot be
+/// used leaves the running configuration as it is.
+fn follow_file(
+    path: &Path,
+    read: anyhow::Result<Loaded>,
+    current: &mut Loaded,
+    state: &watch::Sender<FileState>,
+) -> bool {
+    let loaded = match read {
         Ok(loaded) => loaded,
         Err(error) => {
             let known = FileState {
@@ -235,24 +236,21 @@ fn with_restart(loaded: &Loaded, memory: &Memory) -> SpeakerConfig {
     config
 }
 
-fn remember(memory: &Memory, event: Event) {
-    if let Event::DynamicPeers(peers) = event
-        && let Err(error) = memory.remember(&peers)
-    {
-        error!(%error, "peers cannot be remembered over a restart");
+fn remember(memory: &mut Memory, event: Event) {
+    if let Event::DynamicPeers(peers) = event {
+        told(memory.remember(peers));
+    }
+}
+
+fn told(remembered: io::Result<()>) {
+    if let Err(error) = remembered {
+        error!(%error, "peers cannot be remembered over a restart, trying again");
     }
 }
 
 fn report(loaded: &Loaded) {
     for error in &loaded.errors {
         warn!(%error, "in the configuration file");
-    }
-}
-
-fn directory_of(file: &Path) -> std::path::PathBuf {
-    match file.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
-        _ => ".".into(),
     }
 }
 

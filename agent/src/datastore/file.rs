@@ -266,7 +266,12 @@ fn read_file(path: &Path) -> Option<Result<String, String>> {
     }
 }
 
-fn read_text(path: &Path) -> io::Result<Result<String, String>> {
+/// The text of one file of resources, or why it is none: a device, a pipe, too large, not UTF-8.
+/// Never waits for another process.
+///
+/// # Errors
+/// What the file system said.
+pub fn read_text(path: &Path) -> io::Result<Result<String, String>> {
     // Opening a named pipe would wait for its writer.
     let file = fs::OpenOptions::new()
         .read(true)

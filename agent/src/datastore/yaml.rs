@@ -14,6 +14,8 @@ pub const MOST_DOCUMENTS: usize = 20_000;
 const DEEPEST: usize = 32;
 /// Most values in a document, those that aliases repeat included.
 const MOST_NODES: usize = 100_000;
+/// Values that aliases may repeat in the shortest document.
+const FEW_NODES: usize = 100;
 
 /// One document's text and where in the stream it begins.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -80,7 +82,7 @@ fn marker_length(line: &str) -> Option<usize> {
 /// # Errors
 /// `BadYaml` if it is not YAML, has a key twice, or exceeds a bound.
 pub fn parse(chunk: &Chunk<'_>) -> Result<Value, BadYaml> {
-    serde_saphyr::from_str_with_options(chunk.text, options()).map_err(|error| {
+    serde_saphyr::from_str_with_options(chunk.text, options(chunk.text.len())).map_err(|error| {
         let line = error
             .location()
             .and_then(|location| usize::try_from(location.line()).ok())
@@ -97,7 +99,10 @@ pub fn parse(chunk: &Chunk<'_>) -> Result<Value, BadYaml> {
     })
 }
 
-fn options() -> Options {
+/// For a document of so many octets. Aliases may repeat as many values as it has octets, so that a
+/// file costs what its size says, however it is divided.
+fn options(length: usize) -> Options {
+    let most_repeated = length.clamp(FEW_NODES, MOST_NODES);
     serde_saphyr::options! {
         budget: serde_saphyr::budget! {
             max_depth: DEEPEST,
@@ -111,7 +116,7 @@ fn options() -> Options {
             max_inclusion_depth: 0,
         },
         alias_limits: serde_saphyr::alias_limits! {
-            max_total_replayed_events: MOST_NODES,
+            max_total_replayed_events: most_repeated,
             max_replay_stack_depth: 8,
         },
         // `node: no` means a node of that name.
@@ -217,6 +222,21 @@ mod tests {
         ] {
             assert!(parse_text(&text).is_err(), "{name}");
         }
+    }
+
+    #[test]
+    fn aliases_may_repeat_no_more_values_than_the_document_has_octets() {
+        let repeated = |times: usize| {
+            let values = ["x"; 100].join(", ");
+            let aliases = vec!["*a"; times].join(", ");
+            format!("a: &a [{values}]\nb: [{aliases}]\n")
+        };
+        let (few, many) = (repeated(3), repeated(10));
+        assert!(parse_text(&few).is_ok(), "{:?}", parse_text(&few));
+        assert!(many.len() < 1000, "ten times a hundred");
+        let error = parse_text(&many).expect_err("too many");
+        assert!(error.message.contains("alias"), "{error}");
+        assert!(parse_text("a: &a [x, y]\nb: *a\n").is_ok());
     }
 
     #[test]

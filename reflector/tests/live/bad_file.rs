@@ -74,6 +74,22 @@ async fn a_bad_file_is_shown_and_changes_nothing_until_it_is_mended() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_pipe_in_place_of_the_file_is_shown_and_holds_nothing_up() {
+    let nodes = range("nodes", "127.0.0.16/28");
+    let reflector = Reflector::start(std::slice::from_ref(&nodes)).await;
+    fs::remove_file(reflector.file()).expect("removed");
+    let mode = nix::sys::stat::Mode::S_IRWXU;
+    nix::unistd::mkfifo(&reflector.file(), mode).expect("made");
+    let is_shown = || {
+        let (_, body) = reflector.get("/readyz").expect("it serves");
+        body.contains("not a regular file")
+    };
+    wait_for("it is shown", is_shown).await;
+    reflector.write_peers(&[nodes, absent()]);
+    wait_for("the file is followed", || reflector.has_absent()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_reflector_that_is_hung_up_on_goes_on_with_its_file() {
     let nodes = range("nodes", "127.0.0.16/28");
     let reflector = Reflector::start(std::slice::from_ref(&nodes)).await;
