@@ -17,7 +17,7 @@ use prometheus_client::encoding::text::encode;
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 
-use super::listener::Bounded;
+use super::bounded::Bounded;
 use super::metrics::registry;
 use super::schema::{Status, StoreError};
 use super::serve::Source;
@@ -45,7 +45,7 @@ pub async fn serve<S: Source>(
     source: Arc<S>,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
-    axum::serve(Bounded::new(listener), router(source))
+    axum::serve(Bounded::making_way(listener), router(source))
         .with_graceful_shutdown(stop)
         .await
 }

@@ -1,7 +1,6 @@
-//! Listeners with bounds: of how many connections there are, how long one may be idle, who may
-//! connect, and how many descriptors a connection may pass.
+//! The socket of this host's own programs: who may connect, and the descriptors that a connection may
+//! pass.
 
-use std::future::Future;
 use std::io::{self, IoSliceMut};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt};
@@ -13,17 +12,18 @@ use std::time::Duration;
 
 use axum::extract::connect_info::Connected;
 use axum::serve::{IncomingStream, Listener};
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, connect, recvmsg,
+    socket,
+};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 use tracing::warn;
 
-/// Connections served at the same time by one listener; further ones wait in the kernel's backlog.
-const MAX_CONNECTIONS: usize = 256;
-/// A connection on which nothing moves for so long is closed. Longer than any answer takes.
-const IDLE_LIMIT: Duration = Duration::from_secs(120);
+use super::bounded::Bounded;
+
 /// The kernel passes at most this many descriptors with one message (SCM_MAX_FD). A smaller buffer
 /// would have it drop some and nix refuse to name the others, which then stay open.
 const MAX_PASSED: usize = 253;
@@ -160,14 +160,19 @@ fn remove_stale(path: &Path) -> Result<(), BindError> {
         }
         Ok(_) => {}
     }
-    match std::os::unix::net::UnixStream::connect(path) {
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            std::fs::remove_file(path).map_err(listen)
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(listen(error)),
-        Ok(_) => Err(BindError::InUse(path.to_owned())),
+    match connect_at_once(path) {
+        Err(Errno::ECONNREFUSED) => std::fs::remove_file(path).map_err(listen),
+        Err(Errno::ENOENT) => Ok(()),
+        // EAGAIN: somebody listens, and so many wait already that there is no place for one more.
+        Ok(()) | Err(Errno::EAGAIN) => Err(BindError::InUse(path.to_owned())),
+        Err(error) => Err(listen(error.into())),
     }
+}
+
+fn connect_at_once(path: &Path) -> nix::Result<()> {
+    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+    let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+    connect(socket.as_raw_fd(), &UnixAddr::new(path)?)
 }
 
 /// The mode keeps others out already; this holds where the directory was opened up by hand.
@@ -210,7 +215,7 @@ impl Descriptors {
 
 impl Connected<IncomingStream<'_, Bounded<PrivateSocket>>> for Descriptors {
     fn connect_info(stream: IncomingStream<'_, Bounded<PrivateSocket>>) -> Descriptors {
-        stream.io().inner.descriptors.clone()
+        stream.io().inner().descriptors.clone()
     }
 }
 
@@ -320,98 +325,5 @@ impl AsyncWrite for PassingStream {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(context)
-    }
-}
-
-/// A listener that serves a bounded number of connections and closes idle ones.
-#[derive(Debug)]
-pub struct Bounded<L> {
-    listener: L,
-    places: Arc<Semaphore>,
-}
-
-impl<L> Bounded<L> {
-    pub fn new(listener: L) -> Bounded<L> {
-        Bounded {
-            listener,
-            places: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
-        }
-    }
-}
-
-impl<L: Listener> Listener for Bounded<L> {
-    type Io = BoundedStream<L::Io>;
-    type Addr = L::Addr;
-
-    async fn accept(&mut self) -> (BoundedStream<L::Io>, L::Addr) {
-        let place = Arc::clone(&self.places).acquire_owned().await;
-        let place = place.expect("the semaphore is never closed");
-        let (inner, address) = self.listener.accept().await;
-        (BoundedStream::new(inner, place), address)
-    }
-
-    fn local_addr(&self) -> io::Result<L::Addr> {
-        self.listener.local_addr()
-    }
-}
-
-/// Fails a read that waits longer than the idle limit; a handler that works is not hurried.
-#[derive(Debug)]
-pub struct BoundedStream<S> {
-    inner: S,
-    idle: Pin<Box<Sleep>>,
-    /// Given back when the connection ends.
-    _place: OwnedSemaphorePermit,
-}
-
-impl<S> BoundedStream<S> {
-    fn new(inner: S, place: OwnedSemaphorePermit) -> BoundedStream<S> {
-        BoundedStream {
-            inner,
-            idle: Box::pin(tokio::time::sleep(IDLE_LIMIT)),
-            _place: place,
-        }
-    }
-
-    fn moved(&mut self) {
-        self.idle.as_mut().reset(Instant::now() + IDLE_LIMIT);
-    }
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for BoundedStream<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        if let Poll::Ready(done) = Pin::new(&mut self.inner).poll_read(context, buffer) {
-            self.moved();
-            return Poll::Ready(done);
-        }
-        ready!(self.idle.as_mut().poll(context));
-        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for BoundedStream<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        if let Poll::Ready(done) = Pin::new(&mut self.inner).poll_write(context, bytes) {
-            self.moved();
-            return Poll::Ready(done);
-        }
-        ready!(self.idle.as_mut().poll(context));
-        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(context)
     }
 }

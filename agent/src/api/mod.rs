@@ -1,9 +1,10 @@
 //! The agent's socket and HTTP endpoints. The reflector serves the same, without CNI.
 //!
 //! `serve` answers on the unix socket what `schema` describes, `listener` accepts connections and
-//! the descriptors that come with them, `health` is the HTTP listener for probes and Prometheus, `metrics`
-//! what the latter reads, `client` is the other end for our own programs.
+//! the descriptors that come with them, `bounded` keeps them few, `health` is the HTTP listener for
+//! probes and Prometheus, `metrics` what the latter reads, `client` is the other end for our own programs.
 
+mod bounded;
 pub mod client;
 pub mod health;
 pub mod listener;

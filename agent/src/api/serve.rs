@@ -18,7 +18,8 @@ use bgp::speaker::status::{PeerStatus, RouteStatus, WhyStatus};
 use bgp::types::Prefix;
 use serde::Serialize;
 
-use super::listener::{Bounded, Descriptors, PrivateSocket};
+use super::bounded::Bounded;
+use super::listener::{Descriptors, PrivateSocket};
 use super::schema::{
     Drain, EndpointStatus, ErrorBody, Items, RouteQuery, SCHEMA_VERSION, Status, Why, WhyQuery,
 };
@@ -133,7 +134,7 @@ pub async fn serve(
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
     let service = router.into_make_service_with_connect_info::<Descriptors>();
-    axum::serve(Bounded::new(socket), service)
+    axum::serve(Bounded::waiting(socket), service)
         .with_graceful_shutdown(stop)
         .await
 }

@@ -2,7 +2,8 @@
 
 use std::fs;
 use std::future::pending;
-use std::io::{IoSlice, Read, Write};
+use std::io::{ErrorKind, IoSlice, Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -17,10 +18,14 @@ use bgp::speaker::status::{
 };
 use bgp::speaker::traffic::FlowCounts;
 use bgp::types::{Asn, Prefix};
-use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+use nix::sys::socket::{
+    AddressFamily, Backlog, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, bind, listen,
+    sendmsg, socket,
+};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
+use super::bounded::MAX_CONNECTIONS;
 use super::client::{Client, ClientError};
 use super::health;
 use super::listener::{BindError, PrivateSocket};
@@ -343,6 +348,20 @@ async fn socket_file_is_private_and_a_stale_one_is_replaced() {
 }
 
 #[test]
+fn a_socket_that_nobody_accepts_on_is_in_use_and_not_waited_for() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("agent.sock");
+    let family = AddressFamily::Unix;
+    let socket = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).expect("made");
+    let address = UnixAddr::new(&path).expect("short");
+    bind(socket.as_raw_fd(), &address).expect("bound");
+    listen(&socket, Backlog::new(0).expect("allowed")).expect("listens");
+    let _waits = UnixStream::connect(&path).expect("into the backlog");
+    let bound = PrivateSocket::bind(&path).expect_err("its owner may be only slow");
+    assert!(matches!(bound, BindError::InUse(_)), "{bound}");
+}
+
+#[test]
 fn descriptors_nobody_takes_are_closed() {
     let served = Served::start(canned());
     let mut stream = UnixStream::connect(served.client().socket()).expect("connected");
@@ -377,15 +396,27 @@ fn assert_ends(mut pipe: std::io::PipeReader) {
     assert_eq!(length, 0);
 }
 
-/// The status line's number and the body.
-fn http_get(source: Canned, path: &str) -> (u16, String) {
+/// Serves HTTP until the runtime is dropped.
+fn serve_http(source: Canned) -> (Runtime, SocketAddr) {
     let runtime = Runtime::new().expect("a runtime");
     let listener = runtime
         .block_on(health::bind("127.0.0.1:0".parse().expect("an address")))
         .expect("bound");
     let address = listener.local_addr().expect("an address");
     runtime.spawn(health::serve(listener, Arc::new(source), pending()));
-    let mut stream = std::net::TcpStream::connect(address).expect("connected");
+    (runtime, address)
+}
+
+/// The status line's number and the body.
+fn http_get(source: Canned, path: &str) -> (u16, String) {
+    let (_runtime, address) = serve_http(source);
+    get_from(address, path)
+}
+
+fn get_from(address: SocketAddr, path: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(address).expect("connected");
+    let patience = Some(Duration::from_secs(10));
+    stream.set_read_timeout(patience).expect("set");
     write!(
         stream,
         "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
@@ -399,6 +430,33 @@ fn http_get(source: Canned, path: &str) -> (u16, String) {
         .nth(1)
         .and_then(|status| status.parse().ok());
     (status.expect("a status"), body.to_owned())
+}
+
+#[test]
+fn connections_that_get_no_answer_make_way_for_those_that_ask() {
+    let (_runtime, address) = serve_http(canned());
+    let connect = || TcpStream::connect(address).expect("connected");
+    let mut scraper = connect();
+    let mut slow: Vec<TcpStream> = Vec::new();
+    for round in 0..2 * MAX_CONNECTIONS {
+        let mut stream = connect();
+        if round % 2 == 0 {
+            stream.write_all(b"GET /livez HTTP/1.1\r\n").expect("sent");
+        }
+        slow.push(stream);
+        if round % 50 == 0 {
+            // Who is answered now and then stays.
+            let request = b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n";
+            scraper.write_all(request).expect("sent");
+            assert_ne!(scraper.read(&mut [0; 4096]).expect("read"), 0, "{round}");
+            assert_eq!(get_from(address, "/livez").0, 200, "{round}");
+        }
+    }
+    let patience = Some(Duration::from_secs(10));
+    slow[0].set_read_timeout(patience).expect("set");
+    let first = slow[0].read(&mut [0; 1]);
+    let is_timeout = |error: &std::io::Error| error.kind() == ErrorKind::WouldBlock;
+    assert!(!first.is_err_and(|error| is_timeout(&error)), "it is over");
 }
 
 #[test]
