@@ -104,8 +104,9 @@ impl Core {
                 }
             }
         }
+        let present: BTreeSet<PeerKey> = self.peers.iter().flatten().map(|slot| slot.key).collect();
         for (key, peer) in &config.peers {
-            if self.find(|slot| slot.key == *key).is_none() {
+            if !present.contains(key) {
                 self.add_peer(*key, peer.clone(), false);
             }
         }
