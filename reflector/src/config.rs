@@ -52,7 +52,9 @@ pub fn load(path: &Path) -> anyhow::Result<Loaded> {
         .with_context(failed)?;
     let documents = datastore::parse_stream(&name, &text);
     let (snapshot, mut errors) = datastore::load(&documents);
-    let (speaker, more) = peering::reflector_config(&snapshot, &passwords::read(&snapshot));
+    let (speaker, mut more) = peering::reflector_config(&snapshot, &passwords::read(&snapshot));
+    // What a rejected document says is not missing: its own error says what to do.
+    more.retain(|lack| lack.file != "-" || !errors.iter().any(|known| known.object == lack.object));
     errors.extend(more);
     for error in &mut errors {
         // About what the file lacks.
@@ -117,6 +119,14 @@ spec: {peerPrefixes: [192.168.100.0/24], asNumber: 64512, routeReflectorClient: 
             "{lines:?}"
         );
         assert!(loaded.is_usable(), "the rest still works");
+    }
+
+    #[test]
+    fn a_rejected_document_is_not_said_to_be_missing_as_well() {
+        let loaded = loaded(&GOOD.replace("asNumber: 64512, listen", "asnumber: 64512, listen"));
+        assert!(!loaded.is_usable());
+        let fields: Vec<&str> = loaded.errors.iter().map(|e| e.field.as_str()).collect();
+        assert_eq!(fields, ["spec.asnumber"]);
     }
 
     #[test]
