@@ -255,12 +255,13 @@ impl Core {
             CoreInput::Finished { peer } => {
                 self.rib.remove_peer(peer);
                 let entry = self.peers.get_mut(peer.0 as usize);
-                let left = entry.and_then(Option::take).map(|slot| slot.control.left());
+                let Some(slot) = entry.and_then(Option::take) else {
+                    return;
+                };
                 // A peer that left with one configuration may be back in the present one.
-                let config = self.config.clone();
-                self.follow_peers(&config);
+                self.add_if_listed(slot.key);
                 // They came while the task was ending.
-                for stream in left.into_iter().flatten() {
+                for stream in slot.control.left() {
                     if let Ok(remote) = stream.peer_addr() {
                         self.handle_accepted(stream, remote);
                     }

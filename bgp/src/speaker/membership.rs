@@ -112,6 +112,17 @@ impl Core {
         }
     }
 
+    /// Begins with a peer of the configuration that is not there.
+    pub(super) fn add_if_listed(&mut self, key: PeerKey) {
+        let is_there = self.find(|slot| slot.key == key).is_some();
+        if is_there || self.stopping.is_some() {
+            return;
+        }
+        if let Some(config) = self.config.peers.get(&key).cloned() {
+            self.add_peer(key, config, false);
+        }
+    }
+
     pub(super) fn change_peer(&mut self, index: usize, wanted: PeerConfig) {
         let Some(slot) = self.peers.get_mut(index).and_then(Option::as_mut) else {
             return;
