@@ -33,6 +33,8 @@ use crate::wire::{Notification, ProtocolError};
 /// Batches of one connection that may wait for the core: one is worked off while the next is read.
 /// More would let a single busy peer fill the core's queue, and delay everyone else's routes.
 const IN_FLIGHT: usize = 2;
+/// Octets after which a reader steps back.
+const LONG_READ: usize = 16 * 1024;
 /// Octets of a malformed UPDATE that are kept.
 const SHOWN_MALFORMED: usize = 4096;
 
@@ -220,6 +222,10 @@ impl Reader {
                 Ok(octets) => {
                     read_at = clock::now();
                     self.traffic.received.add(0, octets);
+                    if octets > LONG_READ {
+                        // There may be more at once, and without end: others have their turn first.
+                        tokio::task::yield_now().await;
+                    }
                 }
             }
         }

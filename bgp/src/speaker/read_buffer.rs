@@ -2,6 +2,7 @@
 //! has something to read, so a thousand silent peers cost nothing.
 
 use std::cell::RefCell;
+use std::future::poll_fn;
 use std::io;
 
 use bytes::BytesMut;
@@ -34,7 +35,9 @@ impl ReadBuffer {
     ) -> io::Result<usize> {
         loop {
             self.release();
-            socket.readable().await?;
+            // Counts against what a task may do before others have their turn, which `readable` does
+            // not: who sends without end must not have a thread to itself.
+            poll_fn(|context| socket.as_ref().poll_read_ready(context)).await?;
             if is_established {
                 if self.octets.is_empty() {
                     self.octets = SPARE.take();

@@ -1,7 +1,7 @@
 //! Connections by the thousand: of strangers, and of those who never say a word.
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, TcpStream};
 use std::time::Instant;
 
 use bgp::speaker::status::PeerStatus;
@@ -31,6 +31,39 @@ fn octets_heard(mut stream: TcpStream) -> usize {
     // A reset is as good an end as any.
     let _ = stream.read_to_end(&mut heard);
     heard.len()
+}
+
+#[test]
+fn updates_about_nothing_without_end_leave_the_others_their_turn() {
+    // One more than the runtime has threads.
+    const FLOODING: [u8; 3] = [21, 22, 23];
+    // Withdraws no route of a family that nobody has: there is nothing to hand on, or to wait for.
+    let about_nothing = [
+        &[0xff; 16][..],
+        &[0, 29, 2, 0, 0, 0, 6],
+        &[0x80, 15, 3, 0, 2, 128],
+    ];
+    let flood = about_nothing.concat().repeat(2000);
+    in_namespace(|| {
+        let [left, right] = BYSTANDERS;
+        let scene = Scene::start(&[left, right, FLOODING[0], FLOODING[1], FLOODING[2]]);
+        let mut bystanders = Bystanders::meet(&scene);
+        std::thread::scope(|scope| {
+            let streams = FLOODING.map(|last| {
+                let mut stream = Peer::establish(last, HOLD_TIME_SECS).stream;
+                let control = stream.try_clone().expect("a descriptor");
+                // Until it is shut down.
+                let flood = &flood;
+                scope.spawn(move || while stream.write_all(flood).is_ok() {});
+                control
+            });
+            (0..50).for_each(|round| bystanders.exchange(round));
+            for stream in streams {
+                stream.shutdown(Shutdown::Both).expect("still up");
+            }
+        });
+        bystanders.expect_unharmed(&scene);
+    });
 }
 
 #[test]
