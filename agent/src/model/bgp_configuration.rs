@@ -1,6 +1,6 @@
 //! BGPConfiguration: what holds for all speakers (`default`), or for one node (`node.NAME`).
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use bgp::policy::action::Priority;
 use bgp::types::{Asn, ClusterId, LocalPref, RouterId};
@@ -62,7 +62,7 @@ pub(super) fn read(metadata: Metadata, spec: &mut Fields<'_, '_>) -> Option<BgpC
         cluster_id: spec
             .optional("clusterID", values::ipv4_address)
             .map(ClusterId),
-        listen_addresses: spec.list("listenAddresses", values::address),
+        listen_addresses: spec.list("listenAddresses", listen_address),
         listen_port: spec.optional("listenPort", values::port),
         node_to_node_mesh_enabled: spec.optional("nodeToNodeMeshEnabled", values::boolean),
         has_mesh_password: spec.has("nodeMeshPassword"),
@@ -114,6 +114,14 @@ fn read_multipath(spec: &mut Fields<'_, '_>) -> Option<Multipath> {
     };
     fields.finish();
     Some(multipath)
+}
+
+fn listen_address(value: &Value) -> Result<IpAddr, String> {
+    let has_port = |text: &str| text.parse::<SocketAddr>().is_ok();
+    values::address(value).map_err(|reason| match value.as_str().is_some_and(has_port) {
+        true => format!("{reason}; the port is listenPort"),
+        false => reason,
+    })
 }
 
 fn router_id(value: &Value) -> Result<RouterId, String> {

@@ -148,7 +148,11 @@ impl<'v, 'p> Fields<'v, 'p> {
         match self.take(name)? {
             Value::Array(items) => Some(items),
             other => {
-                self.reject(name, super::values::expected("a list", other));
+                let mut reason = super::values::expected("a list", other);
+                if !matches!(other, Value::Object(_)) {
+                    reason.push_str("; put it in [ ]");
+                }
+                self.reject(name, reason);
                 None
             }
         }
@@ -266,6 +270,22 @@ pub fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
         .filter(|(distance, candidate)| *distance <= candidate.len().min(word.len()) / 4)
         .min()
         .map(|(_, candidate)| candidate)
+        .or_else(|| abbreviated(word, known))
+}
+
+/// The only known word that begins as `word` does, such as `asNumber` for `asn`.
+fn abbreviated<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
+    const SHORTEST: usize = 3;
+    let word = word.to_ascii_lowercase();
+    if word.len() < SHORTEST {
+        return None;
+    }
+    let begins = |candidate: &&&str| candidate.to_ascii_lowercase().starts_with(&word);
+    let mut beginning = known.iter().filter(begins);
+    match (beginning.next(), beginning.next()) {
+        (Some(only), None) => Some(only),
+        (None, _) | (Some(_), Some(_)) => None,
+    }
 }
 
 /// Levenshtein distance.
@@ -293,8 +313,10 @@ mod tests {
 
     #[test]
     fn nearest_finds_typing_errors_and_nothing_else() {
-        let known = ["cidr", "ipipMode", "natOutgoing"];
+        let known = ["cidr", "ipipMode", "natOutgoing", "peerIP", "peerSelector"];
         for (word, expected) in [
+            ("NAT", Some("natOutgoing")),
+            ("peer", None),
             ("ipipmode", Some("ipipMode")),
             ("ipipMod", Some("ipipMode")),
             ("natOutgoin", Some("natOutgoing")),

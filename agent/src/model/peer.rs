@@ -441,6 +441,10 @@ fn check_together(peer: &BgpPeer, spec: &mut Fields<'_, '_>) {
 
 fn read_other_fields(spec: &mut Fields<'_, '_>) {
     spec.refused(
+        "port",
+        "write it behind the address, as in peerIP: 192.0.2.1:1179",
+    );
+    spec.refused(
         "localWorkloadSelector",
         "peers are peerIP, peerSelector or peerPrefixes",
     );
