@@ -6,6 +6,7 @@ use std::path::Path;
 use agent::api::schema::StoreError;
 use agent::datastore::file::read_text;
 use agent::datastore::{self, passwords};
+use agent::model::{Kind, ObjectId};
 use agent::resolve::peering;
 use anyhow::Context;
 use bgp::speaker::config::SpeakerConfig;
@@ -54,7 +55,13 @@ pub fn load(path: &Path) -> anyhow::Result<Loaded> {
     let (snapshot, mut errors) = datastore::load(&documents);
     let (speaker, mut more) = peering::reflector_config(&snapshot, &passwords::read(&snapshot));
     // What a rejected document says is not missing: its own error says what to do.
-    more.retain(|lack| lack.file != "-" || !errors.iter().any(|known| known.object == lack.object));
+    let is_known = |object: &str| errors.iter().any(|known| known.object == object);
+    more.retain(|lack| lack.file != "-" || !is_known(&lack.object));
+    let default = ObjectId::new(Kind::BgpConfiguration, "default").to_string();
+    if is_known(&default) && snapshot.default_configuration().is_none() {
+        // Nobody knows now which Rack names this reflector.
+        more.retain(|error| error.field != "spec.reflectors");
+    }
     errors.extend(more);
     for error in &mut errors {
         // About what the file lacks.

@@ -36,6 +36,7 @@ pub(super) fn apply(own: &Own<'_>, generated: BTreeMap<PeerKey, PeerConfig>) -> 
             apply_range(own, peer, &mut sessions);
             continue;
         }
+        sessions.errors.extend(with_itself(own, peer));
         for remote in remotes(own, peer, &generated) {
             if let Some(holder) = holders.get(&remote.key) {
                 if holder.name != peer.name {
@@ -210,6 +211,20 @@ fn misplaced(own: &Own<'_>, peer: &BgpPeer) -> Option<StoreError> {
         field,
         "a reflector knows no nodes; use peerIP or peerPrefixes alone",
     ))
+}
+
+/// On a node this is how one BGPPeer serves all nodes, the one it names among them. A reflector's file
+/// is its own: it is the file of the other reflector, copied.
+fn with_itself(own: &Own<'_>, peer: &BgpPeer) -> Option<StoreError> {
+    let PeerTarget::Address(target) = &peer.target else {
+        return None;
+    };
+    let is_itself = own.role == Role::Reflector && own.addresses.contains(&target.address);
+    let reason = format!(
+        "{} is an address of this reflector; write the peer's address",
+        target.address
+    );
+    is_itself.then(|| error(own, peer, "spec.peerIP", &reason))
 }
 
 fn taken(own: &Own<'_>, peer: &BgpPeer, remote: &Remote<'_>, holder: &BgpPeer) -> StoreError {
@@ -501,7 +516,9 @@ fn filters(own: &Own<'_>, peer: &BgpPeer, errors: &mut Vec<StoreError>) -> Optio
                     own,
                     peer,
                     &format!("spec.filters[{index}]"),
-                    &format!("there is no BGPFilter {name}, so nothing passes; add it"),
+                    &format!(
+                        "there is no usable BGPFilter {name}, so nothing passes; add or mend it"
+                    ),
                 ));
             }
         }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use bgp::speaker::config::{Aggregate, GracefulRestartConfig, SpeakerConfig};
+use bgp::speaker::config::{Aggregate, GracefulRestartConfig, PeerConfig, PeerKey, SpeakerConfig};
 use bgp::types::{Asn, ClusterId, Family, LocalPref, Prefix, RouterId};
 
 use super::{
@@ -46,6 +46,7 @@ pub fn reflector_config(
         pools: pools(snapshot),
     };
     let sessions = explicit::apply(&own, BTreeMap::new());
+    errors.extend(unkeyed(snapshot, &sessions.peers, &sessions.ranges));
     errors.extend(sessions.errors);
     let (aggregates, wrong_aggregates) = aggregates(&own, &listen);
     errors.extend(wrong_aggregates);
@@ -184,6 +185,36 @@ fn aggregates(
         )));
     }
     (aggregates, errors)
+}
+
+/// Peers without a password inside a range that has one. The kernel drops what they dial with, and two
+/// reflectors of a rack with such a file never reach each other.
+fn unkeyed(
+    snapshot: &Snapshot,
+    peers: &BTreeMap<PeerKey, PeerConfig>,
+    ranges: &BTreeMap<Prefix, PeerConfig>,
+) -> Vec<StoreError> {
+    let mut errors = Vec::new();
+    for peer in snapshot.peers().filter(|peer| peer.password.is_none()) {
+        let sessions = peers.iter().filter(|(_, config)| config.name == peer.name);
+        for (key, _) in sessions {
+            let keyed = ranges.iter().filter(|(range, template)| {
+                range.contains(key.address) && template.password.is_some()
+            });
+            let Some((range, template)) = keyed.max_by_key(|(range, _)| range.length()) else {
+                continue;
+            };
+            errors.push(snapshot.error(
+                &ObjectId::new(Kind::BgpPeer, &peer.name),
+                "spec.password",
+                format!(
+                    "missing; {} is inside {range} of BGPPeer {}, which has one, so it cannot dial us; write its password",
+                    key.address, template.name
+                ),
+            ));
+        }
+    }
+    errors
 }
 
 /// Kinds that mean nothing to a reflector.

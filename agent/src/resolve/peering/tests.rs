@@ -530,7 +530,7 @@ fn filters_are_taken_in_order_and_a_missing_one_closes_the_session() {
     assert_eq!(
         errors,
         [
-            "f.yaml: BGPPeer/p: spec.filters[1]: there is no BGPFilter gone, so nothing passes; add it"
+            "f.yaml: BGPPeer/p: spec.filters[1]: there is no usable BGPFilter gone, so nothing passes; add or mend it"
         ]
     );
 }
