@@ -92,6 +92,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let mut hangup = signal(SignalKind::hangup())?;
     let mut config_file = ConfigFile::new(&args.config);
     let mut current = loaded;
+    let mut is_asked = false;
     loop {
         tokio::select! {
             _ = terminate.recv() => break,
@@ -103,10 +104,17 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
                 // Nobody may wait for the answer any more.
                 let _ = reply.send(kept.map(|()| Drain { draining: *draining.borrow() }));
             }
-            _ = hangup.recv() => config_file.reread(),
+            _ = hangup.recv() => {
+                config_file.reread();
+                is_asked = true;
+            }
             read = config_file.next() => {
-                if follow_file(&args.config, read, &mut current, &file) {
+                let differs = follow_file(&args.config, read, &mut current, &file);
+                if differs {
                     follow(&current, &restart, &drained, &speaker, &draining).await;
+                }
+                if std::mem::take(&mut is_asked) && !differs {
+                    answer(&file.borrow());
                 }
                 told(memory.catch_up());
             }
@@ -245,6 +253,17 @@ fn remember(memory: &mut Memory, event: Event) {
 fn told(remembered: io::Result<()>) {
     if let Err(error) = remembered {
         error!(%error, "peers cannot be remembered over a restart, trying again");
+    }
+}
+
+/// Who sends SIGHUP waits for a line, also where nothing has changed since the file was last read.
+fn answer(state: &FileState) {
+    match state.is_current {
+        true => info!("the configuration is in use as it is in the file"),
+        false => error!(
+            problems = state.errors.len(),
+            "the configuration in the file is not in use; the one before goes on"
+        ),
     }
 }
 

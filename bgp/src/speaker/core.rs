@@ -558,6 +558,11 @@ impl Core {
         }
         self.is_settled = true;
         self.rib.set_deferring(false);
+        if self.config.graceful_restart.restarting {
+            let slots = self.peers.iter().flatten();
+            let sessions = slots.filter(|slot| slot.session.is_some()).count();
+            info!(sessions, "the restart is over, peers are told all routes");
+        }
         // From now on OPENs say that we are not restarting, and that we forward.
         for index in 0..self.peers.len() {
             if let Some(config) = self.peers[index].as_ref().map(|slot| slot.config.clone()) {

@@ -22,10 +22,12 @@ fn text(status: &Status) -> String {
         true => String::from("yes"),
         false => format!("no: {}", why_not_ready(status)),
     };
-    let synced = if status.store.synced {
-        "synced"
-    } else {
-        "not synced"
+    let synced = match (status.store.synced, status.ready) {
+        (true, _) => "synced",
+        (false, true) => {
+            "not synced: the newest configuration is not in use; the one before goes on"
+        }
+        (false, false) => "not synced",
     };
     let mut rows = vec![
         [String::from("node"), status.node.clone()],
