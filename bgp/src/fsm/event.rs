@@ -74,7 +74,7 @@ pub enum Input {
         connection: ConnectionId,
         error: ProtocolError,
     },
-    /// The RIB or an operator ends the session with this Cease (maximum prefixes, configuration change).
+    /// The RIB or an operator ends the session with this Cease (maximum prefixes, loss of the path).
     ///
     /// With `hold_down` the peer stays Idle for as long, whatever the back-off allows: nothing is
     /// dialled, and what the peer opens is closed before an OPEN goes out. RFC 4271 §6.7 ends a
@@ -86,6 +86,10 @@ pub enum Input {
         notification: Notification,
         hold_down: Option<Duration>,
     },
+    /// A change of configuration needs a new session. With Cease 6/6, or without a word where graceful
+    /// restart covers that and would not cover a NOTIFICATION (RFC 4724 §4, RFC 8538 §2): the routes
+    /// of both sides outlive it.
+    Reset,
     /// What the peer is held down for does not hold any more: it begins again at once. Otherwise
     /// nothing changes.
     Release,

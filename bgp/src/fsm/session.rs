@@ -150,6 +150,7 @@ impl Session {
                 notification,
                 hold_down,
             } => self.cease(notification, hold_down, at),
+            Input::Reset => self.reset(at),
             Input::Release => self.release(at),
             Input::SendHoldExpired { connection } => {
                 let why = "the peer read nothing for the send hold time";
@@ -193,7 +194,7 @@ impl Session {
 
     /// Takes a new configuration. What governs dialling and back-off holds at once, the rest from
     /// the next OPEN on. Returns whether a session that is up must be reset to follow; this is
-    /// left to the caller ([`Input::Cease`] with 6/6).
+    /// left to the caller ([`Input::Reset`]).
     pub fn reconfigure(
         &mut self,
         config: SessionConfig,
@@ -252,6 +253,18 @@ impl Session {
             why.push_str(&format!(", held down for {} s", wait.as_secs()));
         }
         self.end_all(&DownReason::NotificationSent(notification), &why, at);
+    }
+
+    fn reset(&mut self, at: Moment) {
+        let is_covered_silently = self.established().is_some_and(|(_, negotiated)| {
+            negotiated.graceful_restart.is_some() && !negotiated.has_graceful_notification()
+        });
+        if is_covered_silently {
+            self.end_all(&DownReason::StoppedSilently, "", at);
+        } else {
+            let change = Notification::cease(cease::OTHER_CONFIGURATION_CHANGE);
+            self.cease(change, None, at);
+        }
     }
 
     fn release(&mut self, at: Moment) {

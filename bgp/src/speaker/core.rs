@@ -14,6 +14,7 @@ use super::config::SpeakerConfig;
 use super::connection::RouteOperation;
 use super::control::Control;
 use super::convergence::{Convergence, Round};
+use super::departed::Departed;
 use super::input::{Command, CoreInput};
 use super::limits::Limits;
 use super::listener::Listener;
@@ -55,6 +56,7 @@ pub struct Core {
     has_reader: bool,
     pub(super) rib: Rib,
     pub(super) peers: Vec<Option<Box<PeerSlot>>>,
+    pub(super) departed: Departed,
     pub(super) inputs: mpsc::WeakSender<CoreInput>,
     pub(super) wakeup: Arc<Notify>,
     events: mpsc::Sender<Event>,
@@ -110,6 +112,7 @@ impl Core {
             has_consumer,
             has_reader: true,
             peers: Vec::new(),
+            departed: Departed::default(),
             inputs,
             wakeup: Arc::new(Notify::new()),
             events,
@@ -260,8 +263,10 @@ impl Core {
                 };
                 // A peer that left with one configuration may be back in the present one.
                 self.add_if_listed(slot.key);
+                let left = slot.control.left();
+                self.keep_departed(slot);
                 // They came while the task was ending.
-                for stream in slot.control.left() {
+                for stream in left {
                     if let Ok(remote) = stream.peer_addr() {
                         self.handle_accepted(stream, remote);
                     }

@@ -45,6 +45,14 @@ impl Core {
         self.rib
             .set_aggregates(&config.aggregates, aggregator(&config));
         self.follow_peers(&config);
+        self.departed.retain(|key| may_be_back(&config, key));
+    }
+
+    /// A peer's task has ended.
+    pub(super) fn keep_departed(&mut self, slot: Box<PeerSlot>) {
+        if slot.is_dynamic && may_be_back(&self.config, &slot.key) {
+            self.departed.keep(slot);
+        }
     }
 
     /// Listens where `config` says, for those it says.
@@ -306,6 +314,7 @@ impl Core {
             true => debug!(peer = %key, name = config.name, "peer added"),
             false => info!(peer = %key, name = config.name, "peer added"),
         }
+        let before = self.departed.take(&key);
         self.peers[index] = Some(Box::new(PeerSlot {
             key,
             helper: HelperState::new(helper_config(&self.config, &config)),
@@ -316,8 +325,8 @@ impl Core {
             session: None,
             state: State::Idle,
             since: SystemTime::now(),
-            last_error: None,
-            flaps: 0,
+            flaps: before.as_ref().map_or(0, |before| before.flaps),
+            last_error: before.and_then(|before| before.last_error),
             last_connect_error: None,
             held_until: None,
             is_warned_of_prefixes: false,
@@ -346,6 +355,11 @@ pub(super) fn range_of(config: &SpeakerConfig, address: IpAddr) -> Option<(Prefi
         .filter(|(prefix, _)| prefix.contains(address))
         .max_by_key(|(prefix, _)| prefix.length())
         .map(|(prefix, template)| (*prefix, template))
+}
+
+/// Whether this one of a range could come again as such.
+fn may_be_back(config: &SpeakerConfig, key: &PeerKey) -> bool {
+    !config.peers.contains_key(key) && range_of(config, key.address).is_some()
 }
 
 fn helper_config(speaker: &SpeakerConfig, peer: &PeerConfig) -> HelperConfig {

@@ -25,6 +25,7 @@ mod control;
 pub mod convergence;
 mod core;
 pub mod counters;
+mod departed;
 mod faults;
 mod input;
 mod limits;

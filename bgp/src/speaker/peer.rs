@@ -150,13 +150,7 @@ impl PeerTask {
                     self.feed(Input::DialFailed).await;
                 }
                 if needs_reset {
-                    // RFC 4486: other configuration change.
-                    let notification = Notification::cease(6);
-                    self.feed(Input::Cease {
-                        notification,
-                        hold_down: None,
-                    })
-                    .await;
+                    self.feed(Input::Reset).await;
                 }
                 self.carry_out().await;
             }

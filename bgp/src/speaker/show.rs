@@ -126,6 +126,10 @@ impl Core {
                 Some(self.show_peer(id, slot.as_ref()?, told))
             })
             .collect();
+        // Their ids are others' by now.
+        let nobody = PeerId(u32::MAX);
+        let departed = self.departed.iter();
+        shown.extend(departed.map(|slot| self.show_peer(nobody, slot, [0; 2])));
         shown.sort_by_key(|peer| (peer.peer, peer.port));
         shown
     }

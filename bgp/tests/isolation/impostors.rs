@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, TcpStream};
 
 use bgp::speaker::secret::Secret;
+use bgp::speaker::status::PeerStatus;
 use bgp::types::{Asn, ClusterId, Family, HoldTime, Prefix, RouterId};
 use bgp::wire::as_path::AsPath;
 use bgp::wire::attribute::PathAttributes;
@@ -15,7 +16,9 @@ use bytes::{Bytes, BytesMut};
 
 use crate::bystanders::{BYSTANDERS, Bystanders};
 use crate::peer::{Heard, Peer, announce, attributes, connect, open};
-use crate::scene::{AS, SPEAKER, Scene, address, config_with, eventually, in_namespace};
+use crate::scene::{
+    AS, SPEAKER, Scene, address, config_with, eventually, in_namespace, with_range,
+};
 
 /// The listed peer whose address is misused.
 const LISTED: u8 = 21;
@@ -138,6 +141,47 @@ fn a_peer_with_our_identifier_or_another_as_is_told_so_and_has_no_session() {
             assert_ne!(scene.peer(LISTED).state, "established", "{name}");
         }
         bystanders.expect_unharmed(&scene);
+    });
+}
+
+#[test]
+fn a_peer_of_a_range_that_was_refused_is_shown_with_the_reason_until_it_is_back() {
+    in_namespace(|| {
+        let range = with_range(config_with(&[], |_, _| {}), "127.0.0.0/24", 10);
+        let scene = Scene::start_as(range);
+        let mut stream = connect(OTHER);
+        stream
+            .write_all(&open_as(Asn(64999), [192, 0, 2, 22].into()))
+            .expect("written");
+        assert_eq!(last_word(stream), Some((2, 2)));
+        let shown = |state: &'static str, flaps: u64| {
+            eventually(state, || {
+                let peers = scene.peers();
+                let is_right = |peer: &PeerStatus| {
+                    let error = peer.last_error.as_ref();
+                    (peer.state.as_str(), peer.flaps) == (state, flaps)
+                        && error.is_some_and(|error| (error.code, error.subcode) == (2, 2))
+                };
+                let [peer] = &peers[..] else {
+                    return Some(format!("{peers:?}"));
+                };
+                (!is_right(peer)).then(|| format!("{peer:?}"))
+            });
+        };
+        shown("idle", 0);
+        for flaps in 0..3 {
+            let back = Peer::establish(OTHER, HOLD_TIME_SECS);
+            shown("established", flaps);
+            drop(back);
+            shown("idle", flaps + 1);
+        }
+        // One that only connected is not worth a word.
+        drop(connect(LISTED));
+        let _last = Peer::establish(BYSTANDERS[0], HOLD_TIME_SECS);
+        eventually("the stranger is gone", || {
+            let peers = scene.peers();
+            (peers.len() != 2).then(|| format!("{peers:?}"))
+        });
     });
 }
 

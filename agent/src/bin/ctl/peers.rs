@@ -14,7 +14,7 @@ mod detail;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Everything about this peer: its address or name
+    /// Everything about this peer: its address or name; peers of a range share one
     #[arg(value_name = "PEER")]
     peer: Option<String>,
 }
@@ -25,11 +25,13 @@ pub(crate) fn run(target: &Target, format: Format, args: &Args) -> Result<Exit, 
         show(format, &all, table);
         return Ok(Exit::Fine);
     };
-    let Some(peer) = find_or_say(&all.items, wanted) else {
+    if find_or_say(&all.items, wanted).is_none() {
         return Ok(Exit::Finding);
-    };
-    show(format, &Items::new(vec![peer.clone()]), |one| {
-        one.items.iter().map(detail::text).collect()
+    }
+    let matching = matching(&all.items, wanted).cloned().collect();
+    show(format, &Items::new(matching), |peers| {
+        let texts: Vec<String> = peers.items.iter().map(detail::text).collect();
+        texts.join("\n")
     });
     Ok(Exit::Fine)
 }
@@ -46,12 +48,15 @@ pub(crate) fn find_or_say<'a>(peers: &'a [PeerStatus], wanted: &str) -> Option<&
 
 /// The peer with this address or name. Several sessions with one address are told apart by name.
 pub(crate) fn find<'a>(peers: &'a [PeerStatus], wanted: &str) -> Option<&'a PeerStatus> {
-    let address: Option<IpAddr> = wanted.parse().ok();
-    let is_wanted = |peer: &&PeerStatus| peer.name == wanted || Some(peer.peer) == address;
     // Of several, an established one speaks for the peer.
-    let mut matching: Vec<_> = peers.iter().filter(is_wanted).collect();
-    matching.sort_by_key(|peer| peer.state != "established");
-    matching.first().copied()
+    matching(peers, wanted).min_by_key(|peer| peer.state != "established")
+}
+
+fn matching<'a>(peers: &'a [PeerStatus], wanted: &str) -> impl Iterator<Item = &'a PeerStatus> {
+    let address: Option<IpAddr> = wanted.parse().ok();
+    peers
+        .iter()
+        .filter(move |peer| peer.name == wanted || Some(peer.peer) == address)
 }
 
 /// Both ways to name a peer.

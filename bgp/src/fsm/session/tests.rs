@@ -43,6 +43,15 @@ fn graceful_restart() -> GracefulRestart {
     }
 }
 
+/// The peer's OPEN with this as its graceful restart.
+fn offering(graceful_restart: GracefulRestart) -> Open {
+    let mut open = open();
+    open.capabilities.pop();
+    open.capabilities
+        .push(Capability::GracefulRestart(graceful_restart));
+    open
+}
+
 fn with_graceful_restart() -> SessionConfig {
     SessionConfig {
         graceful_restart: Some(graceful_restart()),
@@ -481,13 +490,6 @@ fn lasting_ends_are_hard_resets_where_both_sides_have_rfc_8538() {
         notification: false,
         ..graceful_restart()
     };
-    let offering = |graceful_restart: GracefulRestart| {
-        let mut open = open();
-        open.capabilities.pop();
-        open.capabilities
-            .push(Capability::GracefulRestart(graceful_restart));
-        open
-    };
     for (name, ours, theirs, subcode, said) in [
         ("shutdown", graceful_restart(), open(), 2, 9),
         ("peer removed", graceful_restart(), open(), 3, 9),
@@ -537,6 +539,46 @@ fn cease_ends_the_session_and_dials_again() {
         "error sent 6/6, notify 1 6/6, down 1 sent 6/6, Established>Idle"
     );
     assert_eq!(rig.wait(seconds(1)), "dial, Idle>Connect");
+}
+
+#[test]
+fn a_reset_for_another_configuration_leaves_routes_where_that_can_be() {
+    let without_n = GracefulRestart {
+        notification: false,
+        ..graceful_restart()
+    };
+    let said = "error sent 6/6, notify 1 6/6, down 1 sent 6/6";
+    for (name, ours, theirs, ends) in [
+        ("no graceful restart", None, open(), said),
+        (
+            "it covers NOTIFICATIONs",
+            Some(graceful_restart()),
+            open(),
+            said,
+        ),
+        (
+            "it covers silence",
+            Some(graceful_restart()),
+            offering(without_n),
+            "close 1, down 1 silent",
+        ),
+    ] {
+        let mut rig = Rig::started(SessionConfig {
+            graceful_restart: ours,
+            ..config()
+        });
+        rig.feed([
+            connected(1, Direction::Outgoing),
+            opened(1, theirs),
+            keepalive(1),
+        ]);
+        assert_eq!(
+            rig.feed([Input::Reset]),
+            format!("{ends}, Established>Idle"),
+            "{name}"
+        );
+        assert_eq!(rig.wait(seconds(1)), "dial, Idle>Connect", "{name}");
+    }
 }
 
 #[test]

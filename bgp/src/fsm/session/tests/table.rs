@@ -87,10 +87,11 @@ fn number_of(input: &Input) -> usize {
         Input::Cease { .. } => 11,
         Input::Release => 12,
         Input::SendHoldExpired { .. } => 13,
+        Input::Reset => 14,
     }
 }
 
-const INPUT_KINDS: usize = 14;
+const INPUT_KINDS: usize = 15;
 
 enum Event {
     Inputs(Vec<Input>),
@@ -449,6 +450,20 @@ fn rows() -> Vec<Row> {
             /* Established, theirs */ "refresh 1",
         ]),
         row("Cease", &[2], Inputs(vec![cease(None)]), [
+            /* stopped             */ "",
+            /* idle hold           */ "",
+            /* held down           */ "",
+            /* Connect             */ "",
+            /* Active              */ "",
+            /* Active, passive     */ "",
+            /* OpenSent, ours      */ "error sent 6/6, notify 1 6/6, OpenSent>Idle",
+            /* OpenSent, theirs    */ "error sent 6/6, notify 1 6/6, OpenSent>Idle",
+            /* OpenConfirm, ours   */ "error sent 6/6, notify 1 6/6, OpenConfirm>Idle",
+            /* OpenConfirm, theirs */ "error sent 6/6, notify 1 6/6, OpenConfirm>Idle",
+            /* Established, ours   */ "error sent 6/6, notify 1 6/6, down 1 sent 6/6, Established>Idle",
+            /* Established, theirs */ "error sent 6/6, notify 1 6/6, down 1 sent 6/6, Established>Idle",
+        ]),
+        row("Reset", &[2], Inputs(vec![Input::Reset]), [
             /* stopped             */ "",
             /* idle hold           */ "",
             /* held down           */ "",
