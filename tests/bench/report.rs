@@ -31,10 +31,13 @@ impl Row {
 /// Prints the figures of one scenario, and what ours are to those of others. A run that failed shows
 /// why, and counts for nothing.
 pub fn print(title: &str, rows: &[Row]) {
-    let names = rows.iter().flat_map(|row| row.runs.iter().flatten()).next();
-    let names: Vec<&str> = names.map_or(Vec::new(), |figures| {
-        figures.iter().map(|(name, _)| *name).collect()
-    });
+    // The limit may have fewer figures than the others.
+    let all = rows.iter().flat_map(|row| row.runs.iter().flatten());
+    let names: Vec<&str> = all
+        .max_by_key(|figures| figures.len())
+        .map_or(Vec::new(), |figures| {
+            figures.iter().map(|(name, _)| *name).collect()
+        });
     println!("\n{title}");
     print!("  {:<12} {:>5}", "", "runs");
     names.iter().for_each(|name| print!(" {name:>15}"));
@@ -56,7 +59,7 @@ pub fn print(title: &str, rows: &[Row]) {
     }
     for (what, is_it) in [
         ("of best", Row::is_peer as fn(&Row) -> bool),
-        ("of relay", |row: &Row| row.is_relay),
+        ("of limit", |row: &Row| row.is_relay),
     ] {
         print_ratio(what, &names, rows, is_it);
     }

@@ -8,13 +8,14 @@ use anyhow::Result;
 
 use super::{Daemon, version_line, write};
 
+const REFLECTOR: &str = "caracal-reflector";
+
 pub struct Caracal;
 
-/// Beside this program: both are built with the profile of releases.
-fn program() -> String {
+/// Beside this program: all are built with the profile of releases.
+pub fn program(name: &str) -> String {
     let own = std::env::current_exe().unwrap_or_default();
-    let program = own.with_file_name("caracal-reflector");
-    program.display().to_string()
+    own.with_file_name(name).display().to_string()
 }
 
 impl Daemon for Caracal {
@@ -23,7 +24,7 @@ impl Daemon for Caracal {
     }
 
     fn version(&self) -> Option<String> {
-        version_line(Command::new(program()).arg("--version"))
+        version_line(Command::new(program(REFLECTOR)).arg("--version"))
     }
 
     fn prepare(&self, directory: &Path, _: u32, _: &mut Mounts) -> Result<()> {
@@ -31,7 +32,7 @@ impl Daemon for Caracal {
     }
 
     fn commands(&self, directory: &Path) -> Vec<Command> {
-        let mut command = Command::new(program());
+        let mut command = Command::new(program(REFLECTOR));
         command.arg("--config").arg(directory.join("rack.yaml"));
         command.arg("--run-dir").arg(directory);
         command.arg("--state-dir").arg(directory);

@@ -1,13 +1,13 @@
 //! The daemons that are measured, each as a route reflector at 10.0.0.1 of AS 64512 whose clients
 //! are in 10.1.0.0/16: accept everything, pass on everything, dial nobody, write no kernel routes.
 
-mod bird;
-mod caracal;
-mod frr;
+pub mod bird;
+pub mod caracal;
+pub mod frr;
 mod gobgp;
 mod openbgpd;
 mod relay;
-mod root;
+pub mod root;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -38,6 +38,12 @@ pub trait Daemon: Sync {
 
     fn commands(&self, directory: &Path) -> Vec<Command>;
 
+    /// What `ip -batch` makes in its namespace first.
+    fn links(&self) -> &'static str {
+        // All of 10.0.0.0/8 is local by that.
+        "link set lo up\naddress add 10.0.0.1/8 dev lo\nroute add default dev lo\n"
+    }
+
     /// Passes octets on as they are.
     fn is_relay(&self) -> bool {
         false
@@ -64,14 +70,14 @@ fn addresses(clients: u32) -> impl Iterator<Item = String> {
 }
 
 /// What a version command prints, in one line.
-fn version_line(command: &mut Command) -> Option<String> {
+pub fn version_line(command: &mut Command) -> Option<String> {
     let done = command.output().ok()?;
     let said = [done.stdout, done.stderr].concat();
     let said = String::from_utf8_lossy(&said);
     said.lines().next().map(|line| line.trim().to_owned())
 }
 
-fn write(file: &Path, text: &str) -> Result<()> {
+pub fn write(file: &Path, text: &str) -> Result<()> {
     fs::write(file, text).with_context(|| format!("failed to write {}", file.display()))
 }
 
@@ -98,11 +104,7 @@ impl Running {
             namespace,
             directory,
         };
-        // All of 10.0.0.0/8 is local by that.
-        machine::ip_batch(
-            &running.namespace,
-            "link set lo up\naddress add 10.0.0.1/8 dev lo\nroute add default dev lo\n",
-        )?;
+        machine::ip_batch(&running.namespace, daemon.links())?;
         let somaxconn = || fs::write("/proc/sys/net/core/somaxconn", "4096");
         running.namespace.enter(somaxconn)?;
         for mut command in daemon.commands(running.directory.path()) {

@@ -40,12 +40,14 @@ impl Plan {
         [a, b, c]
     }
 
-    /// The number of a /24.
+    /// The number of a /24, if it is one of these.
     pub fn index(&self, prefix: [u8; 3]) -> Option<u32> {
-        let number = u32::from_be_bytes([0, prefix[0], prefix[1], prefix[2]]);
-        number
-            .checked_sub(BASE)
-            .filter(|index| *index < self.total())
+        Plan::number(prefix).filter(|index| *index < self.total())
+    }
+
+    /// The number of a /24 in any plan.
+    pub fn number([a, b, c]: [u8; 3]) -> Option<u32> {
+        u32::from_be_bytes([0, a, b, c]).checked_sub(BASE)
     }
 
     /// What the routes of prefix `index` say, and the numbers of all that say the same.

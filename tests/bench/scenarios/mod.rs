@@ -96,7 +96,7 @@ fn connected(shape: &Shape, is_relay: bool) -> Result<(Load, f64)> {
     Ok((load, up.as_secs_f64()))
 }
 
-fn megabytes(kibibytes: u64) -> f64 {
+pub fn megabytes(kibibytes: u64) -> f64 {
     kibibytes as f64 * 1024.0 / 1e6
 }
 
