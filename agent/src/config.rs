@@ -17,6 +17,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use file::FileConfig;
 pub use logging::{LogFormat, LogLevel};
 
+use crate::carrier::Encapsulation;
+
 pub const DEFAULT_RUN_DIR: &str = "/run/caracal";
 pub const DEFAULT_STATE_DIR: &str = "/var/lib/caracal";
 pub const DEFAULT_CNI_BIN_DIR: &str = "/opt/cni/bin";
@@ -137,6 +139,9 @@ pub struct CarrierArgs {
     /// This node's address: the outer source
     #[arg(long, value_name = "ADDRESS")]
     pub local: Ipv4Addr,
+    /// What packets travel in
+    #[arg(long, value_enum, default_value = "ipip")]
+    pub encapsulation: Encapsulation,
     #[command(flatten)]
     pub logging: LogArgs,
 }

@@ -28,7 +28,12 @@ fn main() -> ExitCode {
         Command::Install => install_route_protocols(Path::new(ROUTE_PROTOCOLS)),
         Command::Uninstall(args) => uninstall(&args),
         Command::Carrier(args) => {
-            run_carrier(&args.logging, CarrierOptions::new(args.run_dir, args.local))
+            let options = CarrierOptions {
+                run_dir: args.run_dir,
+                local: args.local,
+                encapsulation: args.encapsulation,
+            };
+            run_carrier(&args.logging, options)
         }
     };
     match outcome {

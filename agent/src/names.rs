@@ -18,6 +18,14 @@ pub const PROTOCOL_LEARNED: u8 = 203;
 pub const ROUTE_METRIC: u32 = 202;
 pub const IPIP_DEVICE: &str = "caracal-ipip";
 pub const CARRIER_DEVICE: &str = "caracal-tun";
+pub const VXLAN_DEVICE: &str = "caracal-vxlan";
+/// The carrier's for pools with `udpMode`.
+pub const UDP_DEVICE: &str = "caracal-udp";
+/// VXLAN network identifier of our tunnels.
+pub const VXLAN_VNI: u32 = 4096;
+pub const VXLAN_PORT: u16 = 4789;
+/// Where flannel's `udp` listens, too.
+pub const UDP_TUNNEL_PORT: u16 = 8285;
 pub const BGP_PORT: u16 = 179;
 pub const DEFAULT_ASN: u32 = 64512;
 
@@ -33,9 +41,26 @@ pub fn host_interface(identity: &str) -> String {
     name
 }
 
+/// The MAC of a node's VXLAN device: 02 (locally administered, unicast) and the first five octets of
+/// sha1 of the node's name, so that every node knows it without being told.
+pub fn vtep_mac(node: &str) -> [u8; 6] {
+    let digest = Sha1::digest(node.as_bytes());
+    let mut mac = [0x02; 6];
+    for (octet, byte) in mac.iter_mut().skip(1).zip(digest) {
+        *octet = byte;
+    }
+    mac
+}
+
 #[cfg(test)]
 mod tests {
-    use super::host_interface;
+    use super::{host_interface, vtep_mac};
+
+    #[test]
+    fn vtep_mac_follows_sha1_of_the_nodes_name() {
+        // sha1("a1") computed with sha1sum.
+        assert_eq!(vtep_mac("a1"), [0x02, 0xf2, 0x9b, 0xc9, 0x1b, 0xbd]);
+    }
 
     #[test]
     fn interface_name_fits_the_kernel_and_follows_sha1() {

@@ -46,7 +46,7 @@ enum Input {
     Speaker(Event),
     /// The resync timer: read everything again.
     Resync,
-    /// Something failed and its wait is over.
+    /// Something failed and its wait is over, or something is due.
     Retry,
     Stop,
 }
@@ -76,7 +76,9 @@ pub struct Reconciler {
     /// What learned routes were last resolved with. The speaker starts after the first one is made.
     basis: Option<Arc<Basis>>,
     endpoints: Endpoints,
-    tunnel: Option<TunnelPlan>,
+    tunnels: Vec<TunnelPlan>,
+    /// When learned routes may lead into a tunnel that is new.
+    prepared: Option<Instant>,
     /// The snapshot that the speaker was last configured from.
     peered_with: Option<(Arc<Snapshot>, Passwords)>,
     peering_errors: Vec<StoreError>,
@@ -87,6 +89,8 @@ pub struct Reconciler {
     repairs: BTreeMap<String, u64>,
     has_passed: bool,
     retry: Option<(Instant, Duration)>,
+    /// When something that waits for its time is due.
+    next_pass: Option<Instant>,
     next_resync: Instant,
 }
 
@@ -125,7 +129,8 @@ impl Reconciler {
             is_host_stale: true,
             basis: None,
             endpoints: Endpoints::default(),
-            tunnel: None,
+            tunnels: Vec::new(),
+            prepared: None,
             peered_with: None,
             peering_errors: Vec::new(),
             report: ApplyReport::default(),
@@ -134,6 +139,7 @@ impl Reconciler {
             repairs: BTreeMap::new(),
             has_passed: false,
             retry: None,
+            next_pass: None,
         }
     }
 
@@ -165,6 +171,7 @@ impl Reconciler {
                     self.pass(Vec::new()).await;
                 }
                 Input::Retry => {
+                    self.next_pass = None;
                     self.is_host_stale = true;
                     self.pass(Vec::new()).await;
                 }
@@ -180,6 +187,7 @@ impl Reconciler {
 
     async fn next_input(&mut self, stop: &mut (impl Future<Output = ()> + Unpin)) -> Input {
         let retry_at = self.retry.map(|(at, _)| at);
+        let next_pass = self.next_pass;
         tokio::select! {
             biased;
             () = stop => Input::Stop,
@@ -189,6 +197,7 @@ impl Reconciler {
             event = self.routing.next_event() => Input::Speaker(event),
             () = tokio::time::sleep_until(self.next_resync.into()) => Input::Resync,
             () = sleep_until(retry_at) => Input::Retry,
+            () = sleep_until(next_pass) => Input::Retry,
         }
     }
 

@@ -132,13 +132,15 @@ async fn dry_run(
         bail!("the store has no Node {}", settings.node);
     };
     let host = dataplane.observe_host().await?;
-    let plan = tunnel::resolve_tunnel(
+    let plans = tunnel::resolve_tunnels(
         &update.snapshot,
         node,
         &host,
         &tunnel::TunnelSettings::default(),
     );
-    println!("tunnel: {}", plan.reason);
+    for plan in plans {
+        println!("tunnel: {}: {}", plan.kind, plan.reason);
+    }
     for prefix in routes::blackholes(node).keys() {
         println!("route: blackhole {prefix}");
     }

@@ -42,8 +42,11 @@ pub struct Status {
     /// Store synced and first kernel pass done.
     pub ready: bool,
     pub store: StoreStatus,
-    /// Absent on a reflector.
+    /// The first of `tunnels`; absent where no pool asks for one, and on a reflector.
     pub tunnel: Option<TunnelStatus>,
+    /// One for each kind that a pool asks for.
+    #[serde(default)]
+    pub tunnels: Vec<TunnelStatus>,
     pub failed: Vec<FailedItem>,
     /// Kind of object -> how many drifted ones were repaired since start.
     pub repairs: BTreeMap<String, u64>,
@@ -81,6 +84,9 @@ pub struct StoreError {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TunnelStatus {
+    /// `ipip`, `vxlan` or `udp`.
+    #[serde(default)]
+    pub kind: String,
     /// kernel | userspace
     pub driver: String,
     pub device: String,

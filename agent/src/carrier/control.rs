@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::forward::{CounterValues, Counters};
 
 /// Of the packets' handling and of these messages: an agent replaces a carrier of another version.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Further connections are closed at once.
 const CONNECTIONS_MAX: usize = 8;
 /// A longer request ends the connection.

@@ -1,13 +1,16 @@
-//! The userspace tunnel process: IPIP on kernels without ipip.
+//! The userspace tunnel process: IPIP on kernels without ipip, and IP packets in UDP.
 //!
-//! In: frames from the TAP `caracal-tun`, IP protocol 4 from the wire. Out: the other of the two; the
-//! bytes on the wire are those of kernel IPIP. A process of its own, which the agent starts, adopts
+//! In: frames from the TAP, IP protocol 4 or UDP from the wire. Out: the other of the two; the bytes
+//! on the wire are those of kernel IPIP, or of flannel's `udp`: the IP packet is all that a datagram
+//! holds. A process of its own for each encapsulation, which the agent starts, adopts
 //! and watches (`supervise`): it goes on when the agent is killed or replaced. It keeps no table,
 //! and does not configure the device; both are the kernel's and `dataplane::tunnel`'s.
 
+mod batch;
 pub mod control;
 pub mod forward;
 mod packet;
+mod segment;
 pub mod supervise;
 pub mod tap;
 mod wire;
@@ -25,9 +28,67 @@ use nix::fcntl::{Flock, FlockArg};
 use tracing::info;
 
 use self::control::Identity;
-use self::forward::Counters;
+use self::forward::{Counters, Ends};
 use self::wire::Wire;
-use crate::names::CARRIER_DEVICE;
+use crate::names::{CARRIER_DEVICE, UDP_DEVICE, UDP_TUNNEL_PORT};
+
+/// What a carrier puts inner packets into.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, clap::ValueEnum)]
+pub enum Encapsulation {
+    /// IP protocol 4 (RFC 2003).
+    Ipip,
+    /// UDP.
+    Udp,
+}
+
+impl Encapsulation {
+    /// As on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Encapsulation::Ipip => "ipip",
+            Encapsulation::Udp => "udp",
+        }
+    }
+
+    pub fn device(self) -> &'static str {
+        match self {
+            Encapsulation::Ipip => CARRIER_DEVICE,
+            Encapsulation::Udp => UDP_DEVICE,
+        }
+    }
+
+    /// Octets of the outer headers.
+    fn overhead(self) -> usize {
+        match self {
+            Encapsulation::Ipip => packet::OUTER_HEADER,
+            Encapsulation::Udp => packet::OUTER_HEADER + packet::UDP_HEADER,
+        }
+    }
+
+    /// The least octets in front of an inner packet as the socket gives it.
+    fn received_header(self) -> usize {
+        match self {
+            Encapsulation::Ipip => packet::OUTER_HEADER,
+            Encapsulation::Udp => 0,
+        }
+    }
+
+    /// Of the outer packets, at both ends; 0: there are no ports.
+    fn port(self) -> u16 {
+        match self {
+            Encapsulation::Ipip => 0,
+            Encapsulation::Udp => UDP_TUNNEL_PORT,
+        }
+    }
+
+    /// Of the file names in the run directory.
+    fn file_stem(self) -> &'static str {
+        match self {
+            Encapsulation::Ipip => "carrier",
+            Encapsulation::Udp => "carrier-udp",
+        }
+    }
+}
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct CarrierOptions {
@@ -35,17 +96,7 @@ pub struct CarrierOptions {
     pub run_dir: PathBuf,
     /// This node's address: the outer source, and the only outer destination accepted.
     pub local: Ipv4Addr,
-    pub device: String,
-}
-
-impl CarrierOptions {
-    pub fn new(run_dir: PathBuf, local: Ipv4Addr) -> CarrierOptions {
-        CarrierOptions {
-            run_dir,
-            local,
-            device: CARRIER_DEVICE.into(),
-        }
-    }
+    pub encapsulation: Encapsulation,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -60,20 +111,20 @@ pub enum CarrierError {
     },
 }
 
-pub fn socket_path(run_dir: &Path) -> PathBuf {
-    run_dir.join("carrier.sock")
+pub fn socket_path(run_dir: &Path, encapsulation: Encapsulation) -> PathBuf {
+    run_dir.join(format!("{}.sock", encapsulation.file_stem()))
 }
 
-pub fn log_path(run_dir: &Path) -> PathBuf {
-    run_dir.join("carrier.log")
+pub fn log_path(run_dir: &Path, encapsulation: Encapsulation) -> PathBuf {
+    run_dir.join(format!("{}.log", encapsulation.file_stem()))
 }
 
-fn pid_path(run_dir: &Path) -> PathBuf {
-    run_dir.join("carrier.pid")
+fn pid_path(run_dir: &Path, encapsulation: Encapsulation) -> PathBuf {
+    run_dir.join(format!("{}.pid", encapsulation.file_stem()))
 }
 
-fn lock_path(run_dir: &Path) -> PathBuf {
-    run_dir.join("carrier.lock")
+fn lock_path(run_dir: &Path, encapsulation: Encapsulation) -> PathBuf {
+    run_dir.join(format!("{}.lock", encapsulation.file_stem()))
 }
 
 /// The MAC of a node's neighbour entry on the TAP, and of the TAP of the node `node` itself.
@@ -91,20 +142,26 @@ pub fn run(options: &CarrierOptions) -> Result<(), CarrierError> {
     // leads a process group already, such as when started by hand.
     let _ = nix::unistd::setsid();
     let run_dir = &options.run_dir;
-    let _lock = lock(&lock_path(run_dir))?;
-    let tap = tap::open_persistent(&options.device)
-        .map_err(failed(format!("open the TAP device {}", options.device)))?;
-    let wire = Wire::open(options.local)
-        .map_err(failed(format!("open a raw socket on {}", options.local)))?;
-    let listener = listen(&socket_path(run_dir)).map_err(failed("listen on carrier.sock"))?;
-    std::fs::write(pid_path(run_dir), format!("{}\n", std::process::id()))
-        .map_err(failed("write carrier.pid"))?;
-    info!(local = %options.local, iface = options.device, "carrier runs");
+    let encapsulation = options.encapsulation;
+    let device = encapsulation.device();
+    let _lock = lock(&lock_path(run_dir, encapsulation))?;
+    let tap =
+        tap::open_persistent(device).map_err(failed(format!("open the TAP device {device}")))?;
+    let wire = Wire::open(options.local, encapsulation)
+        .map_err(failed(format!("open a socket on {}", options.local)))?;
+    let listener = listen(&socket_path(run_dir, encapsulation))
+        .map_err(failed("listen on the control socket"))?;
+    std::fs::write(
+        pid_path(run_dir, encapsulation),
+        format!("{}\n", std::process::id()),
+    )
+    .map_err(failed("write the pid file"))?;
+    info!(local = %options.local, iface = device, "carrier runs");
     let result = move_packets(options, tap, wire, listener);
     info!(result = ?result.as_ref().err(), "carrier ends");
     // While the lock is held: nobody else's are removed.
-    let _ = std::fs::remove_file(socket_path(run_dir));
-    let _ = std::fs::remove_file(pid_path(run_dir));
+    let _ = std::fs::remove_file(socket_path(run_dir, encapsulation));
+    let _ = std::fs::remove_file(pid_path(run_dir, encapsulation));
     result
 }
 
@@ -119,7 +176,7 @@ fn move_packets(
     let counters = Arc::new(Counters::default());
     let identity = Arc::new(Identity {
         local: options.local,
-        device: options.device.clone(),
+        device: options.encapsulation.device().to_owned(),
         counters: Arc::clone(&counters),
     });
     let local = options.local;
@@ -142,11 +199,25 @@ fn move_packets(
         (Arc::clone(&tap), Arc::clone(&wire), Arc::clone(&counters));
     direction(
         "tap-to-wire",
-        Box::new(move || forward::tap_to_wire(&tap_out, &wire_out, local, &counters_out)),
+        Box::new(move || {
+            forward::tap_to_wire(Ends {
+                tap: &tap_out,
+                wire: &wire_out,
+                local,
+                counters: &counters_out,
+            })
+        }),
     )?;
     direction(
         "wire-to-tap",
-        Box::new(move || forward::wire_to_tap(&wire, &tap, local, &counters)),
+        Box::new(move || {
+            forward::wire_to_tap(Ends {
+                tap: &tap,
+                wire: &wire,
+                local,
+                counters: &counters,
+            })
+        }),
     )?;
     direction(
         "control",

@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! TAP:  | virtio_net_hdr 10 | Ethernet 14 | inner IPv4 … |
-//! wire:                 | outer IPv4 20+ | inner IPv4 … |
+//! wire:                 | outer IPv4 20+ | inner IPv4 … |     (UDP: the kernel keeps the outer headers)
 //! ```
 
 use std::net::Ipv4Addr;
@@ -16,6 +16,7 @@ pub const ETHERNET_HEADER: usize = 14;
 /// What the TAP puts in front of an inner packet.
 pub const TAP_HEADER: usize = VNET_HEADER + ETHERNET_HEADER;
 pub const OUTER_HEADER: usize = 20;
+pub const UDP_HEADER: usize = 8;
 
 const ETHERTYPE_IPV4: [u8; 2] = [0x08, 0x00];
 const ECN_MASK: u8 = 0b11;
@@ -37,6 +38,70 @@ const ICMP_PACKET_MAX: usize = 576;
 pub fn mac_of(node: Ipv4Addr) -> [u8; 6] {
     let [a, b, c, d] = node.octets();
     [0x02, 0x00, a, b, c, d]
+}
+
+/// What the kernel left to do about a packet from the TAP.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Unfinished {
+    Nothing,
+    /// The transport checksum's field, from the start of the packet, holds the pseudo header's sum;
+    /// it is to be summed up from `start`.
+    Checksum {
+        start: usize,
+        field: usize,
+    },
+    /// It is to be cut into TCP segments with this much payload.
+    Segments {
+        length: usize,
+    },
+}
+
+/// Reads the virtio_net_hdr of a frame from the TAP. `None` for what we never asked for.
+pub fn unfinished(frame: &[u8]) -> Option<Unfinished> {
+    let vnet = frame.first_chunk::<VNET_HEADER>()?;
+    let number = |at: usize| usize::from(u16::from_ne_bytes([vnet[at], vnet[at + 1]]));
+    match vnet[1] {
+        0 if vnet[0] & VNET_NEEDS_CSUM == 0 => Some(Unfinished::Nothing),
+        0 => {
+            let start = number(6).checked_sub(ETHERNET_HEADER)?;
+            let field = start + number(8);
+            Some(Unfinished::Checksum { start, field })
+        }
+        VNET_GSO_TCPV4 => Some(Unfinished::Segments { length: number(4) }),
+        _ => None,
+    }
+}
+
+/// Finishes the transport checksum of `packet`. `false` if its fields are not within.
+pub fn finish_checksum(packet: &mut [u8], start: usize, field: usize) -> bool {
+    let is_udp = packet.get(9) == Some(&PROTOCOL_UDP);
+    let Some(covered) = packet.get(start..) else {
+        return false;
+    };
+    // RFC 768: of UDP, 0 means that there is none.
+    let checksum = match !sum_of(covered) {
+        0 if is_udp => u16::MAX,
+        checksum => checksum,
+    };
+    match packet.get_mut(field..).and_then(<[u8]>::first_chunk_mut) {
+        Some(target) => {
+            *target = checksum.to_be_bytes();
+            true
+        }
+        None => false,
+    }
+}
+
+/// The virtio_net_hdr of TCP segments joined to one packet with these headers, for the kernel to cut.
+pub fn joined_header(headers: usize, segment_length: usize) -> [u8; VNET_HEADER] {
+    let mut vnet = [0; VNET_HEADER];
+    vnet[0] = VNET_NEEDS_CSUM;
+    vnet[1] = VNET_GSO_TCPV4;
+    vnet[2..4].copy_from_slice(&((ETHERNET_HEADER + headers) as u16).to_ne_bytes());
+    vnet[4..6].copy_from_slice(&(segment_length as u16).to_ne_bytes());
+    vnet[6..8].copy_from_slice(&((ETHERNET_HEADER + OUTER_HEADER) as u16).to_ne_bytes());
+    vnet[8..10].copy_from_slice(&16_u16.to_ne_bytes());
+    vnet
 }
 
 /// The node that a frame read from the TAP is for, and where its IPv4 packet lies in `frame`
@@ -147,6 +212,11 @@ impl<'a> Ipv4<'a> {
 
     fn payload(&self) -> &'a [u8] {
         self.bytes.get(self.header_length..).unwrap_or_default()
+    }
+
+    /// The segment, if it is TCP and no fragment.
+    pub fn tcp(&self) -> Option<&'a [u8]> {
+        (self.protocol() == PROTOCOL_TCP && !self.is_fragment()).then(|| self.payload())
     }
 
     /// The sum over the pseudo header of TCP or UDP (RFC 9293 §3.1), folded, not complemented.
@@ -324,19 +394,35 @@ pub fn write_fragmentation_needed(
     Some(length)
 }
 
-/// The ones' complement sum of RFC 1071.
-fn sum_of(bytes: &[u8]) -> u16 {
-    let mut sum = 0_u32;
-    for pair in bytes.chunks(2) {
-        sum += u32::from(u16::from_be_bytes([
-            pair[0],
-            pair.get(1).copied().unwrap_or(0),
-        ]));
-    }
-    fold(sum)
+/// The ones' complement sum of RFC 1071, folded, not complemented.
+pub fn sum_of(bytes: &[u8]) -> u16 {
+    sum_onto(0, bytes)
 }
 
-fn fold(mut sum: u32) -> u16 {
+/// `sum_of` of what gave `before` and then `bytes`; what gave `before` has an even length.
+pub fn sum_onto(before: u16, bytes: &[u8]) -> u16 {
+    // In words of 8 octets, each added as two halves: RFC 1071 §2 lets the order of octets and the
+    // width of words be any, and this is what the compiler makes fastest.
+    let mut sum = 0_u64;
+    let mut words = bytes.chunks_exact(8);
+    for word in &mut words {
+        let word = word
+            .first_chunk()
+            .map_or(0, |word| u64::from_ne_bytes(*word));
+        sum += (word & 0xffff_ffff) + (word >> 32);
+    }
+    let mut last = [0; 8];
+    last[..words.remainder().len()].copy_from_slice(words.remainder());
+    let word = u64::from_ne_bytes(last);
+    sum += (word & 0xffff_ffff) + (word >> 32);
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    let sum = u16::from_be(sum as u16);
+    fold(u32::from(before) + u32::from(sum))
+}
+
+pub fn fold(mut sum: u32) -> u16 {
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);
     }

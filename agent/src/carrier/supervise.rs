@@ -23,8 +23,7 @@ use tracing::{info, warn};
 
 use super::control::{Command, Reply, Request, VERSION};
 use super::forward::CounterValues;
-use super::{log_path, socket_path};
-use crate::names::CARRIER_DEVICE;
+use super::{Encapsulation, log_path, socket_path};
 
 /// A carrier answers at once; one that does not for this long is hung and replaced.
 const ANSWER_TIME: Duration = Duration::from_secs(3);
@@ -47,8 +46,9 @@ pub struct SupervisorOptions {
     pub run_dir: PathBuf,
     /// This node's address. A running carrier with another one is replaced.
     pub local: Ipv4Addr,
-    pub device: String,
-    /// The program and the arguments in front of `--run-dir DIR --local ADDRESS`.
+    pub encapsulation: Encapsulation,
+    /// The program and the arguments in front of `--run-dir DIR --local ADDRESS
+    /// --encapsulation ENCAPSULATION`.
     pub program: PathBuf,
     pub arguments: Vec<String>,
 }
@@ -58,11 +58,15 @@ impl SupervisorOptions {
     ///
     /// # Errors
     /// If its path cannot be found out.
-    pub fn new(run_dir: PathBuf, local: Ipv4Addr) -> io::Result<SupervisorOptions> {
+    pub fn new(
+        run_dir: PathBuf,
+        encapsulation: Encapsulation,
+        local: Ipv4Addr,
+    ) -> io::Result<SupervisorOptions> {
         Ok(SupervisorOptions {
             run_dir,
             local,
-            device: CARRIER_DEVICE.into(),
+            encapsulation,
             program: std::env::current_exe()?,
             arguments: vec!["carrier".into()],
         })
@@ -120,7 +124,7 @@ impl Supervisor {
     /// As `stop`.
     pub async fn stop(self) -> Result<(), SuperviseError> {
         self.task.abort();
-        stop(&self.options.run_dir).await
+        stop(&self.options.run_dir, self.options.encapsulation).await
     }
 }
 
@@ -150,13 +154,13 @@ pub enum SuperviseError {
     Unstoppable(i32),
 }
 
-/// Ends the carrier of this run directory, if there is one, and waits for its end. One that does not
+/// Ends the carrier of this encapsulation and run directory, if there is one, and waits for its end. One that does not
 /// answer is killed: the kernel says who is at the other end of the socket.
 ///
 /// # Errors
 /// If it is still there afterwards.
-pub async fn stop(run_dir: &Path) -> Result<(), SuperviseError> {
-    match Connection::open(run_dir).await {
+pub async fn stop(run_dir: &Path, encapsulation: Encapsulation) -> Result<(), SuperviseError> {
+    match Connection::open(run_dir, encapsulation).await {
         Ok(connection) => connection.stop().await,
         Err(_) => Ok(()),
     }
@@ -193,7 +197,7 @@ async fn supervise(options: SupervisorOptions, status: watch::Sender<CarrierStat
 async fn adopt_or_start(
     options: &SupervisorOptions,
 ) -> Result<(Connection, Reply, bool), SuperviseError> {
-    if let Ok(mut connection) = Connection::open(&options.run_dir).await {
+    if let Ok(mut connection) = Connection::open(&options.run_dir, options.encapsulation).await {
         match connection.ask(Command::Hello).await {
             Ok(reply) if is_right(&reply, options) => return Ok((connection, reply, true)),
             Ok(reply) => {
@@ -211,7 +215,9 @@ async fn adopt_or_start(
 }
 
 fn is_right(reply: &Reply, options: &SupervisorOptions) -> bool {
-    reply.version == VERSION && reply.local == options.local && reply.device == options.device
+    reply.version == VERSION
+        && reply.local == options.local
+        && reply.device == options.encapsulation.device()
 }
 
 /// Returns when the carrier is gone. Asks for its counters now and then.
@@ -252,13 +258,15 @@ async fn start(options: &SupervisorOptions) -> Result<(Connection, Reply), Super
         program: options.program.clone(),
         source,
     };
-    let log = open_log(&options.run_dir).map_err(spawn_failed)?;
+    let log = open_log(options).map_err(spawn_failed)?;
     let mut child = Process::new(&options.program)
         .args(&options.arguments)
         .arg("--run-dir")
         .arg(&options.run_dir)
         .arg("--local")
         .arg(options.local.to_string())
+        .arg("--encapsulation")
+        .arg(options.encapsulation.name())
         .stdin(Stdio::null())
         .stdout(log.try_clone().map_err(spawn_failed)?)
         .stderr(log)
@@ -267,7 +275,7 @@ async fn start(options: &SupervisorOptions) -> Result<(Connection, Reply), Super
         .map_err(spawn_failed)?;
     let deadline = Instant::now() + START_TIME;
     loop {
-        if let Ok(mut connection) = Connection::open(&options.run_dir).await
+        if let Ok(mut connection) = Connection::open(&options.run_dir, options.encapsulation).await
             && let Ok(reply) = connection.ask(Command::Hello).await
             && is_right(&reply, options)
         {
@@ -276,7 +284,7 @@ async fn start(options: &SupervisorOptions) -> Result<(Connection, Reply), Super
             return Ok((connection, reply));
         }
         if let Ok(Some(exit)) = child.try_wait() {
-            let last = last_line(&options.run_dir).unwrap_or_default();
+            let last = last_line(options).unwrap_or_default();
             return Err(SuperviseError::Ended(format!("{exit}: {last}")));
         }
         if Instant::now() >= deadline {
@@ -287,8 +295,8 @@ async fn start(options: &SupervisorOptions) -> Result<(Connection, Reply), Super
     }
 }
 
-fn open_log(run_dir: &Path) -> io::Result<File> {
-    let path = log_path(run_dir);
+fn open_log(options: &SupervisorOptions) -> io::Result<File> {
+    let path = log_path(&options.run_dir, options.encapsulation);
     let is_long = std::fs::metadata(&path).is_ok_and(|file| file.len() > LOG_MAX);
     if is_long {
         std::fs::remove_file(&path)?;
@@ -300,8 +308,9 @@ fn open_log(run_dir: &Path) -> io::Result<File> {
         .open(path)
 }
 
-fn last_line(run_dir: &Path) -> Option<String> {
-    let text = std::fs::read_to_string(log_path(run_dir)).ok()?;
+fn last_line(options: &SupervisorOptions) -> Option<String> {
+    let path = log_path(&options.run_dir, options.encapsulation);
+    let text = std::fs::read_to_string(path).ok()?;
     text.lines()
         .rev()
         .find(|line| !line.trim().is_empty())
@@ -313,8 +322,8 @@ struct Connection {
 }
 
 impl Connection {
-    async fn open(run_dir: &Path) -> io::Result<Connection> {
-        let stream = UnixStream::connect(socket_path(run_dir)).await?;
+    async fn open(run_dir: &Path, encapsulation: Encapsulation) -> io::Result<Connection> {
+        let stream = UnixStream::connect(socket_path(run_dir, encapsulation)).await?;
         Ok(Connection {
             stream: BufReader::new(stream),
         })

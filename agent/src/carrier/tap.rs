@@ -8,6 +8,8 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
 
+/// Checksums and segmentation of TCP over IPv4 may be left to us.
+const OFFLOADS: libc::c_uint = libc::TUN_F_CSUM | libc::TUN_F_TSO4;
 const CLONE_DEVICE: &str = "/dev/net/tun";
 
 /// Length of the virtio_net_hdr in front of every frame (`IFF_VNET_HDR`).
@@ -31,7 +33,7 @@ pub fn open_persistent(name: &str) -> io::Result<File> {
 
 #[allow(
     unsafe_code,
-    reason = "TUNSETIFF and TUNSETPERSIST have no safe wrapper"
+    reason = "TUNSETIFF, TUNSETPERSIST and TUNSETOFFLOAD have no safe wrapper"
 )]
 fn attach(tun: BorrowedFd<'_>, name: &str) -> io::Result<()> {
     // SAFETY: `ifreq` is plain C data, for which all zeros is a valid value.
@@ -45,10 +47,14 @@ fn attach(tun: BorrowedFd<'_>, name: &str) -> io::Result<()> {
     let flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
     request.ifr_ifru.ifru_flags = flags as libc::c_short;
     // SAFETY: the descriptor is open for the whole call, TUNSETIFF reads and writes one `ifreq`
-    // that outlives it, and TUNSETPERSIST takes its argument by value.
+    // that outlives it, and TUNSETPERSIST and TUNSETOFFLOAD take their argument by value.
     let result = unsafe {
         match libc::ioctl(tun.as_raw_fd(), libc::TUNSETIFF as _, &raw mut request) {
-            0 => libc::ioctl(tun.as_raw_fd(), libc::TUNSETPERSIST as _, 1),
+            0 => match libc::ioctl(tun.as_raw_fd(), libc::TUNSETPERSIST as _, 1) {
+                // Large TCP packets come whole, for us to cut: one read for some 45 segments.
+                0 => libc::ioctl(tun.as_raw_fd(), libc::TUNSETOFFLOAD as _, OFFLOADS),
+                failed => failed,
+            },
             failed => failed,
         }
     };

@@ -1,4 +1,4 @@
-//! The one raw socket for IP protocol 4 that sends and receives.
+//! The one socket that sends and receives: raw for IP protocol 4, or UDP.
 //!
 //! One only: the kernel gives a copy of every packet to each raw socket that matches. While it is
 //! open the kernel counts protocol 4 for this address as delivered and sends no ICMP "protocol
@@ -11,6 +11,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use nix::sys::socket::{getsockopt, setsockopt, sockopt};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::Encapsulation;
+use super::batch::{Batch, Outgoing};
+
 const PROTOCOL_IPIP: i32 = 4;
 const TTL: u32 = 64;
 /// A burst of a few thousand full packets; 212 KB, the default, loses packets at once.
@@ -21,38 +24,43 @@ const PROBE_PORT: u16 = 9;
 
 pub struct Wire {
     socket: Socket,
+    encapsulation: Encapsulation,
 }
 
 impl Wire {
     /// Opens the socket for the outer address `local`.
     ///
     /// # Errors
-    /// EPERM without CAP_NET_RAW, EADDRNOTAVAIL if the address is not on this host.
-    pub fn open(local: Ipv4Addr) -> io::Result<Wire> {
-        let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(PROTOCOL_IPIP)))?;
+    /// EPERM without CAP_NET_RAW, EADDRNOTAVAIL if the address is not on this host, EADDRINUSE if
+    /// somebody else has the UDP port.
+    pub fn open(local: Ipv4Addr, encapsulation: Encapsulation) -> io::Result<Wire> {
+        let (kind, protocol) = match encapsulation {
+            Encapsulation::Ipip => (Type::RAW, Protocol::from(PROTOCOL_IPIP)),
+            Encapsulation::Udp => (Type::DGRAM, Protocol::UDP),
+        };
+        let socket = Socket::new(Domain::IPV4, kind, Some(protocol))?;
         // FORCE goes beyond net.core.rmem_max, which needs CAP_NET_ADMIN in the host's user namespace.
         if setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
             socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
         }
         socket.set_send_buffer_size(SEND_BUFFER)?;
         socket.set_ttl_v4(TTL)?;
+        if encapsulation == Encapsulation::Udp {
+            // The congestion mark of the outer header, which the kernel keeps to itself.
+            socket.set_recv_tos_v4(true)?;
+        }
         set_path_mtu_discovery(socket.as_fd(), true)?;
-        socket.bind(&SocketAddr::V4(SocketAddrV4::new(local, 0)).into())?;
+        let name = SocketAddrV4::new(local, encapsulation.port());
+        socket.bind(&SocketAddr::V4(name).into())?;
         socket.set_nonblocking(true)?;
-        Ok(Wire { socket })
+        Ok(Wire {
+            socket,
+            encapsulation,
+        })
     }
 
-    /// Receives one packet with its outer header.
-    ///
-    /// # Errors
-    /// WouldBlock if there is none. Others are late news about packets sent earlier (an ICMP error),
-    /// and the next call goes on.
-    pub fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        Ok(nix::sys::socket::recv(
-            self.socket.as_raw_fd(),
-            buffer,
-            nix::sys::socket::MsgFlags::empty(),
-        )?)
+    pub fn encapsulation(&self) -> Encapsulation {
+        self.encapsulation
     }
 
     pub fn as_fd(&self) -> BorrowedFd<'_> {
@@ -60,10 +68,10 @@ impl Wire {
     }
 }
 
-/// The sending half: keeps what the socket is set to, so that most packets cost one system call.
+/// The sending half.
 pub struct Sender<'a> {
     wire: &'a Wire,
-    tos: u8,
+    batch: Batch,
     probe: UdpSocket,
 }
 
@@ -71,50 +79,44 @@ impl<'a> Sender<'a> {
     /// # Errors
     /// If the system has no socket left.
     pub fn new(wire: &'a Wire, local: Ipv4Addr) -> io::Result<Sender<'a>> {
-        let probe = UdpSocket::bind((local, 0))?;
-        wire.socket.set_tos_v4(0)?;
         Ok(Sender {
             wire,
-            tos: 0,
-            probe,
+            batch: Batch::new(),
+            probe: UdpSocket::bind((local, 0))?,
         })
     }
 
-    /// Sends `inner` in an outer packet to `node`, with DF set.
+    /// Sends the first of `packets`, each in an outer packet with DF set, and returns how many.
     ///
     /// # Errors
-    /// WouldBlock if the queue is full, EMSGSIZE if it exceeds the path's MTU, or late news about
-    /// an earlier packet.
-    pub fn send(&mut self, inner: &[u8], tos: u8, node: Ipv4Addr) -> io::Result<()> {
-        if tos != self.tos {
-            self.wire.socket.set_tos_v4(u32::from(tos))?;
-            self.tos = tos;
-        }
-        let target = SocketAddr::V4(SocketAddrV4::new(node, 0)).into();
-        self.wire.socket.send_to(inner, &target).map(drop)
+    /// None was sent: WouldBlock if the queue is full, EMSGSIZE if the first exceeds its path's MTU,
+    /// or late news about an earlier packet.
+    pub fn send(&mut self, packets: &[Outgoing<'_>]) -> io::Result<usize> {
+        let port = self.wire.encapsulation.port();
+        self.batch.send(self.wire.as_fd(), port, packets)
     }
 
-    /// As `send`, in fragments if need be: for an inner packet that may be fragmented.
+    /// As `send` of one packet, in fragments if need be: for an inner packet that may be fragmented.
     ///
     /// # Errors
     /// As `send`.
-    pub fn send_fragmented(&mut self, inner: &[u8], tos: u8, node: Ipv4Addr) -> io::Result<()> {
+    pub fn send_fragmented(&mut self, packet: Outgoing<'_>) -> io::Result<()> {
         set_path_mtu_discovery(self.wire.as_fd(), false)?;
-        let sent = self.send(inner, tos, node);
+        let sent = self.send(&[packet]);
         set_path_mtu_discovery(self.wire.as_fd(), true)?;
-        sent
+        sent.map(drop)
     }
 
-    /// The largest outer packet that the path to `node` takes, as far as the kernel knows.
-    ///
-    /// # Errors
-    /// If there is no route.
-    pub fn path_mtu(&self, node: Ipv4Addr) -> io::Result<usize> {
-        path_mtu(&self.probe, node)
+    /// The largest inner packet that the path to `node` takes, as far as the kernel knows; 0 if there
+    /// is no route.
+    pub fn inner_mtu(&self, node: Ipv4Addr) -> usize {
+        let outer = path_mtu(&self.probe, node).unwrap_or_default();
+        outer.saturating_sub(self.wire.encapsulation.overhead())
     }
 }
 
-/// Connecting a UDP socket sends nothing, and tells the MTU of the path.
+/// The largest outer packet that the path to `node` takes, as far as the kernel knows. Connecting a
+/// UDP socket sends nothing, and tells.
 ///
 /// # Errors
 /// If there is no route.

@@ -4,10 +4,14 @@
 //! is looked up when something is written.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
 
 use bgp::types::Prefix;
 use smallvec::SmallVec;
+
+use crate::carrier::Encapsulation;
+use crate::names::{CARRIER_DEVICE, IPIP_DEVICE, UDP_DEVICE, VXLAN_DEVICE};
 
 /// Everything of ours in the kernel except learned routes, which flow as changes.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -16,8 +20,22 @@ pub struct Desired {
     pub workloads: BTreeMap<String, WorkloadLink>,
     /// Blackholes and other routes of protocol `caracal` that no workload link implies.
     pub routes: BTreeMap<Prefix, Route>,
-    /// Permanent neighbours of the tunnel device, one per node (carrier only).
-    pub tunnel: Option<Tunnel>,
+    /// At most one device of each kind of tunnel is in use, but two while one takes over from another.
+    pub tunnels: BTreeMap<TunnelDriver, Tunnel>,
+    /// Of both ends of the workloads' links that CNI made; `None`: as it is.
+    pub workload_mtu: Option<u32>,
+    /// The other ends of those links, by host interface name.
+    pub workload_ends: BTreeMap<String, WorkloadEnd>,
+}
+
+/// The workload's end of its link.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct WorkloadEnd {
+    /// A path to its network namespace, as the runtime gave it.
+    pub netns: PathBuf,
+    /// The interface's name in there.
+    pub interface: String,
+    pub mac: [u8; 6],
 }
 
 /// The host side of a workload: sysctls, MAC and link-up, neighbours, one host route per address.
@@ -29,26 +47,83 @@ pub struct WorkloadLink {
     pub mac: Option<[u8; 6]>,
 }
 
-/// The tunnel device of this node.
+/// A tunnel device of this node, and everything of ours on it but routes.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Tunnel {
-    pub driver: TunnelDriver,
     /// This node's address: the outer source.
     pub local: Ipv4Addr,
-    /// First host address of the node's first podCIDR, held as /32.
+    /// First host address of the node's first IPv4 podCIDR, held as /32.
     pub address: Ipv4Addr,
-    /// Of inner packets: the NIC's minus 20, unless overridden.
+    /// Of its first IPv6 podCIDR, held as /128, where the tunnel carries IPv6.
+    pub address6: Option<Ipv6Addr>,
+    /// Of inner packets: the NIC's less what the tunnel adds, unless overridden.
     pub mtu: u32,
+    /// Of the device; `None` where it has none.
+    pub mac: Option<[u8; 6]>,
     /// Addresses of the other nodes: outer destinations that are allowed.
     pub remotes: Vec<Ipv4Addr>,
+    /// Permanent neighbours: what the routes name as gateway.
+    pub neighbours: BTreeMap<IpAddr, [u8; 6]>,
+    /// Forwarding entries of VXLAN: the outer destination of a neighbour's MAC.
+    pub forwarding: BTreeMap<[u8; 6], Ipv4Addr>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub enum TunnelDriver {
-    /// The kernel's ipip, device `caracal-ipip`.
+    /// IPIP by the kernel.
     Kernel,
-    /// The carrier process, device `caracal-tun`.
+    /// IPIP by the carrier process.
     Userspace,
+    /// VXLAN by the kernel.
+    Vxlan,
+    /// UDP by a carrier process.
+    Udp,
+}
+
+impl TunnelDriver {
+    pub const ALL: [TunnelDriver; 4] = [
+        TunnelDriver::Kernel,
+        TunnelDriver::Userspace,
+        TunnelDriver::Vxlan,
+        TunnelDriver::Udp,
+    ];
+
+    pub fn device(self) -> &'static str {
+        match self {
+            TunnelDriver::Kernel => IPIP_DEVICE,
+            TunnelDriver::Userspace => CARRIER_DEVICE,
+            TunnelDriver::Vxlan => VXLAN_DEVICE,
+            TunnelDriver::Udp => UDP_DEVICE,
+        }
+    }
+
+    /// `rtnl_link_ops` of the device, as `ip -d link` shows them.
+    pub fn link_kind(self) -> &'static str {
+        match self {
+            TunnelDriver::Kernel => "ipip",
+            TunnelDriver::Userspace | TunnelDriver::Udp => "tun",
+            TunnelDriver::Vxlan => "vxlan",
+        }
+    }
+
+    /// Octets in front of an inner packet, the outer IPv4 header included.
+    pub fn overhead(self) -> u32 {
+        match self {
+            TunnelDriver::Kernel | TunnelDriver::Userspace => 20,
+            // UDP, VXLAN (RFC 7348 §5) and Ethernet headers.
+            TunnelDriver::Vxlan => 20 + 8 + 8 + 14,
+            TunnelDriver::Udp => 20 + 8,
+        }
+    }
+
+    /// The process of ours that moves the packets, if one does.
+    pub fn carrier(self) -> Option<Encapsulation> {
+        match self {
+            TunnelDriver::Userspace => Some(Encapsulation::Ipip),
+            TunnelDriver::Udp => Some(Encapsulation::Udp),
+            TunnelDriver::Kernel | TunnelDriver::Vxlan => None,
+        }
+    }
 }
 
 /// A route of ours in table main with metric 202.

@@ -4,13 +4,15 @@
 //! which it was started, which is what /proc/sys/net shows it. What a pass does is in `pass`.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::net::Ipv4Addr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bgp::types::Family;
 use tokio::sync::{mpsc, oneshot};
 
 use super::DataplaneError;
-use super::desired::Tunnel;
+use super::desired::{Tunnel, TunnelDriver};
 use super::diff::{KernelHop, KernelRoute, RouteKind};
 use super::host::{HostRoute, HostView, Link};
 use super::link::{self, Links};
@@ -82,7 +84,10 @@ pub struct InPlace {
     /// Of those, the ones whose parameters are not read again before the next resync: the kernel
     /// does not notify about them.
     pub checked: HashSet<u32>,
-    pub tunnel: Option<Tunnel>,
+    /// Without what stands on them for other nodes.
+    pub tunnels: BTreeMap<TunnelDriver, Tunnel>,
+    /// Forwarding entries of VXLAN.
+    pub forwarding: BTreeMap<[u8; 6], Ipv4Addr>,
     pub is_forwarding: bool,
 }
 
@@ -96,6 +101,10 @@ pub struct Engine {
     pub(super) is_resync_due: bool,
     /// Their routes were read anew, and not yet compared with what is wanted.
     pub(super) unchecked_families: BTreeSet<Family>,
+    /// As of the last pass.
+    pub(super) wanted_tunnels: BTreeSet<TunnelDriver>,
+    /// Devices that are neither wanted nor used, and since when that is known.
+    pub(super) idle_tunnels: BTreeMap<TunnelDriver, Instant>,
     has_kernel_ipip: bool,
 }
 
@@ -117,6 +126,8 @@ impl Engine {
             in_place: InPlace::default(),
             is_resync_due: true,
             unchecked_families: Family::ALL.into(),
+            wanted_tunnels: BTreeSet::new(),
+            idle_tunnels: BTreeMap::new(),
             has_kernel_ipip: tunnel::has_kernel_ipip(),
         })
     }
@@ -164,6 +175,7 @@ impl Engine {
     fn host_view(&self) -> HostView {
         let mut view = HostView {
             has_kernel_ipip: self.has_kernel_ipip,
+            foreign_vxlan: tunnel::foreign_vxlan(&self.links).map(str::to_owned),
             ..HostView::default()
         };
         for (name, link) in &self.links.by_name {

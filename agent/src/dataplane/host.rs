@@ -18,6 +18,8 @@ pub struct HostView {
     /// Foreign ipip devices without remote by their local address: `caracal-ipip` cannot be made
     /// beside one of the same local address.
     pub foreign_ipip: BTreeMap<Ipv4Addr, String>,
+    /// A foreign VXLAN device with our VNI and port: `caracal-vxlan` cannot be made beside it.
+    pub foreign_vxlan: Option<String>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]

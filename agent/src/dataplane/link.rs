@@ -6,8 +6,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
 use netlink_packet_route::link::{
-    InfoData, InfoIpTunnel, InfoKind, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo,
-    LinkMessage,
+    InfoData, InfoIpTunnel, InfoKind, InfoVxlan, LinkAttribute, LinkExtentMask, LinkFlags,
+    LinkInfo, LinkMessage,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use nix::errno::Errno;
@@ -30,6 +30,8 @@ pub struct LinkState {
     pub kind: String,
     /// Of an ipip device.
     pub tunnel: Option<TunnelEnds>,
+    /// Of a VXLAN device.
+    pub vxlan: Option<VxlanEnds>,
     /// With prefix length.
     pub addresses: Vec<(IpAddr, u8)>,
 }
@@ -43,6 +45,15 @@ pub struct TunnelEnds {
     pub ttl: u8,
     pub tos: u8,
     pub is_pmtu_discovering: bool,
+}
+
+/// The parameters that we set and look after; see `tunnel`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct VxlanEnds {
+    pub vni: u32,
+    pub port: u16,
+    pub local: Option<Ipv4Addr>,
+    pub is_learning: bool,
 }
 
 /// All links of this network namespace at one moment.
@@ -265,9 +276,31 @@ fn decode_info(infos: Vec<LinkInfo>, link: &mut LinkState) {
             LinkInfo::Data(InfoData::IpTunnel(parameters)) if link.kind == kind_ipip() => {
                 link.tunnel = Some(decode_tunnel(&parameters));
             }
+            LinkInfo::Data(InfoData::Vxlan(parameters)) => {
+                link.vxlan = Some(decode_vxlan(&parameters));
+            }
             _ => {}
         }
     }
+}
+
+fn decode_vxlan(parameters: &[InfoVxlan]) -> VxlanEnds {
+    let mut ends = VxlanEnds {
+        vni: 0,
+        port: 0,
+        local: None,
+        is_learning: false,
+    };
+    for parameter in parameters {
+        match parameter {
+            InfoVxlan::Id(vni) => ends.vni = *vni,
+            InfoVxlan::Port(port) => ends.port = *port,
+            InfoVxlan::Local(local) => ends.local = Some(*local),
+            InfoVxlan::Learning(is_learning) => ends.is_learning = *is_learning,
+            _ => {}
+        }
+    }
+    ends
 }
 
 fn kind_ipip() -> String {

@@ -24,13 +24,16 @@ mod route;
 mod sysctl;
 mod table;
 mod tunnel;
+mod tunnel_pass;
 mod veth;
+mod workload_mtu;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bgp::types::Prefix;
 use tokio::task::AbortHandle;
@@ -42,13 +45,14 @@ use self::host::HostView;
 use self::monitor::Board;
 pub use self::monitor::{Changes, KernelChange};
 pub use self::netlink::NetlinkError;
+use self::tunnel_pass::Unwanted;
 pub use self::veth::{
     AttachError, AttachedWorkload, WorkloadSpec, attach_workload, detach_workload,
 };
+use crate::carrier::Encapsulation;
 use crate::carrier::supervise::{
     self, CarrierStatus, SuperviseError, Supervisor, SupervisorOptions,
 };
-use crate::names::CARRIER_DEVICE;
 
 #[derive(Clone, Debug)]
 pub struct DataplaneOptions {
@@ -56,13 +60,19 @@ pub struct DataplaneOptions {
     pub run_dir: PathBuf,
     /// The carrier's program and its first arguments; `None`: this program with `carrier`.
     pub carrier_program: Option<(PathBuf, Vec<String>)>,
+    /// How long a tunnel device stays after the last route has left it.
+    pub tunnel_linger: Duration,
 }
+
+/// Longer than nodes differ in when they hear of a changed pool.
+const TUNNEL_LINGER: Duration = Duration::from_secs(10);
 
 impl DataplaneOptions {
     pub fn new(run_dir: PathBuf) -> DataplaneOptions {
         DataplaneOptions {
             run_dir,
             carrier_program: None,
+            tunnel_linger: TUNNEL_LINGER,
         }
     }
 }
@@ -89,6 +99,8 @@ pub struct ApplyReport {
     pub repairs: BTreeMap<String, u64>,
     /// By host interface: packets flow, or why not. Empty after `apply_learned`.
     pub workload_states: BTreeMap<String, Result<(), String>>,
+    /// Something waits for its time: apply again then.
+    pub again_in: Option<Duration>,
 }
 
 impl ApplyReport {
@@ -105,8 +117,10 @@ impl ApplyReport {
 /// The kernel of this network namespace. One per process and namespace.
 pub struct Dataplane {
     options: DataplaneOptions,
-    /// While the userspace tunnel is wanted.
-    supervisor: Option<Supervisor>,
+    /// Whether there are tunnel devices that wait for their end.
+    has_unwanted: bool,
+    /// Of the userspace tunnels that are there.
+    supervisors: BTreeMap<TunnelDriver, Supervisor>,
     engine: EngineThread,
     changes: Changes,
     monitor: AbortHandle,
@@ -132,7 +146,8 @@ impl Dataplane {
         let monitor = tokio::spawn(monitor::run(socket, Arc::clone(&board), links));
         Ok(Dataplane {
             options,
-            supervisor: None,
+            supervisors: BTreeMap::new(),
+            has_unwanted: false,
             engine,
             changes: Changes::new(board),
             monitor: monitor.abort_handle(),
@@ -155,24 +170,15 @@ impl Dataplane {
 
     /// Brings `desired` about: reads, compares, writes only differences. Also repairs and retries
     /// learned routes. After `request_resync` everything is read again.
+    ///
+    /// A tunnel device that is not wanted any more stays until no route of ours has used it for
+    /// `DataplaneOptions::tunnel_linger`.
     pub async fn apply(&mut self, desired: &Desired) -> ApplyReport {
-        let carrier = desired
-            .tunnel
-            .as_ref()
-            .filter(|tunnel| tunnel.driver == TunnelDriver::Userspace)
-            .map(|tunnel| tunnel.local);
-        let mut stopped = Ok(());
-        if carrier.is_none() {
-            // Before its device goes: it would make it anew.
-            stopped = self.stop_carrier().await;
-        }
-        let desired = desired.clone();
-        let mut report = self.run(move |engine| engine.apply(&desired)).await;
-        if let Err(error) = stopped {
-            report.fail("carrier", error);
-        }
-        if let Some(local) = carrier {
-            self.supervise_carrier(local, &mut report);
+        let wanted = desired.clone();
+        let mut report = self.run(move |engine| engine.apply(&wanted)).await;
+        self.release_tunnels(&mut report).await;
+        for (driver, tunnel) in &desired.tunnels {
+            self.supervise_carrier(*driver, tunnel.local, &mut report);
         }
         report
     }
@@ -180,7 +186,11 @@ impl Dataplane {
     /// Writes changes of learned routes, in batches. They are remembered: a later `apply` repairs
     /// them. A route that the kernel has already is not written.
     pub async fn apply_learned(&mut self, changes: Vec<LearnedChange>) -> ApplyReport {
-        self.run(move |engine| engine.apply_learned(changes)).await
+        let mut report = self.run(move |engine| engine.apply_learned(changes)).await;
+        if self.has_unwanted {
+            self.release_tunnels(&mut report).await;
+        }
+        report
     }
 
     /// The speaker has converged (End-of-RIB from its peers, or its bounded wait is over): learned
@@ -237,54 +247,106 @@ impl Dataplane {
             .unwrap_or_default()
     }
 
-    /// `None` unless the userspace tunnel is wanted.
-    pub fn carrier_status(&self) -> Option<CarrierStatus> {
-        self.supervisor
-            .as_ref()
-            .map(|supervisor| supervisor.status().borrow().clone())
+    /// `None` unless the driver is a carrier whose tunnel is wanted, or was a moment ago.
+    pub fn carrier_status(&self, driver: TunnelDriver) -> Option<CarrierStatus> {
+        let supervisor = self.supervisors.get(&driver)?;
+        Some(supervisor.status().borrow().clone())
     }
 
-    /// Removes everything of ours: the carrier, routes, veths, tunnel devices.
+    /// Removes everything of ours: the carriers, routes, veths, tunnel devices.
     pub async fn uninstall(mut self) -> ApplyReport {
-        let stopped = self.stop_carrier().await;
+        let mut errors = Vec::new();
+        for driver in TunnelDriver::ALL {
+            errors.extend(self.stop_carrier(driver).await.err());
+        }
         let mut report = self.run(Engine::uninstall).await;
-        if let Err(error) = stopped {
+        for error in errors {
             report.fail("carrier", error);
         }
         report
     }
 
-    /// Also one that an earlier agent started.
-    async fn stop_carrier(&mut self) -> Result<(), SuperviseError> {
-        match self.supervisor.take() {
-            Some(supervisor) => supervisor.stop().await,
-            None => supervise::stop(&self.options.run_dir).await,
+    /// Removes the tunnel devices whose time has come.
+    async fn release_tunnels(&mut self, report: &mut ApplyReport) {
+        let linger = self.options.tunnel_linger;
+        let states = self
+            .engine
+            .run(move |engine| engine.unwanted_tunnels(linger))
+            .await
+            .unwrap_or_default();
+        self.has_unwanted = false;
+        for (driver, state) in states {
+            let is_there = match state {
+                Unwanted::Used => {
+                    self.has_unwanted = true;
+                    continue;
+                }
+                Unwanted::Idle { rest } if !rest.is_zero() => {
+                    self.has_unwanted = true;
+                    report.again_in = Some(report.again_in.map_or(rest, |other| other.min(rest)));
+                    continue;
+                }
+                Unwanted::Idle { .. } => true,
+                Unwanted::Absent => false,
+            };
+            // Before its device goes: it would make it anew.
+            if let Err(error) = self.stop_carrier(driver).await {
+                report.fail("carrier", error);
+            }
+            if is_there {
+                let removed = self.run(move |engine| engine.remove_tunnel(driver)).await;
+                report.failed.extend(removed.failed);
+            }
         }
     }
 
-    fn supervise_carrier(&mut self, local: Ipv4Addr, report: &mut ApplyReport) {
-        let is_right = |supervisor: &Supervisor| supervisor.options().local == local;
-        if !self.supervisor.as_ref().is_some_and(is_right) {
-            match self.supervisor_options(local) {
-                Ok(options) => self.supervisor = Some(Supervisor::start(options)),
+    /// Also one that an earlier agent started.
+    async fn stop_carrier(&mut self, driver: TunnelDriver) -> Result<(), SuperviseError> {
+        let Some(encapsulation) = driver.carrier() else {
+            return Ok(());
+        };
+        match self.supervisors.remove(&driver) {
+            Some(supervisor) => supervisor.stop().await,
+            None => supervise::stop(&self.options.run_dir, encapsulation).await,
+        }
+    }
+
+    fn supervise_carrier(
+        &mut self,
+        driver: TunnelDriver,
+        local: Ipv4Addr,
+        report: &mut ApplyReport,
+    ) {
+        let Some(encapsulation) = driver.carrier() else {
+            return;
+        };
+        let supervisor = self.supervisors.get(&driver);
+        if supervisor.is_none_or(|supervisor| supervisor.options().local != local) {
+            match self.supervisor_options(encapsulation, local) {
+                Ok(options) => {
+                    self.supervisors.insert(driver, Supervisor::start(options));
+                }
                 Err(error) => report.fail("carrier", error),
             }
         }
-        if let Some(CarrierStatus::Failed { reason }) = self.carrier_status() {
-            report.fail("carrier", reason);
+        if let Some(CarrierStatus::Failed { reason }) = self.carrier_status(driver) {
+            report.fail(format!("carrier of {}", driver.device()), reason);
         }
     }
 
-    fn supervisor_options(&self, local: Ipv4Addr) -> std::io::Result<SupervisorOptions> {
+    fn supervisor_options(
+        &self,
+        encapsulation: Encapsulation,
+        local: Ipv4Addr,
+    ) -> std::io::Result<SupervisorOptions> {
         let run_dir = self.options.run_dir.clone();
         let Some((program, arguments)) = self.options.carrier_program.clone() else {
-            return SupervisorOptions::new(run_dir, local);
+            return SupervisorOptions::new(run_dir, encapsulation, local);
         };
-        let device = CARRIER_DEVICE.into();
         Ok(SupervisorOptions {
             run_dir,
+            encapsulation,
             local,
-            device,
             program,
             arguments,
         })

@@ -1,14 +1,14 @@
-//! Permanent neighbours on our devices.
+//! Permanent neighbours on our devices, and the forwarding entries of VXLAN.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
-use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::neighbour::{
-    NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
+    NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
 use netlink_packet_route::route::RouteType;
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::link::family_of;
 use super::netlink::{Netlink, NetlinkError, Request};
@@ -53,6 +53,82 @@ pub fn remove(key: NeighbourKey) -> Request {
         message: RouteNetlinkMessage::DelNeighbour(message(key)),
         flags: 0,
     }
+}
+
+/// A forwarding entry of VXLAN: the MAC and the node behind it.
+pub type ForwardingEntry = ([u8; 6], Ipv4Addr);
+
+/// Reads the forwarding entries of the VXLAN device `index`.
+///
+/// # Errors
+/// As `Netlink::dump`.
+pub fn observe_forwarding(
+    netlink: &mut Netlink,
+    index: u32,
+) -> Result<Vec<ForwardingEntry>, NetlinkError> {
+    let mut request = NeighbourMessage::default();
+    request.header.family = AddressFamily::Bridge;
+    request.header.ifindex = index;
+    let request = RouteNetlinkMessage::GetNeighbour(request);
+    let mut entries = Vec::new();
+    for object in netlink.dump("forwarding entries", request)? {
+        if let RouteNetlinkMessage::NewNeighbour(message) = object
+            && message.header.family == AddressFamily::Bridge
+            && message.header.ifindex == index
+        {
+            entries.extend(decode_forwarding(&message));
+        }
+    }
+    Ok(entries)
+}
+
+/// The request that adds an entry. One MAC may have several destinations: another one is removed
+/// first.
+pub fn put_forwarding(index: u32, entry: ForwardingEntry) -> Request {
+    let mut message = forwarding_message(index, entry);
+    message.header.state = NeighbourState::Permanent;
+    Request {
+        message: RouteNetlinkMessage::NewNeighbour(message),
+        flags: NLM_F_CREATE | NLM_F_REPLACE,
+    }
+}
+
+pub fn remove_forwarding(index: u32, entry: ForwardingEntry) -> Request {
+    Request {
+        message: RouteNetlinkMessage::DelNeighbour(forwarding_message(index, entry)),
+        flags: 0,
+    }
+}
+
+fn forwarding_message(index: u32, (mac, node): ForwardingEntry) -> NeighbourMessage {
+    let mut message = NeighbourMessage::default();
+    message.header.family = AddressFamily::Bridge;
+    message.header.ifindex = index;
+    message.header.flags = NeighbourFlags::Own;
+    message.attributes.extend([
+        NeighbourAttribute::LinkLayerAddress(mac.to_vec()),
+        NeighbourAttribute::Destination(NeighbourAddress::Inet(node)),
+    ]);
+    message
+}
+
+/// `None` for entries without a destination and those whose destination is IPv6.
+fn decode_forwarding(message: &NeighbourMessage) -> Option<ForwardingEntry> {
+    let mut node = None;
+    let mut mac = None;
+    for attribute in &message.attributes {
+        match attribute {
+            NeighbourAttribute::Destination(NeighbourAddress::Inet(address)) => {
+                node = Some(*address);
+            }
+            NeighbourAttribute::Destination(NeighbourAddress::Other(bytes)) => {
+                node = bytes.as_slice().try_into().ok().map(<[u8; 4]>::into);
+            }
+            NeighbourAttribute::LinkLayerAddress(bytes) => mac = bytes.as_slice().try_into().ok(),
+            _ => {}
+        }
+    }
+    Some((mac?, node?))
 }
 
 fn message((ifindex, address): NeighbourKey) -> NeighbourMessage {

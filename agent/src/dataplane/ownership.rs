@@ -3,9 +3,8 @@
 //! Pure. A route is ours by its protocol, a link by its name: both survive a restart of the agent,
 //! so that its leftovers are known without any memory of the run before.
 
-use crate::names::{
-    CARRIER_DEVICE, INTERFACE_PREFIX, IPIP_DEVICE, PROTOCOL_LEARNED, PROTOCOL_LOCAL,
-};
+use super::desired::TunnelDriver;
+use crate::names::{INTERFACE_PREFIX, PROTOCOL_LEARNED, PROTOCOL_LOCAL};
 
 /// Length of the hexadecimal part of a workload's interface name.
 const HASH_DIGITS: usize = 11;
@@ -31,7 +30,9 @@ pub fn is_workload_device(name: &str) -> bool {
 }
 
 pub fn is_tunnel_device(name: &str) -> bool {
-    matches!(name, IPIP_DEVICE | CARRIER_DEVICE)
+    TunnelDriver::ALL
+        .iter()
+        .any(|driver| driver.device() == name)
 }
 
 #[cfg(test)]
@@ -50,6 +51,8 @@ mod tests {
             ("caravan0", false),
             ("caracal-ipip", true),
             ("caracal-tun", true),
+            ("caracal-vxlan", true),
+            ("caracal-udp", true),
             ("caracal-tun1", false),
             ("tunl0", false),
             ("cali0123456789a", false),

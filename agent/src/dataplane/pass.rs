@@ -1,27 +1,23 @@
 //! One pass: the kernel is read, compared with `Desired`, and the differences are written.
 //!
-//! Order: forwarding, tunnel device, workload links, neighbours, routes; then what is to go, in
-//! reverse. One failed item is reported and never stops the others.
+//! Order: forwarding, tunnel devices, workload links, neighbours, routes; then what is to go, in
+//! reverse, tunnel devices apart (`tunnel_pass`). One failed item is reported and never stops the others.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use bgp::types::{Family, Prefix};
 use nix::errno::Errno;
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 use super::ApplyReport;
-use super::desired::{
-    Desired, LearnedChange, Route, RouteState, Tunnel, TunnelDriver, WorkloadLink,
-};
+use super::desired::{Desired, LearnedChange, Route, RouteState, TunnelDriver, WorkloadLink};
 use super::engine::{Engine, InPlace};
 use super::link::{self, LinkChange, LinkState};
 use super::neigh::{self, NeighbourKey};
 use super::netlink::NetlinkError;
-use super::{ownership, sysctl, tunnel};
-use crate::carrier;
-use crate::names::{CARRIER_DEVICE, HOST_VETH_MAC, IPIP_DEVICE};
+use super::{ownership, sysctl, tunnel_pass};
+use crate::names::HOST_VETH_MAC;
 
 /// The kernel now and then ignores a new MAC, so it is read back.
 const MAC_ATTEMPTS: u32 = 3;
@@ -43,16 +39,19 @@ impl Engine {
             self.in_place.checked.clear();
         }
         self.apply_forwarding(desired, &mut report);
-        self.apply_tunnel(desired.tunnel.as_ref(), &mut report);
+        self.apply_tunnels(desired, &mut report);
         let mut link_errors = self.apply_links(desired, &mut report);
+        self.apply_workload_mtu(desired, &mut report);
         if let Err(error) = self.apply_neighbours(desired, &mut report) {
             report.fail("neighbours", error);
+        }
+        if let Err(error) = self.apply_forwarding_entries(desired, &mut report) {
+            report.fail("forwarding entries", error);
         }
         if let Err(error) = self.apply_routes(desired, is_resync) {
             self.is_resync_due = true;
             report.fail("routes", error);
         }
-        self.remove_tunnels(desired.tunnel.as_ref(), &mut report);
         for (name, workload) in &desired.workloads {
             let state = match link_errors.remove(name) {
                 Some(error) => Err(error),
@@ -119,13 +118,13 @@ impl Engine {
         report
     }
 
-    fn observe_links(&mut self) -> Result<(), NetlinkError> {
+    pub(super) fn observe_links(&mut self) -> Result<(), NetlinkError> {
         self.links = link::observe(&mut self.netlink)?;
         Ok(())
     }
 
     fn apply_forwarding(&mut self, desired: &Desired, report: &mut ApplyReport) {
-        if desired.workloads.is_empty() && desired.tunnel.is_none() && desired.routes.is_empty() {
+        if desired.workloads.is_empty() && desired.tunnels.is_empty() && desired.routes.is_empty() {
             return;
         }
         match sysctl::ensure("ipv4/ip_forward", "1") {
@@ -136,32 +135,6 @@ impl Engine {
                 self.in_place.is_forwarding = true;
             }
             Err(error) => report.fail("sysctl ipv4/ip_forward", error),
-        }
-    }
-
-    fn apply_tunnel(&mut self, wanted: Option<&Tunnel>, report: &mut ApplyReport) {
-        let Some(wanted) = wanted else { return };
-        let device = tunnel::device_of(wanted.driver);
-        // The list of remotes is not the device's business.
-        let identity = Tunnel {
-            remotes: Vec::new(),
-            ..wanted.clone()
-        };
-        match tunnel::ensure(&mut self.netlink, &self.links, wanted) {
-            Ok(done) => {
-                let was_in_place = self.in_place.tunnel.replace(identity.clone()) == Some(identity);
-                if done == tunnel::Done::default() {
-                    return;
-                }
-                if was_in_place {
-                    report.repaired("tunnel", device);
-                }
-                info!(device, mtu = wanted.mtu, address = %wanted.address, "tunnel device configured");
-                if let Err(error) = self.observe_links() {
-                    report.fail("links", error);
-                }
-            }
-            Err(error) => report.fail(format!("tunnel {device}"), error),
         }
     }
 
@@ -330,21 +303,21 @@ impl Engine {
                 wanted.extend(addresses.map(|address| ((index, *address), mac)));
             }
         }
-        if let Some(tunnel) = &desired.tunnel
-            && tunnel.driver == TunnelDriver::Userspace
-            && let Some(index) = index_of(CARRIER_DEVICE)
-        {
-            let remotes = tunnel.remotes.iter();
-            wanted.extend(remotes.map(|node| ((index, IpAddr::V4(*node)), carrier::mac_of(*node))));
+        for (driver, tunnel) in &desired.tunnels {
+            if let Some(index) = index_of(driver.device()) {
+                let neighbours = tunnel.neighbours.iter();
+                wanted.extend(neighbours.map(|(address, mac)| ((index, *address), *mac)));
+            }
         }
         wanted
     }
 
     /// Whether the neighbours of the link are ours to remove.
     fn is_managed(&self, index: u32, desired: &Desired) -> bool {
-        self.links
-            .name_of(index)
-            .is_some_and(|name| name == CARRIER_DEVICE || desired.workloads.contains_key(name))
+        self.links.name_of(index).is_some_and(|name| {
+            let mut tunnels = desired.tunnels.keys();
+            tunnels.any(|driver| driver.device() == name) || desired.workloads.contains_key(name)
+        })
     }
 
     fn apply_routes(&mut self, desired: &Desired, is_resync: bool) -> Result<(), NetlinkError> {
@@ -358,25 +331,6 @@ impl Engine {
         let local = local_routes(desired);
         self.table
             .apply_local(&mut self.netlink, &self.links, local, &stale)
-    }
-
-    fn remove_tunnels(&mut self, wanted: Option<&Tunnel>, report: &mut ApplyReport) {
-        let kept = wanted.map(|tunnel| tunnel::device_of(tunnel.driver));
-        for device in [IPIP_DEVICE, CARRIER_DEVICE] {
-            let Some(link) = self.links.get(device) else {
-                continue;
-            };
-            if kept == Some(device) || !is_removable(device, link) {
-                continue;
-            }
-            match link::remove(&mut self.netlink, device) {
-                Ok(()) => info!(device, "tunnel device removed"),
-                Err(error) => report.fail(format!("tunnel {device}"), error),
-            }
-        }
-        if wanted.is_none() {
-            self.in_place.tunnel = None;
-        }
     }
 
     fn workload_state(&self, workload: &WorkloadLink) -> Result<(), String> {
@@ -408,10 +362,12 @@ impl Engine {
 
 /// A link that has a name of ours could still be somebody else's of another kind.
 fn is_removable(name: &str, link: &LinkState) -> bool {
-    match name {
-        IPIP_DEVICE => link.kind == "ipip",
-        CARRIER_DEVICE => link.kind == "tun",
-        _ => ownership::is_workload_device(name) && link.kind == "veth",
+    match TunnelDriver::ALL
+        .iter()
+        .find(|driver| driver.device() == name)
+    {
+        Some(driver) => tunnel_pass::is_own(*driver, link),
+        None => ownership::is_workload_device(name) && link.kind == "veth",
     }
 }
 

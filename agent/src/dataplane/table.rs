@@ -60,6 +60,12 @@ impl Table {
         !self.held_learned.is_empty()
     }
 
+    /// Whether a route of ours in the kernel leaves by the link `index`.
+    pub fn uses(&self, index: u32) -> bool {
+        let mut held = self.held_local.values().chain(self.held_learned.values());
+        held.any(|route| route.hops.iter().any(|hop| hop.device == Some(index)))
+    }
+
     /// Foreign routes as last read.
     pub fn foreign(&self) -> impl Iterator<Item = &KernelRoute> {
         self.foreign.values().flatten()

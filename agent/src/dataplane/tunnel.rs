@@ -1,24 +1,24 @@
-//! The tunnel device of this node, `caracal-ipip` or `caracal-tun`.
+//! The tunnel devices of this node: `caracal-ipip`, `caracal-tun`, `caracal-vxlan`, `caracal-udp`.
 //!
-//! In: the wanted `Tunnel`. Out: a device that is up, with its one address, MTU and rp_filter; for
-//! the carrier also the addresses of the other nodes as neighbours (applied with the others). Moving
-//! the packets of `caracal-tun` is the carrier's.
+//! In: the wanted `Tunnel`. Out: a device that is up, with its addresses, MTU and parameters. Its
+//! neighbours and forwarding entries are applied with the others of their kind. Moving the packets
+//! of `caracal-tun` and `caracal-udp` is the carrier's.
 
 use std::net::{IpAddr, Ipv4Addr};
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
-    InfoData, InfoIpTunnel, InfoKind, LinkAttribute, LinkInfo, LinkMessage,
+    InfoData, InfoIpTunnel, InfoKind, InfoVxlan, LinkAttribute, LinkInfo, LinkMessage,
 };
 use nix::errno::Errno;
 
 use super::desired::{Tunnel, TunnelDriver};
-use super::link::{self, LinkChange, LinkState, Links, TunnelEnds};
+use super::link::{self, LinkChange, LinkState, Links, TunnelEnds, VxlanEnds};
 use super::netlink::{Netlink, NetlinkError};
 use super::{netns, sysctl};
-use crate::carrier::{self, tap};
-use crate::names::{CARRIER_DEVICE, IPIP_DEVICE};
+use crate::carrier::tap;
+use crate::names::{IPIP_DEVICE, VXLAN_DEVICE, VXLAN_PORT, VXLAN_VNI};
 
 /// Of outer headers, as the carrier writes it too.
 const OUTER_TTL: u8 = 64;
@@ -26,6 +26,8 @@ const OUTER_TTL: u8 = 64;
 const INHERIT_TOS: u8 = 1;
 /// RFC 3704 loose mode: replies may come from another device than the route back.
 const LOOSE: &str = "2";
+/// `addr_gen_mode`: no link-local address is made.
+const NO_ADDRESSES: &str = "1";
 const PROBE_DEVICE: &str = "probe";
 
 #[derive(Debug, thiserror::Error)]
@@ -37,8 +39,15 @@ pub enum TunnelError {
     },
     #[error("device {holder} has the parameters of {IPIP_DEVICE} (local {local}, any remote)")]
     Taken { holder: String, local: Ipv4Addr },
-    #[error("failed to open {CARRIER_DEVICE}: {0}")]
-    Tap(#[source] std::io::Error),
+    #[error(
+        "device {holder} has the parameters of {VXLAN_DEVICE} (VNI {VXLAN_VNI}, port {VXLAN_PORT})"
+    )]
+    TakenVxlan { holder: String },
+    #[error("failed to open {device}: {source}")]
+    Tap {
+        device: &'static str,
+        source: std::io::Error,
+    },
     #[error("device {device} is of kind {kind:?}, not ours to change")]
     ForeignKind { device: &'static str, kind: String },
     #[error("failed to configure {device}: {source}")]
@@ -51,13 +60,6 @@ pub enum TunnelError {
         device: &'static str,
         source: std::io::Error,
     },
-}
-
-pub fn device_of(driver: TunnelDriver) -> &'static str {
-    match driver {
-        TunnelDriver::Kernel => IPIP_DEVICE,
-        TunnelDriver::Userspace => CARRIER_DEVICE,
-    }
 }
 
 /// Whether this kernel can make ipip devices. Tried in a namespace of its own; the kernel loads the
@@ -85,6 +87,19 @@ pub fn foreign_holder(links: &Links, local: Ipv4Addr) -> Option<&str> {
         .map(|(name, _)| name.as_str())
 }
 
+/// A VXLAN device that is not ours and has our VNI and port: the kernel knows one alone.
+pub fn foreign_vxlan(links: &Links) -> Option<&str> {
+    let is_taken = |link: &LinkState| {
+        let ends = link.vxlan;
+        ends.is_some_and(|ends| (ends.vni, ends.port) == (VXLAN_VNI, VXLAN_PORT))
+    };
+    links
+        .by_name
+        .iter()
+        .find(|(name, link)| name.as_str() != VXLAN_DEVICE && is_taken(link))
+        .map(|(name, _)| name.as_str())
+}
+
 /// What `ensure` changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Done {
@@ -96,21 +111,39 @@ pub struct Done {
 ///
 /// # Errors
 /// The first step that failed; the next pass takes it up again.
-pub fn ensure(netlink: &mut Netlink, links: &Links, tunnel: &Tunnel) -> Result<Done, TunnelError> {
-    let device = device_of(tunnel.driver);
+pub fn ensure(
+    netlink: &mut Netlink,
+    links: &Links,
+    driver: TunnelDriver,
+    tunnel: &Tunnel,
+) -> Result<Done, TunnelError> {
+    let device = driver.device();
     let mut done = Done::default();
     let configure = |source| TunnelError::Configure { device, source };
+    let mut found = links.get(device);
+    if let Some(link) = found
+        && link.kind != driver.link_kind()
+    {
+        return Err(TunnelError::ForeignKind {
+            device,
+            kind: link.kind.clone(),
+        });
+    }
+    // What the kernel does not let change under way.
+    if driver == TunnelDriver::Vxlan
+        && let Some(link) = found
+        && link
+            .vxlan
+            .is_none_or(|ends| (ends.vni, ends.port) != (VXLAN_VNI, VXLAN_PORT))
+    {
+        link::remove(netlink, device).map_err(configure)?;
+        found = None;
+    }
     let fresh;
-    let link = match links.get(device) {
-        Some(link) if is_right_kind(link, tunnel.driver) => link,
-        Some(link) => {
-            return Err(TunnelError::ForeignKind {
-                device,
-                kind: link.kind.clone(),
-            });
-        }
+    let link = match found {
+        Some(link) => link,
         None => {
-            create(netlink, links, tunnel)?;
+            create(netlink, links, driver, tunnel)?;
             done.is_created = true;
             fresh = link::observe(netlink).map_err(configure)?;
             fresh.get(device).ok_or_else(|| TunnelError::Create {
@@ -119,45 +152,62 @@ pub fn ensure(netlink: &mut Netlink, links: &Links, tunnel: &Tunnel) -> Result<D
             })?
         }
     };
-    if tunnel.driver == TunnelDriver::Kernel && link.tunnel != Some(ends(tunnel.local)) {
-        put_ipip(netlink, device, tunnel.local, 0).map_err(configure)?;
-        done.is_changed = true;
+    match driver {
+        TunnelDriver::Kernel if link.tunnel != Some(ends(tunnel.local)) => {
+            put_ipip(netlink, device, tunnel.local, 0).map_err(configure)?;
+            done.is_changed = true;
+        }
+        TunnelDriver::Vxlan if link.vxlan != Some(vxlan_ends(tunnel.local)) => {
+            put_vxlan(netlink, tunnel, 0).map_err(configure)?;
+            done.is_changed = true;
+        }
+        TunnelDriver::Kernel
+        | TunnelDriver::Vxlan
+        | TunnelDriver::Userspace
+        | TunnelDriver::Udp => {}
     }
+    // Before the device is up: a link that has IPv6 begins with an address and solicitations.
+    done.is_changed |= configure_parameters(device, tunnel)
+        .map_err(|source| TunnelError::Sysctl { device, source })?;
     done.is_changed |= configure_link(netlink, link, tunnel).map_err(configure)?;
-    done.is_changed |=
-        configure_parameters(device).map_err(|source| TunnelError::Sysctl { device, source })?;
     Ok(done)
 }
 
-fn is_right_kind(link: &LinkState, driver: TunnelDriver) -> bool {
-    match driver {
-        TunnelDriver::Kernel => link.kind == "ipip",
-        TunnelDriver::Userspace => link.kind == "tun",
-    }
-}
-
-fn create(netlink: &mut Netlink, links: &Links, tunnel: &Tunnel) -> Result<(), TunnelError> {
-    match tunnel.driver {
-        TunnelDriver::Userspace => tap::open_persistent(CARRIER_DEVICE)
-            .map(drop)
-            .map_err(TunnelError::Tap),
-        TunnelDriver::Kernel => put_ipip(
-            netlink,
-            IPIP_DEVICE,
-            tunnel.local,
-            NLM_F_CREATE | NLM_F_EXCL,
-        )
-        .map_err(|source| match foreign_holder(links, tunnel.local) {
-            Some(holder) if source.errno() == Some(Errno::EEXIST) => TunnelError::Taken {
+fn create(
+    netlink: &mut Netlink,
+    links: &Links,
+    driver: TunnelDriver,
+    tunnel: &Tunnel,
+) -> Result<(), TunnelError> {
+    let device = driver.device();
+    let made = match driver {
+        TunnelDriver::Userspace | TunnelDriver::Udp => {
+            return tap::open_persistent(device)
+                .map(drop)
+                .map_err(|source| TunnelError::Tap { device, source });
+        }
+        TunnelDriver::Kernel => put_ipip(netlink, device, tunnel.local, NLM_F_CREATE | NLM_F_EXCL),
+        TunnelDriver::Vxlan => put_vxlan(netlink, tunnel, NLM_F_CREATE | NLM_F_EXCL),
+    };
+    made.map_err(|source| {
+        let is_taken = source.errno() == Some(Errno::EEXIST);
+        let holder = match driver {
+            TunnelDriver::Vxlan => foreign_vxlan(links),
+            TunnelDriver::Kernel | TunnelDriver::Userspace | TunnelDriver::Udp => {
+                foreign_holder(links, tunnel.local)
+            }
+        };
+        match holder.filter(|_| is_taken) {
+            Some(holder) if driver == TunnelDriver::Vxlan => TunnelError::TakenVxlan {
+                holder: holder.into(),
+            },
+            Some(holder) => TunnelError::Taken {
                 holder: holder.into(),
                 local: tunnel.local,
             },
-            _ => TunnelError::Create {
-                device: IPIP_DEVICE,
-                source,
-            },
-        }),
-    }
+            None => TunnelError::Create { device, source },
+        }
+    })
 }
 
 fn ends(local: Ipv4Addr) -> TunnelEnds {
@@ -192,35 +242,75 @@ fn put_ipip(
     netlink.request(RouteNetlinkMessage::NewLink(message), flags)
 }
 
+fn vxlan_ends(local: Ipv4Addr) -> VxlanEnds {
+    VxlanEnds {
+        vni: VXLAN_VNI,
+        port: VXLAN_PORT,
+        local: Some(local),
+        is_learning: false,
+    }
+}
+
+/// Creates the VXLAN device (`NLM_F_CREATE`) or changes its parameters (no flags).
+///
+/// Outer packets go without DF: what is too big for the path is fragmented on the way, for the kernel
+/// tells no workload of it (unlike with ipip).
+fn put_vxlan(netlink: &mut Netlink, tunnel: &Tunnel, flags: u16) -> Result<(), NetlinkError> {
+    let ends = vxlan_ends(tunnel.local);
+    let mut parameters = vec![
+        InfoVxlan::Id(ends.vni),
+        InfoVxlan::Local(tunnel.local),
+        InfoVxlan::Ttl(OUTER_TTL),
+        InfoVxlan::Tos(INHERIT_TOS),
+        InfoVxlan::Learning(ends.is_learning),
+    ];
+    if flags & NLM_F_CREATE != 0 {
+        // Of a device that is there it may not even be named.
+        parameters.push(InfoVxlan::Port(ends.port));
+    }
+    let mut message = LinkMessage::default();
+    message
+        .attributes
+        .push(LinkAttribute::IfName(VXLAN_DEVICE.into()));
+    message
+        .attributes
+        .extend(tunnel.mac.map(|mac| LinkAttribute::Address(mac.to_vec())));
+    message.attributes.push(LinkAttribute::LinkInfo(vec![
+        LinkInfo::Kind(InfoKind::Vxlan),
+        LinkInfo::Data(InfoData::Vxlan(parameters)),
+    ]));
+    netlink.request(RouteNetlinkMessage::NewLink(message), flags)
+}
+
 /// Returns whether anything had to be written.
 fn configure_link(
     netlink: &mut Netlink,
     link: &LinkState,
     tunnel: &Tunnel,
 ) -> Result<bool, NetlinkError> {
-    let address = IpAddr::V4(tunnel.address);
-    let mac = match tunnel.driver {
-        TunnelDriver::Kernel => None,
-        // Where the carrier sends its frames.
-        TunnelDriver::Userspace => Some(carrier::mac_of(tunnel.local)),
-    };
     let change = LinkChange {
-        mac: mac.filter(|mac| link.mac != Some(*mac)),
+        mac: tunnel.mac.filter(|mac| link.mac != Some(*mac)),
         mtu: (link.mtu != tunnel.mtu).then_some(tunnel.mtu),
         is_up: (!link.is_up).then_some(true),
-        // A TAP would ask for the MAC of every destination; its neighbours are all permanent.
+        // It would ask for the MAC of every destination; all neighbours are permanent.
         is_noarp: (!link.is_noarp).then_some(true),
     };
     let mut is_changed = change != LinkChange::default();
     if is_changed {
         link::change(netlink, link.index, change)?;
     }
-    if !link.addresses.contains(&(address, 32)) {
-        link::add_address(netlink, link.index, address)?;
-        is_changed = true;
+    let wanted: Vec<(IpAddr, u8)> = [(IpAddr::V4(tunnel.address), 32)]
+        .into_iter()
+        .chain(tunnel.address6.map(|address| (IpAddr::V6(address), 128)))
+        .collect();
+    for (address, length) in &wanted {
+        if !link.addresses.contains(&(*address, *length)) {
+            link::add_address(netlink, link.index, *address)?;
+            is_changed = true;
+        }
     }
     for (other, length) in &link.addresses {
-        if other.is_ipv4() && (*other, *length) != (address, 32) {
+        if !wanted.contains(&(*other, *length)) {
             link::remove_address(netlink, link.index, *other, *length)?;
             is_changed = true;
         }
@@ -229,12 +319,25 @@ fn configure_link(
 }
 
 /// Returns whether anything had to be written.
-fn configure_parameters(device: &str) -> std::io::Result<bool> {
-    let is_changed = sysctl::ensure(&format!("ipv4/conf/{device}/rp_filter"), LOOSE)?;
-    // IPv6 cannot go through IPIP; enabled, it would only send its solicitations there.
-    match sysctl::ensure(&format!("ipv6/conf/{device}/disable_ipv6"), "1") {
-        Ok(is_also_changed) => Ok(is_changed | is_also_changed),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(is_changed),
-        Err(error) => Err(error),
+fn configure_parameters(device: &str, tunnel: &Tunnel) -> std::io::Result<bool> {
+    let mut is_changed = sysctl::ensure(&format!("ipv4/conf/{device}/rp_filter"), LOOSE)?;
+    let mut parameters = vec![];
+    // Where there is nothing for IPv6 to do it would only send its solicitations there.
+    let is_disabled = if tunnel.address6.is_some() { "0" } else { "1" };
+    if tunnel.address6.is_some() {
+        // No address but ours.
+        parameters.push((format!("ipv6/conf/{device}/addr_gen_mode"), NO_ADDRESSES));
+        parameters.push((format!("ipv6/conf/{device}/forwarding"), "1"));
     }
+    parameters.push((format!("ipv6/conf/{device}/disable_ipv6"), is_disabled));
+    for (path, value) in parameters {
+        match sysctl::ensure(&path, value) {
+            Ok(is_also_changed) => is_changed |= is_also_changed,
+            // A kernel without IPv6.
+            Err(error)
+                if error.kind() == std::io::ErrorKind::NotFound && tunnel.address6.is_none() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(is_changed)
 }

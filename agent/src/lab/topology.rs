@@ -18,7 +18,7 @@ use std::net::Ipv4Addr;
 use bgp::types::Prefix;
 use serde::{Deserialize, Serialize};
 
-use crate::names;
+use crate::dataplane::ownership::is_tunnel_device;
 
 /// Which lab.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -264,7 +264,7 @@ pub struct LearnedRoute {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RouteDevice {
     Nic,
-    /// Either driver's tunnel device.
+    /// A tunnel device, of whatever kind.
     Tunnel,
 }
 
@@ -272,7 +272,7 @@ impl RouteDevice {
     pub fn admits(self, device: &str) -> bool {
         match self {
             RouteDevice::Nic => device == NIC,
-            RouteDevice::Tunnel => [names::IPIP_DEVICE, names::CARRIER_DEVICE].contains(&device),
+            RouteDevice::Tunnel => is_tunnel_device(device),
         }
     }
 }

@@ -1,5 +1,7 @@
 //! IPPool: a range of workload addresses and how packets to it travel between nodes.
 
+use std::fmt;
+
 use bgp::types::{Family, Prefix};
 
 use super::fields::Fields;
@@ -28,12 +30,11 @@ pub enum Encapsulation {
     Tunnel { kind: TunnelKind, when: TunnelWhen },
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub enum TunnelKind {
     Ipip,
-    /// Not supported yet: nothing that needs it is programmed.
     Vxlan,
-    /// IPIP in UDP; not supported yet either.
+    /// IP packets in UDP, as flannel's `udp` sends them.
     Udp,
 }
 
@@ -45,12 +46,26 @@ pub enum TunnelWhen {
 }
 
 impl IpPool {
-    /// Whether some of its packets travel by IPIP.
-    pub fn uses_ipip(&self) -> bool {
+    /// How some of its packets travel; `None` for `Never`.
+    pub fn tunnel_kind(&self) -> Option<TunnelKind> {
         match self.encapsulation {
-            Encapsulation::Never => false,
-            Encapsulation::Tunnel { kind, .. } => kind == TunnelKind::Ipip,
+            Encapsulation::Never => None,
+            Encapsulation::Tunnel { kind, .. } => Some(kind),
         }
+    }
+}
+
+impl TunnelKind {
+    pub const ALL: [TunnelKind; 3] = [TunnelKind::Ipip, TunnelKind::Vxlan, TunnelKind::Udp];
+}
+
+impl fmt::Display for TunnelKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            TunnelKind::Ipip => "IPIP",
+            TunnelKind::Vxlan => "VXLAN",
+            TunnelKind::Udp => "UDP",
+        })
     }
 }
 
@@ -127,16 +142,10 @@ fn read_encapsulation(spec: &mut Fields<'_, '_>, family: Option<Family>) -> Enca
             );
             continue;
         }
-        if kind == TunnelKind::Ipip && family == Some(Family::Ipv6) {
+        if kind != TunnelKind::Vxlan && family == Some(Family::Ipv6) {
             spec.reject(
                 field,
-                "IPIP carries IPv4 only; set ipipMode of an IPv6 pool to Never",
-            );
-        }
-        if kind != TunnelKind::Ipip {
-            spec.report(
-                field,
-                "not supported yet: prefixes that need this tunnel are not programmed; use ipipMode",
+                format!("{kind} carries IPv4 only; set {field} of an IPv6 pool to Never"),
             );
         }
         chosen = Encapsulation::Tunnel { kind, when };

@@ -1,9 +1,9 @@
 //! One pass: resolve from what is known now, apply the difference, and what is owed after it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bgp::types::Prefix;
 use tracing::{error, info, warn};
@@ -11,7 +11,7 @@ use tracing::{error, info, warn};
 use super::{Owed, RETRY, Reconciler};
 use crate::config::TunnelDriverChoice;
 use crate::dataplane::ApplyReport;
-use crate::dataplane::desired::{Desired, LearnedChange, Tunnel};
+use crate::dataplane::desired::{Desired, LearnedChange, TunnelDriver, WorkloadEnd};
 use crate::dataplane::host::HostView;
 use crate::dataplane::ownership::is_own_device;
 use crate::datastore::passwords;
@@ -20,13 +20,22 @@ use crate::requests::NodeNetwork;
 use crate::resolve::endpoints::resolve_endpoints;
 use crate::resolve::peering;
 use crate::resolve::routes::{NextHopResolver, blackholes};
-use crate::resolve::tunnel::{DriverSetting, TunnelPlan, TunnelSettings, resolve_tunnel};
+use crate::resolve::tunnel::{DriverSetting, TunnelPlan, TunnelSettings, resolve_tunnels};
+
+/// How long a tunnel stands before routes lead into it, where they lead elsewhere already: the other
+/// nodes make theirs meanwhile.
+const PREPARATION: Duration = Duration::from_secs(2);
+
+fn drivers(plans: &[TunnelPlan]) -> impl Iterator<Item = TunnelDriver> {
+    let tunnels = plans.iter().filter_map(|plan| plan.tunnel.as_ref());
+    tunnels.map(|(driver, _)| *driver)
+}
 
 /// Everything that the kernel route of a learned prefix depends on, besides its next hop.
 pub(super) struct Basis {
     snapshot: Arc<Snapshot>,
     host: Arc<HostView>,
-    tunnel: Option<Tunnel>,
+    tunnels: Vec<TunnelPlan>,
     pub(super) workloads: BTreeSet<IpAddr>,
 }
 
@@ -38,8 +47,12 @@ impl Basis {
             &self.snapshot,
             node,
             &self.host,
-            self.tunnel.as_ref(),
+            &self.tunnels,
         ))
+    }
+
+    fn has_tunnel(&self, driver: TunnelDriver) -> bool {
+        drivers(&self.tunnels).any(|known| known == driver)
     }
 
     /// Whether every prefix but those of workloads resolves as before. Our own devices come and go
@@ -52,7 +65,7 @@ impl Basis {
                 .collect()
         };
         Arc::ptr_eq(&self.snapshot, &other.snapshot)
-            && self.tunnel == other.tunnel
+            && self.tunnels == other.tunnels
             && (Arc::ptr_eq(&self.host, &other.host)
                 || (self.host.routes == other.host.routes
                     && self.host.addresses == other.host.addresses
@@ -117,25 +130,38 @@ impl Reconciler {
             }
         }
         let host = self.host.clone();
-        let plan = resolve_tunnel(&snapshot, node, &host, &self.tunnel_settings(node));
+        let plans = resolve_tunnels(&snapshot, node, &host, &self.tunnel_settings(node));
+        self.prepare_tunnels(&plans);
         self.endpoints = resolve_endpoints(&snapshot, node, self.attachments.values());
         let desired = Desired {
             workloads: self.endpoints.links.clone(),
             routes: blackholes(node),
-            tunnel: plan.tunnel.clone(),
+            tunnels: plans
+                .iter()
+                .filter_map(|plan| plan.tunnel.clone())
+                .collect(),
+            workload_mtu: self.workload_mtu(node, &plans),
+            workload_ends: self.workload_ends(),
         };
+        self.next_pass = self.prepared;
         self.report = self.dataplane.apply(&desired).await;
+        if let Some(rest) = self.report.again_in {
+            self.schedule_pass(rest);
+        }
         let report = self.report.clone();
         self.note(&report);
-        self.tell_node_state(&snapshot, node, &plan);
-        self.tunnel = Some(plan.clone());
-        let basis = Basis {
-            snapshot: snapshot.clone(),
-            host,
-            tunnel: plan.tunnel,
-            workloads: self.workload_addresses(),
-        };
-        self.resolve_learned_again(basis).await;
+        self.tell_node_state(&snapshot, node, &plans);
+        self.tunnels = plans.clone();
+        if self.prepared.is_none_or(|at| at <= Instant::now()) {
+            self.prepared = None;
+            let basis = Basis {
+                snapshot: snapshot.clone(),
+                host,
+                tunnels: plans,
+                workloads: self.workload_addresses(),
+            };
+            self.resolve_learned_again(basis).await;
+        }
         // Files change without the store.
         let passwords = passwords::read(&snapshot);
         if !self
@@ -159,6 +185,25 @@ impl Reconciler {
         }
         self.has_passed = true;
         Ok(())
+    }
+
+    /// A tunnel that takes over from another way of the same routes is made first, and used when the
+    /// other nodes have had the time to make theirs: until then packets sent into it would be lost.
+    fn prepare_tunnels(&mut self, plans: &[TunnelPlan]) {
+        let Some(basis) = &self.basis else {
+            return;
+        };
+        let mut new = drivers(plans)
+            .filter(|driver| !basis.has_tunnel(*driver))
+            .peekable();
+        if new.peek().is_none() {
+            self.prepared = None;
+            return;
+        }
+        let is_made = |driver: TunnelDriver| self.host.links.contains_key(driver.device());
+        if self.prepared.is_none() && !new.all(is_made) {
+            self.prepared = Some(Instant::now() + PREPARATION);
+        }
     }
 
     /// Learned routes can be many: only what the change concerns is decided anew.
@@ -196,6 +241,14 @@ impl Reconciler {
         }
         let report = self.dataplane.apply_learned(changes).await;
         self.note_more(&report);
+        if let Some(rest) = report.again_in {
+            self.schedule_pass(rest);
+        }
+    }
+
+    fn schedule_pass(&mut self, rest: Duration) {
+        let at = Instant::now() + rest;
+        self.next_pass = Some(self.next_pass.map_or(at, |known| known.min(at)));
     }
 
     /// Takes what a whole pass came to: failures for `status`, repairs, the next attempt.
@@ -233,19 +286,11 @@ impl Reconciler {
         self.retry = Some((Instant::now() + wait, wait));
     }
 
-    fn tell_node_state(&self, snapshot: &Snapshot, node: &Node, plan: &TunnelPlan) {
+    fn tell_node_state(&self, snapshot: &Snapshot, node: &Node, plans: &[TunnelPlan]) {
         let state = if node.pod_cidrs.is_empty() {
             Err(format!("Node {} has no podCIDRs", node.name))
         } else {
-            let nic_mtu = || {
-                let device = self.host.addresses.get(&IpAddr::V4(node.ipv4?))?;
-                self.host.links.get(device).map(|link| link.mtu)
-            };
-            let mtu = plan
-                .tunnel
-                .as_ref()
-                .map(|tunnel| tunnel.mtu)
-                .or_else(nic_mtu);
+            let mtu = self.workload_mtu(node, plans);
             let declared = snapshot
                 .workloads()
                 .filter(|workload| workload.node == node.name);
@@ -264,6 +309,32 @@ impl Reconciler {
             }
             differs
         });
+    }
+
+    /// What passes by every tunnel, and by the NIC.
+    fn workload_mtu(&self, node: &Node, plans: &[TunnelPlan]) -> Option<u32> {
+        let nic_mtu = || {
+            let device = self.host.addresses.get(&IpAddr::V4(node.ipv4?))?;
+            self.host.links.get(device).map(|link| link.mtu)
+        };
+        let tunnels = plans.iter().filter_map(|plan| plan.tunnel.as_ref());
+        let smallest = tunnels.map(|(_, tunnel)| tunnel.mtu).min();
+        smallest.or_else(nic_mtu)
+    }
+
+    fn workload_ends(&self) -> BTreeMap<String, WorkloadEnd> {
+        let attached = self.attachments.values();
+        let served = attached.filter(|one| self.endpoints.links.contains_key(&one.host_interface));
+        served
+            .map(|one| {
+                let end = WorkloadEnd {
+                    netns: one.netns.clone().into(),
+                    interface: one.container_interface.clone(),
+                    mac: one.mac,
+                };
+                (one.host_interface.clone(), end)
+            })
+            .collect()
     }
 
     fn kernel_blocked(&self, node: &Node) -> Option<String> {

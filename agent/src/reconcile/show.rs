@@ -15,7 +15,7 @@ use crate::api::schema::{
 use crate::carrier::supervise::CarrierStatus;
 use crate::dataplane::desired::{Route, RouteState, TunnelDriver};
 use crate::resolve::routes::{Resolution, Resolved};
-use crate::resolve::tunnel;
+use crate::resolve::tunnel::TunnelPlan;
 
 impl Reconciler {
     pub(super) async fn show_status(&self) -> Status {
@@ -40,6 +40,7 @@ impl Reconciler {
         }
         errors.sort();
         errors.dedup();
+        let tunnels = self.show_tunnels();
         Status {
             schema_version: SCHEMA_VERSION,
             node: self.settings.node.clone(),
@@ -49,24 +50,42 @@ impl Reconciler {
                 synced: self.is_synced,
                 errors,
             },
-            tunnel: self.show_tunnel(),
+            tunnel: tunnels.first().cloned(),
+            tunnels,
             failed: self.show_failed().await,
             repairs: self.repairs.clone(),
             draining: self.routing.is_draining(),
         }
     }
 
-    fn show_tunnel(&self) -> Option<TunnelStatus> {
-        let plan = self.tunnel.as_ref()?;
-        let Some(wanted) = &plan.tunnel else {
-            return plan.is_needed.then(|| TunnelStatus {
-                driver: "none".to_owned(),
-                device: String::new(),
-                mtu: 0,
-                reason: plan.reason.clone(),
-            });
+    fn show_tunnels(&self) -> Vec<TunnelStatus> {
+        let show = |plan: &TunnelPlan| {
+            let Some((driver, wanted)) = &plan.tunnel else {
+                return TunnelStatus {
+                    kind: plan.kind.to_string().to_lowercase(),
+                    driver: "none".to_owned(),
+                    device: String::new(),
+                    mtu: 0,
+                    reason: plan.reason.clone(),
+                };
+            };
+            let shown = match driver {
+                TunnelDriver::Kernel | TunnelDriver::Vxlan => "kernel",
+                TunnelDriver::Userspace | TunnelDriver::Udp => "userspace",
+            };
+            TunnelStatus {
+                kind: plan.kind.to_string().to_lowercase(),
+                driver: shown.to_owned(),
+                device: driver.device().to_owned(),
+                mtu: wanted.mtu,
+                reason: format!("{}{}", plan.reason, self.show_carrier(*driver)),
+            }
         };
-        let carrier = match self.dataplane.carrier_status() {
+        self.tunnels.iter().map(show).collect()
+    }
+
+    fn show_carrier(&self, driver: TunnelDriver) -> String {
+        match self.dataplane.carrier_status(driver) {
             Some(CarrierStatus::Running {
                 pid, is_adopted, ..
             }) => {
@@ -80,17 +99,7 @@ impl Reconciler {
                 format!("; the carrier does not run: {reason}")
             }
             None => String::new(),
-        };
-        Some(TunnelStatus {
-            driver: match wanted.driver {
-                TunnelDriver::Kernel => "kernel",
-                TunnelDriver::Userspace => "userspace",
-            }
-            .to_owned(),
-            device: tunnel::device(wanted.driver).to_owned(),
-            mtu: wanted.mtu,
-            reason: format!("{}{carrier}", plan.reason),
-        })
+        }
     }
 
     async fn show_failed(&self) -> Vec<FailedItem> {

@@ -2,7 +2,7 @@
 //!
 //! A learned prefix comes with its BGP next hop N. Its pool is the longest IPPool that covers it.
 //! - (a) N is another node's address, and the pool says Always, or CrossSubnet and N is not
-//!   on-link: through the tunnel to N;
+//!   on-link: through the pool's kind of tunnel to N;
 //! - (b) N is on-link: to N directly;
 //! - (c) else: to the gateway of the kernel's own route to N;
 //! - (d) N is local, or nothing of this applies: not programmed.
@@ -18,7 +18,8 @@
 //! gateway are one.
 //!
 //! An IPv4 prefix may have an IPv6 next hop (RFC 8950), which (b) and (c) find in the kernel's IPv6
-//! routes. IPIP leads to IPv4 addresses only, so what must travel through the tunnel is then (d).
+//! routes. IPIP and UDP lead to IPv4 addresses only, so what must travel through them is then (d).
+//! VXLAN leads to a node's own tunnel address, of the prefix's family, whatever N is.
 //!
 //! How far away a next hop is does not depend on the prefix (RFC 4271 §9.1.2.1): 0 where (b) holds,
 //! 1 where another router or the tunnel lies between, and not resolvable where the kernel has no
@@ -33,8 +34,8 @@ use bgp::types::{Family, Prefix};
 use smallvec::SmallVec;
 
 use super::longest_match::LongestMatch;
-use super::tunnel;
-use crate::dataplane::desired::{Hop, Hops, Route, Tunnel};
+use super::tunnel::{self, TunnelPlan};
+use crate::dataplane::desired::{Hop, Hops, Route};
 use crate::dataplane::host::{HostRoute, HostView};
 use crate::model::pool::{Encapsulation, TunnelKind, TunnelWhen};
 use crate::model::{IpPool, Node, Snapshot};
@@ -105,25 +106,25 @@ pub fn blackholes(node: &Node) -> BTreeMap<Prefix, Route> {
 pub struct NextHopResolver<'a> {
     node: &'a Node,
     host: &'a HostView,
-    tunnel: Option<&'a Tunnel>,
+    tunnels: &'a [TunnelPlan],
     nodes: BTreeMap<IpAddr, &'a Node>,
     pools: LongestMatch<&'a IpPool>,
     routes: LongestMatch<&'a HostRoute>,
 }
 
 impl<'a> NextHopResolver<'a> {
-    /// `tunnel`: the device that is desired on this node, if any.
+    /// `tunnels`: those that pools ask for on this node.
     pub fn new(
         snapshot: &'a Snapshot,
         node: &'a Node,
         host: &'a HostView,
-        tunnel: Option<&'a Tunnel>,
+        tunnels: &'a [TunnelPlan],
     ) -> NextHopResolver<'a> {
         let addresses = |node: &'a Node| node.addresses().map(move |address| (address, node));
         NextHopResolver {
             node,
             host,
-            tunnel,
+            tunnels,
             nodes: snapshot.nodes().flat_map(addresses).collect(),
             pools: LongestMatch::new(snapshot.pools().map(|pool| (pool.cidr, pool)), |_, _| false),
             routes: LongestMatch::new(
@@ -177,8 +178,9 @@ impl<'a> NextHopResolver<'a> {
         let way = self.way_to(next_hop);
         match self.demand(prefix, next_hop, &way) {
             Demand::None => via_kernel(next_hop, way),
-            Demand::Ipip(why) => self.via_tunnel(next_hop, why),
-            Demand::Unsupported(why) => skip(why),
+            Demand::Tunnel { kind, node, why } => {
+                self.via_tunnel(kind, prefix.family(), node, next_hop, why)
+            }
         }
     }
 
@@ -196,7 +198,7 @@ impl<'a> NextHopResolver<'a> {
             Way::OnLink { .. } => Reach::Cost(0),
             Way::Gateway { .. } => Reach::Cost(1),
             // The outer packet is the host's own, so the kernel takes it along any way it has.
-            Way::OfHost(_) if self.tunnel.is_some() && self.nodes.contains_key(&next_hop) => {
+            Way::OfHost(_) if self.has_tunnel() && self.nodes.contains_key(&next_hop) => {
                 Reach::Cost(1)
             }
             Way::OfHost(_) | Way::None(_) => Reach::Unresolvable,
@@ -213,6 +215,10 @@ impl<'a> NextHopResolver<'a> {
         route.device.as_deref().filter(|_| route.is_unicast)
     }
 
+    fn has_tunnel(&self) -> bool {
+        self.tunnels.iter().any(|plan| plan.tunnel.is_some())
+    }
+
     fn is_running(&self, device: &str) -> bool {
         let link = self.host.links.get(device);
         link.is_some_and(|link| link.is_running)
@@ -223,53 +229,71 @@ impl<'a> NextHopResolver<'a> {
     }
 
     /// Whether the prefix must travel through a tunnel, and why.
-    fn demand(&self, prefix: Prefix, next_hop: IpAddr, way: &Way) -> Demand {
+    fn demand(&self, prefix: Prefix, next_hop: IpAddr, way: &Way) -> Demand<'a> {
         let Some((_, pool)) = self.pools.covering(&prefix) else {
             return Demand::None;
         };
         let Encapsulation::Tunnel { kind, when } = pool.encapsulation else {
             return Demand::None;
         };
-        let Some(node) = self.nodes.get(&next_hop) else {
+        let Some(node) = self.nodes.get(&next_hop).copied() else {
             return Demand::None;
         };
         let is_on_link = matches!(way, Way::OnLink { .. });
-        let (node, pool) = (&node.name, &pool.name);
+        let (name, pool) = (&node.name, &pool.name);
         let why = match when {
             TunnelWhen::CrossSubnet if is_on_link => return Demand::None,
             TunnelWhen::CrossSubnet => format!(
-                "{next_hop} is node {node}, not on-link, and IPPool {pool} says CrossSubnet"
+                "{next_hop} is node {name}, not on-link, and IPPool {pool} says CrossSubnet"
             ),
             TunnelWhen::Always => {
-                format!("{next_hop} is node {node}, and IPPool {pool} says Always")
+                format!("{next_hop} is node {name}, and IPPool {pool} says Always")
             }
         };
-        match kind {
-            TunnelKind::Ipip => Demand::Ipip(why),
-            TunnelKind::Vxlan => {
-                Demand::Unsupported(format!("{why}, but vxlanMode is not supported yet"))
-            }
-            TunnelKind::Udp => {
-                Demand::Unsupported(format!("{why}, but udpMode is not supported yet"))
-            }
-        }
+        Demand::Tunnel { kind, node, why }
     }
-
-    fn via_tunnel(&self, next_hop: IpAddr, why: String) -> Resolution {
-        match self.tunnel {
-            _ if next_hop.is_ipv6() => {
-                skip(format!("{why}, but IPIP leads to IPv4 addresses only"))
-            }
-            Some(tunnel) => Resolution::Program {
+    fn via_tunnel(
+        &self,
+        kind: TunnelKind,
+        family: Family,
+        node: &Node,
+        next_hop: IpAddr,
+        why: String,
+    ) -> Resolution {
+        if next_hop.is_ipv6() && kind != TunnelKind::Vxlan {
+            return skip(format!("{why}, but {kind} leads to IPv4 addresses only"));
+        }
+        let Some(plan) = self.tunnels.iter().find(|plan| plan.kind == kind) else {
+            return skip(format!("{why}, but there is no tunnel device"));
+        };
+        let Some((driver, tunnel)) = &plan.tunnel else {
+            return skip(format!("{why}, but {}", plan.reason));
+        };
+        let source = match family {
+            Family::Ipv4 => Some(IpAddr::V4(tunnel.address)),
+            Family::Ipv6 => tunnel.address6.map(IpAddr::V6),
+        };
+        let gateway = tunnel::gateway(kind, node, family).filter(|gateway| match kind {
+            TunnelKind::Vxlan => tunnel.neighbours.contains_key(gateway),
+            TunnelKind::Ipip | TunnelKind::Udp => true,
+        });
+        match (gateway, source) {
+            (Some(gateway), Some(source)) => Resolution::Program {
                 hop: Hop {
-                    gateway: next_hop,
-                    device: tunnel::device(tunnel.driver).to_owned(),
+                    gateway,
+                    device: driver.device().to_owned(),
                 },
-                source: Some(IpAddr::V4(tunnel.address)),
+                source: Some(source),
                 rule: Rule::Tunnel,
                 reason: why,
             },
-            None => skip(format!("{why}, but there is no tunnel device")),
+            (None, _) => skip(format!(
+                "{why}, but node {} has no {family} tunnel address",
+                node.name
+            )),
+            (_, None) => skip(format!(
+                "{why}, but this node has no {family} tunnel address"
+            )),
         }
     }
 
@@ -314,10 +338,14 @@ impl<'a> NextHopResolver<'a> {
     }
 }
 
-enum Demand {
+enum Demand<'a> {
     None,
-    Ipip(String),
-    Unsupported(String),
+    Tunnel {
+        kind: TunnelKind,
+        /// Whose address the next hop is.
+        node: &'a Node,
+        why: String,
+    },
 }
 
 enum Way<'a> {

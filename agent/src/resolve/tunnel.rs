@@ -1,22 +1,24 @@
-//! The tunnel device of this node: whether it is needed, by which driver, with which numbers.
+//! The tunnel devices of this node: which are needed, by which driver, with which numbers, and what
+//! stands on them for the other nodes.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use bgp::types::Prefix;
+use bgp::types::{Family, Prefix};
 
+use crate::carrier;
 use crate::dataplane::desired::{Tunnel, TunnelDriver};
 use crate::dataplane::host::HostView;
-use crate::model::{Node, Snapshot};
-use crate::names::{CARRIER_DEVICE, IPIP_DEVICE};
+use crate::model::pool::TunnelKind;
+use crate::model::{IpPool, Node, Snapshot};
+use crate::names::{VXLAN_DEVICE, VXLAN_PORT, VXLAN_VNI, vtep_mac};
 
-/// What IPIP adds to a packet: an IPv4 header.
-const IPIP_OVERHEAD: u32 = 20;
 /// Where the NIC's MTU cannot be learned.
 const ETHERNET_MTU: u32 = 1500;
 /// The least an IPv4 link must carry (RFC 791 §3.2).
 const SMALLEST_MTU: u32 = 68;
 
-/// `tunnelDriver` in the agent's configuration.
+/// `tunnelDriver` in the agent's configuration: who does IPIP.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum DriverSetting {
     #[default]
@@ -29,7 +31,7 @@ pub enum DriverSetting {
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct TunnelSettings {
     pub driver: DriverSetting,
-    /// MTU of the tunnel device; `None`: that of the NIC minus 20.
+    /// MTU of the tunnel devices; `None`: that of the NIC less what each tunnel adds.
     pub mtu: Option<u32>,
     /// The NIC; `None`: the device that has the node's address.
     pub nic: Option<String>,
@@ -38,25 +40,16 @@ pub struct TunnelSettings {
     pub kernel_blocked: Option<String>,
 }
 
-/// The tunnel, or why there is none.
+/// A kind of tunnel that some pool asks for: the device, or why there is none.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TunnelPlan {
-    pub tunnel: Option<Tunnel>,
-    /// Whether some pool asks for a tunnel: with `tunnel` absent, that is a failure.
-    pub is_needed: bool,
-    /// Why this driver, why none is needed, or why none works.
+    pub kind: TunnelKind,
+    pub tunnel: Option<(TunnelDriver, Tunnel)>,
+    /// Why this driver, or why none works.
     pub reason: String,
 }
 
-/// The device that a driver makes.
-pub fn device(driver: TunnelDriver) -> &'static str {
-    match driver {
-        TunnelDriver::Kernel => IPIP_DEVICE,
-        TunnelDriver::Userspace => CARRIER_DEVICE,
-    }
-}
-
-/// First host address of the node's first IPv4 podCIDR: the tunnel's own, never a workload's.
+/// First host address of the node's first IPv4 podCIDR: the tunnels' own, never a workload's.
 pub fn tunnel_address(node: &Node) -> Option<Ipv4Addr> {
     node.pod_cidrs.iter().find_map(|cidr| match cidr {
         Prefix::V4 { bits, .. } => bits.checked_add(1).map(Ipv4Addr::from),
@@ -64,55 +57,141 @@ pub fn tunnel_address(node: &Node) -> Option<Ipv4Addr> {
     })
 }
 
-pub fn resolve_tunnel(
+/// The same of its first IPv6 podCIDR.
+pub fn tunnel_address6(node: &Node) -> Option<Ipv6Addr> {
+    node.pod_cidrs.iter().find_map(|cidr| match cidr {
+        Prefix::V4 { .. } => None,
+        Prefix::V6 { bits, .. } => {
+            let first = u128::from_be_bytes(*bits).checked_add(1);
+            first.map(Ipv6Addr::from)
+        }
+    })
+}
+
+/// The gateway that stands for `node` on the device of this kind, to prefixes of this family.
+pub fn gateway(kind: TunnelKind, node: &Node, family: Family) -> Option<IpAddr> {
+    match (kind, family) {
+        (TunnelKind::Ipip | TunnelKind::Udp, _) => node.ipv4.map(IpAddr::V4),
+        (TunnelKind::Vxlan, Family::Ipv4) => tunnel_address(node).map(IpAddr::V4),
+        (TunnelKind::Vxlan, Family::Ipv6) => tunnel_address6(node).map(IpAddr::V6),
+    }
+}
+
+/// One plan for each kind of tunnel that a pool asks for.
+pub fn resolve_tunnels(
     snapshot: &Snapshot,
     node: &Node,
     host: &HostView,
     settings: &TunnelSettings,
-) -> TunnelPlan {
-    let Some(pool) = snapshot.pools().find(|pool| pool.uses_ipip()) else {
-        return TunnelPlan {
-            tunnel: None,
-            is_needed: false,
-            reason: "no IPPool asks for a tunnel".to_owned(),
-        };
-    };
-    let none = |reason: String| TunnelPlan {
-        tunnel: None,
-        is_needed: true,
-        reason,
-    };
-    let Some(local) = node.ipv4 else {
-        return none(format!(
-            "IPPool {} needs a tunnel, but Node {} has no ipv4Address",
+) -> Vec<TunnelPlan> {
+    let plans = TunnelKind::ALL.into_iter().filter_map(|kind| {
+        let mut pools = snapshot.pools();
+        let pool = pools.find(|pool| pool.tunnel_kind() == Some(kind))?;
+        let plan = resolve_kind(kind, pool, snapshot, node, host, settings);
+        Some(match plan {
+            Ok((driver, tunnel, reason)) => TunnelPlan {
+                kind,
+                tunnel: Some((driver, tunnel)),
+                reason,
+            },
+            Err(reason) => TunnelPlan {
+                kind,
+                tunnel: None,
+                reason,
+            },
+        })
+    });
+    plans.collect()
+}
+
+fn resolve_kind(
+    kind: TunnelKind,
+    pool: &IpPool,
+    snapshot: &Snapshot,
+    node: &Node,
+    host: &HostView,
+    settings: &TunnelSettings,
+) -> Result<(TunnelDriver, Tunnel, String), String> {
+    let lacks = |what| {
+        format!(
+            "IPPool {} needs a tunnel, but Node {} has no {what}",
             pool.name, node.name
-        ));
+        )
     };
-    let Some(address) = tunnel_address(node) else {
-        return none(format!(
-            "IPPool {} needs a tunnel, but Node {} has no IPv4 podCIDR",
-            pool.name, node.name
-        ));
+    let local = node.ipv4.ok_or_else(|| lacks("ipv4Address"))?;
+    let address = tunnel_address(node).ok_or_else(|| lacks("IPv4 podCIDR"))?;
+    let (driver, reason) = choose_driver(kind, host, settings)?;
+    let (mtu, mtu_reason) = tunnel_mtu(driver, local, host, settings);
+    let others: Vec<&Node> = snapshot
+        .nodes()
+        .filter(|other| other.name != node.name)
+        .collect();
+    let remotes: BTreeSet<Ipv4Addr> = others.iter().filter_map(|other| other.ipv4).collect();
+    let mut tunnel = Tunnel {
+        local,
+        address,
+        address6: None,
+        mtu,
+        mac: None,
+        neighbours: BTreeMap::new(),
+        forwarding: BTreeMap::new(),
+        remotes: Vec::new(),
     };
-    let (driver, reason) = match choose_driver(host, settings) {
-        Ok(choice) => choice,
-        Err(reason) => return none(reason),
-    };
-    let (mtu, mtu_reason) = tunnel_mtu(local, host, settings);
-    TunnelPlan {
-        tunnel: Some(Tunnel {
-            driver,
-            local,
-            address,
-            mtu,
-            remotes: remotes(snapshot, node),
-        }),
-        is_needed: true,
-        reason: format!("{reason}; {mtu_reason}"),
+    match driver {
+        TunnelDriver::Kernel => {}
+        TunnelDriver::Userspace | TunnelDriver::Udp => {
+            tunnel.mac = Some(carrier::mac_of(local));
+            tunnel.neighbours = remotes
+                .iter()
+                .map(|remote| (IpAddr::V4(*remote), carrier::mac_of(*remote)))
+                .collect();
+        }
+        TunnelDriver::Vxlan => {
+            let carries_ipv6 = snapshot
+                .pools()
+                .any(|pool| pool.tunnel_kind() == Some(kind) && pool.cidr.family() == Family::Ipv6);
+            tunnel.mac = Some(vtep_mac(node.name.as_str()));
+            tunnel.address6 = tunnel_address6(node).filter(|_| carries_ipv6);
+            add_vteps(&mut tunnel, &others);
+        }
+    }
+    tunnel.remotes = remotes.into_iter().collect();
+    Ok((driver, tunnel, format!("{reason}; {mtu_reason}")))
+}
+
+/// Of two nodes that claim one tunnel address the first by name has it, as with every conflict.
+fn add_vteps(tunnel: &mut Tunnel, others: &[&Node]) {
+    for other in others {
+        let Some(node) = other.ipv4 else { continue };
+        let mac = vtep_mac(other.name.as_str());
+        tunnel.forwarding.entry(mac).or_insert(node);
+        let address6 = tunnel_address6(other).filter(|_| tunnel.address6.is_some());
+        let addresses = tunnel_address(other).map(IpAddr::V4);
+        for address in addresses.into_iter().chain(address6.map(IpAddr::V6)) {
+            tunnel.neighbours.entry(address).or_insert(mac);
+        }
     }
 }
 
 fn choose_driver(
+    kind: TunnelKind,
+    host: &HostView,
+    settings: &TunnelSettings,
+) -> Result<(TunnelDriver, String), String> {
+    match kind {
+        TunnelKind::Ipip => choose_ipip_driver(host, settings),
+        TunnelKind::Udp => Ok((TunnelDriver::Udp, "the carrier speaks UDP".to_owned())),
+        TunnelKind::Vxlan => match &host.foreign_vxlan {
+            None => Ok((TunnelDriver::Vxlan, "the kernel speaks VXLAN".to_owned())),
+            Some(foreign) => Err(format!(
+                "the foreign device {foreign} has the parameters of {VXLAN_DEVICE} (VNI \
+                 {VXLAN_VNI}, port {VXLAN_PORT})"
+            )),
+        },
+    }
+}
+
+fn choose_ipip_driver(
     host: &HostView,
     settings: &TunnelSettings,
 ) -> Result<(TunnelDriver, String), String> {
@@ -141,7 +220,12 @@ fn choose_driver(
     }
 }
 
-fn tunnel_mtu(local: Ipv4Addr, host: &HostView, settings: &TunnelSettings) -> (u32, String) {
+fn tunnel_mtu(
+    driver: TunnelDriver,
+    local: Ipv4Addr,
+    host: &HostView,
+    settings: &TunnelSettings,
+) -> (u32, String) {
     if let Some(mtu) = settings.mtu {
         return (mtu, format!("mtu {mtu} is configured"));
     }
@@ -151,11 +235,11 @@ fn tunnel_mtu(local: Ipv4Addr, host: &HostView, settings: &TunnelSettings) -> (u
         .or_else(|| host.addresses.get(&IpAddr::V4(local)));
     match nic.and_then(|nic| host.links.get(nic).map(|link| (nic, link.mtu))) {
         Some((nic, nic_mtu)) => {
-            let mtu = nic_mtu.saturating_sub(IPIP_OVERHEAD).max(SMALLEST_MTU);
+            let mtu = nic_mtu.saturating_sub(driver.overhead()).max(SMALLEST_MTU);
             (mtu, format!("mtu follows {nic}"))
         }
         None => {
-            let mtu = ETHERNET_MTU - IPIP_OVERHEAD;
+            let mtu = ETHERNET_MTU - driver.overhead();
             let what = match &settings.nic {
                 Some(nic) => format!("device {nic} does not exist"),
                 None => format!("no device has the node's address {local}"),
@@ -163,16 +247,6 @@ fn tunnel_mtu(local: Ipv4Addr, host: &HostView, settings: &TunnelSettings) -> (u
             (mtu, format!("mtu {mtu} because {what}"))
         }
     }
-}
-
-fn remotes(snapshot: &Snapshot, node: &Node) -> Vec<Ipv4Addr> {
-    let mut remotes: Vec<Ipv4Addr> = snapshot
-        .nodes()
-        .filter(|other| other.name != node.name)
-        .filter_map(|other| other.ipv4)
-        .collect();
-    remotes.sort();
-    remotes
 }
 
 #[cfg(test)]

@@ -4,14 +4,14 @@ use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use agent::carrier::{CarrierError, CarrierOptions, run};
-use agent::dataplane::desired::{Desired, TunnelDriver};
+use agent::carrier::{CarrierError, CarrierOptions, Encapsulation, run};
+use agent::dataplane::desired::{Desired, LearnedChange, TunnelDriver};
 use agent::names::CARRIER_DEVICE;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::capture::{Capture, Packet};
 use crate::netns::wait_until;
-use crate::site::{self, DEADLINE, PROTOCOL_ICMP, PROTOCOL_IPIP, Site, running};
+use crate::site::{self, DEADLINE, PROTOCOL_ICMP, PROTOCOL_IPIP, Site, running, running_driver};
 
 const USERSPACE: [TunnelDriver; 2] = [TunnelDriver::Userspace; 2];
 
@@ -32,7 +32,15 @@ fn as_program() {
         arguments[at + 1].clone()
     };
     let local = value("--local").parse().expect("an address");
-    let options = CarrierOptions::new(value("--run-dir").into(), local);
+    let encapsulation = match value("--encapsulation").as_str() {
+        "udp" => Encapsulation::Udp,
+        _ => Encapsulation::Ipip,
+    };
+    let options = CarrierOptions {
+        run_dir: value("--run-dir").into(),
+        local,
+        encapsulation,
+    };
     if let Err(error) = run(&options) {
         eprintln!("{error:?}");
         std::process::exit(1);
@@ -222,7 +230,11 @@ fn spoilt_tunnel_device_is_put_right() {
 fn only_one_carrier_per_run_directory() {
     let Some(site) = site() else { return };
     let [one, _] = &site.nodes;
-    let options = CarrierOptions::new(one.run_dir.path().into(), one.local);
+    let options = CarrierOptions {
+        run_dir: one.run_dir.path().into(),
+        local: one.local,
+        encapsulation: Encapsulation::Ipip,
+    };
     let second = one.host.enter(|| run(&options));
     assert!(
         matches!(second, Err(CarrierError::AlreadyRunning(_))),
@@ -240,7 +252,7 @@ fn changed_address_replaces_the_carrier_and_no_tunnel_stops_it() {
         let mut dataplane = one.open().await;
         let (first, _) = running(&dataplane).await;
         let mut moved = one.desired.clone();
-        if let Some(tunnel) = &mut moved.tunnel {
+        for tunnel in moved.tunnels.values_mut() {
             tunnel.local = Ipv4Addr::new(192, 168, 1, 101);
         }
         let report = dataplane.apply(&moved).await;
@@ -249,12 +261,20 @@ fn changed_address_replaces_the_carrier_and_no_tunnel_stops_it() {
         assert!(second != first && !is_adopted);
 
         let without = Desired {
-            tunnel: None,
+            tunnels: [].into(),
             ..moved
         };
         let report = dataplane.apply(&without).await;
         assert!(report.failed.is_empty(), "{report:?}");
-        assert_eq!(dataplane.carrier_status(), None);
+        let (still, _) = running(&dataplane).await;
+        assert_eq!(still, second, "a route uses it");
+        let learned = LearnedChange {
+            route: None,
+            ..one.learned.clone()
+        };
+        let report = dataplane.apply_learned(vec![learned]).await;
+        assert!(report.failed.is_empty(), "{report:?}");
+        assert_eq!(dataplane.carrier_status(TunnelDriver::Userspace), None);
         assert!(
             !one.host.run(&format!("ip link show {CARRIER_DEVICE}")).0,
             "its device is gone"
@@ -268,38 +288,46 @@ fn changed_address_replaces_the_carrier_and_no_tunnel_stops_it() {
 
 #[test]
 fn smaller_path_mtu_is_told_to_the_workload() {
-    let Some(site) = site() else { return };
-    site.wait_for_ping();
-    let [one, two] = &site.nodes;
-    site.router.ip("link set rack2 mtu 1400");
-    two.host.ip("link set eth0 mtu 1400");
-    // Unfragmentable: the first makes the router complain to node 1, a later one reaches node 1's
-    // carrier, which tells the workload.
-    let mut told = String::new();
-    wait_until(
-        "the workload learns the MTU",
-        DEADLINE,
-        || {
-            told = one
-                .workload
-                .run("ping -n -M do -s 1440 -c 2 -i 0.2 -W 1 172.17.2.2")
-                .1;
-            told.contains("mtu = 1380") || told.contains("mtu=1380")
-        },
-        || one.host.ip("route get 192.168.2.100"),
-    );
-    assert!(
-        one.workload
-            .run("ping -n -M do -s 1352 -c 1 -W 1 172.17.2.2")
-            .0,
-        "what fits passes"
-    );
-    assert!(
-        one.workload
-            .run("ping -n -M dont -s 1440 -c 1 -W 1 172.17.2.2")
-            .0,
-        "what may be fragmented passes"
-    );
+    for driver in [TunnelDriver::Userspace, TunnelDriver::Udp] {
+        let Some(site) = crate::site::site([driver; 2]) else {
+            return;
+        };
+        site.wait_for_ping();
+        let [one, two] = &site.nodes;
+        // Between the racks: neither node's NIC says so.
+        site.router
+            .ip("route replace 192.168.2.0/24 dev rack2 mtu lock 1400");
+        site.router
+            .ip("route replace 192.168.1.0/24 dev rack1 mtu lock 1400");
+        let fits = 1400 - driver.overhead();
+        for (from, to) in [(&one.workload, "172.17.2.2"), (&two.workload, "172.17.1.2")] {
+            // Unfragmentable: the first makes the router complain to the node, a later one reaches
+            // the node's carrier, which tells the workload.
+            let mut told = String::new();
+            wait_until(
+                "the workload learns the MTU",
+                DEADLINE,
+                || {
+                    told = from
+                        .run(&format!("ping -n -M do -s 1400 -c 2 -i 0.2 -W 1 {to}"))
+                        .1;
+                    told.contains(&format!("mtu = {fits}")) || told.contains(&format!("mtu={fits}"))
+                },
+                || one.host.ip("route get 192.168.2.100"),
+            );
+            let largest = fits - 28;
+            assert!(
+                from.run(&format!("ping -n -M do -s {largest} -c 1 -W 1 {to}"))
+                    .0,
+                "{driver:?} to {to}: what fits passes"
+            );
+            assert!(
+                from.run(&format!("ping -n -M dont -s 1400 -c 5 -i 0.2 -W 1 {to}"))
+                    .0,
+                "{driver:?} to {to}: what may be fragmented passes"
+            );
+        }
+    }
 }
 
 /// Sends `inner` to node 1 as node 2 would, from the router.
@@ -412,6 +440,178 @@ fn joined_segments_arrive_although_larger_than_the_link() {
     assert!(!at_router.packets().iter().any(is_frag_needed));
 }
 
+/// Sequence numbers in the order of their arrival, of datagrams sent at once.
+fn burst(site: &Site, count: u32) -> Vec<u32> {
+    let [one, two] = &site.nodes;
+    let receiver = two
+        .workload
+        .enter(|| UdpSocket::bind("172.17.2.2:7001"))
+        .expect("binds");
+    let buffer = socket2::SockRef::from(&receiver);
+    buffer.set_recv_buffer_size(1 << 25).expect("settable");
+    let sender = one
+        .workload
+        .enter(|| UdpSocket::bind("172.17.1.2:0"))
+        .expect("binds");
+    let sending = std::thread::spawn(move || {
+        for number in 0..count {
+            let mut datagram = vec![0; 600];
+            datagram[..4].copy_from_slice(&number.to_be_bytes());
+            sender.send_to(&datagram, "172.17.2.2:7001").expect("sends");
+        }
+        // Until one arrives: it says that nothing comes after it.
+        move || {
+            let last = u32::MAX.to_be_bytes();
+            sender.send_to(&last, "172.17.2.2:7001").expect("sends");
+        }
+    });
+    let mut numbers = Vec::new();
+    let mut receive = |wait: Duration| {
+        receiver.set_read_timeout(Some(wait)).expect("settable");
+        let mut datagram = [0; 1024];
+        receiver.recv(&mut datagram).ok()?;
+        let number = datagram
+            .first_chunk()
+            .map(|bytes| u32::from_be_bytes(*bytes));
+        numbers.extend(number.filter(|number| *number != u32::MAX));
+        number
+    };
+    while !sending.is_finished() {
+        receive(Duration::from_millis(10));
+    }
+    let send_last = sending.join().expect("sends");
+    let deadline = Instant::now() + DEADLINE;
+    send_last();
+    while !matches!(receive(Duration::from_millis(100)), Some(u32::MAX)) {
+        assert!(Instant::now() < deadline, "the last one arrives");
+        send_last();
+    }
+    numbers
+}
+
+#[test]
+fn a_burst_arrives_without_duplicates_and_in_order() {
+    const COUNT: u32 = 10_000;
+    for driver in [TunnelDriver::Userspace, TunnelDriver::Udp] {
+        let Some(site) = crate::site::site([driver; 2]) else {
+            return;
+        };
+        site.wait_for_ping();
+        let numbers = burst(&site, COUNT);
+        println!("{driver:?}: {} of {COUNT} arrived", numbers.len());
+        assert!(!numbers.is_empty(), "{driver:?}");
+        let wrong = numbers.windows(2).find(|pair| pair[0] >= pair[1]);
+        assert_eq!(wrong, None, "{driver:?}");
+    }
+}
+
+/// Octets that show where in the stream they belong.
+fn pattern(start: usize, length: usize) -> Vec<u8> {
+    (start..start + length).map(|at| (at % 251) as u8).collect()
+}
+
+#[test]
+fn a_stream_arrives_whole_through_cut_and_joined_segments() {
+    use std::io::{Read, Write};
+    const LENGTH: usize = 20 << 20;
+    const PIECE: usize = 100_003;
+    for driver in [TunnelDriver::Userspace, TunnelDriver::Udp] {
+        let Some(site) = crate::site::site([driver; 2]) else {
+            return;
+        };
+        site.wait_for_ping();
+        let [one, two] = &site.nodes;
+        let target = "172.17.2.2:7000";
+        let listener = two
+            .workload
+            .enter(|| std::net::TcpListener::bind(target))
+            .expect("binds");
+        let sink = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("accepts");
+            let mut all = Vec::new();
+            stream.read_to_end(&mut all).expect("reads");
+            all
+        });
+        let mut stream = one
+            .workload
+            .enter(|| std::net::TcpStream::connect(target))
+            .expect("connects");
+        for start in (0..LENGTH).step_by(PIECE) {
+            let piece = pattern(start, PIECE.min(LENGTH - start));
+            stream.write_all(&piece).expect("writes");
+        }
+        drop(stream);
+        let all = sink.join().expect("reads");
+        assert_eq!(all.len(), LENGTH, "{driver:?}");
+        let expected = pattern(0, LENGTH);
+        let wrong = all
+            .iter()
+            .zip(&expected)
+            .position(|(got, want)| got != want);
+        assert_eq!(wrong, None, "{driver:?}");
+        let (_, counters) = two.workload.run("nstat -asz TcpInCsumErrors");
+        let errors = counters
+            .lines()
+            .find_map(|line| line.strip_prefix("TcpInCsumErrors"))
+            .and_then(|rest| rest.split_whitespace().next());
+        assert_eq!(errors, Some("0"), "{driver:?}: {counters}");
+    }
+}
+
+#[test]
+fn udp_mode_puts_ip_packets_into_datagrams_to_port_8285() {
+    let Some(site) = crate::site::site([TunnelDriver::Udp; 2]) else {
+        return;
+    };
+    let mut capture = Capture::start(&site.router);
+    site.wait_for_ping();
+    let [one, two] = &site.nodes;
+    assert!(two.workload.can_ping("172.17.1.2"));
+    assert!(one.host.can_ping("172.17.2.2"), "from the host too");
+    let device = one.host.ip("addr show caracal-udp");
+    assert!(
+        device.contains("mtu 1472") && device.contains("172.17.1.1/32"),
+        "{device}"
+    );
+    for (from, to) in [(one.local, two.local), (two.local, one.local)] {
+        let outer: Vec<&Packet> = capture
+            .packets()
+            .iter()
+            .filter(|packet| (packet.source, packet.destination) == (from, to))
+            .collect();
+        assert!(!outer.is_empty(), "{from} to {to}");
+        for packet in outer {
+            assert_eq!(packet.protocol, 17, "nothing but UDP");
+            assert_eq!(packet.bytes[20..24], [0x20, 0x5d, 0x20, 0x5d], "ports 8285");
+            assert_eq!(
+                packet.bytes[28], 0x45,
+                "an IPv4 packet and nothing before it"
+            );
+        }
+    }
+}
+
+#[test]
+fn killed_carrier_of_udp_mode_is_back() {
+    let Some(site) = crate::site::site([TunnelDriver::Udp; 2]) else {
+        return;
+    };
+    site.wait_for_ping();
+    let [one, _] = &site.nodes;
+    one.host.block_on(async || {
+        let dataplane = one.open().await;
+        let (first, is_adopted) = running_driver(&dataplane, TunnelDriver::Udp).await;
+        assert!(is_adopted);
+        kill_pid(first);
+        let deadline = Instant::now() + DEADLINE;
+        while running_driver(&dataplane, TunnelDriver::Udp).await.0 == first {
+            assert!(Instant::now() < deadline, "{}", one.log());
+            tokio::task::yield_now().await;
+        }
+    });
+    site.wait_for_ping();
+}
+
 fn kill_pid(pid: u32) {
     let pid = nix::unistd::Pid::from_raw(pid.try_into().expect("a pid"));
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).expect("own carrier");
@@ -421,9 +621,41 @@ fn kill_pid(pid: u32) {
 #[test]
 #[ignore = "a measurement"]
 fn throughput() {
-    use std::io::{Read, Write};
     const TIME: Duration = Duration::from_secs(3);
-    let Some(site) = site() else { return };
+    for driver in [
+        TunnelDriver::Userspace,
+        TunnelDriver::Udp,
+        TunnelDriver::Vxlan,
+    ] {
+        measure(driver, TIME);
+    }
+}
+
+/// User and system time of the carriers, in clock ticks.
+fn carrier_ticks(site: &Site) -> u64 {
+    let mut ticks = 0;
+    for node in &site.nodes {
+        for stem in ["carrier", "carrier-udp"] {
+            let pid = std::fs::read_to_string(node.run_dir.path().join(format!("{stem}.pid")));
+            let stat =
+                pid.and_then(|pid| std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())));
+            let stat = stat.unwrap_or_default();
+            let fields = stat.rsplit(") ").next().unwrap_or_default().split(' ');
+            ticks += fields
+                .skip(11)
+                .take(2)
+                .filter_map(|text| text.parse::<u64>().ok())
+                .sum::<u64>();
+        }
+    }
+    ticks
+}
+
+fn measure(driver: TunnelDriver, time: Duration) {
+    use std::io::{Read, Write};
+    let Some(site) = crate::site::site([driver; 2]) else {
+        return;
+    };
     site.wait_for_ping();
     let [one, two] = &site.nodes;
     for (name, from, to, target) in [
@@ -446,13 +678,15 @@ fn throughput() {
             .enter(|| std::net::TcpStream::connect(target))
             .expect("connects");
         let start = Instant::now();
+        let ticks = carrier_ticks(&site);
         let buffer = vec![0; 1 << 18];
-        while start.elapsed() < TIME {
+        while start.elapsed() < time {
             stream.write_all(&buffer).expect("writes");
         }
         drop(stream);
         let total = sink.join().expect("reads");
         let rate = total as f64 * 8.0 / start.elapsed().as_secs_f64() / 1e6;
-        println!("{name}: {rate:.0} Mbit/s");
+        let cpu = (carrier_ticks(&site) - ticks) as f64 / 100.0 / (total as f64 / 1e9);
+        println!("{driver:?} {name}: {rate:.0} Mbit/s, carriers {cpu:.1} CPU s/GB");
     }
 }

@@ -25,7 +25,7 @@ fn desired() -> Desired {
     Desired {
         workloads: BTreeMap::from([(IFACE.into(), workload)]),
         routes: BTreeMap::from([(prefix("172.17.8.0/24"), Route::Blackhole)]),
-        tunnel: None,
+        ..Desired::default()
     }
 }
 

@@ -2,12 +2,13 @@
 
 use std::net::Ipv4Addr;
 
-use agent::dataplane::desired::{Desired, Tunnel, TunnelDriver};
+use agent::carrier::{Encapsulation, supervise};
+use agent::dataplane::desired::{Desired, TunnelDriver};
 use agent::names::IPIP_DEVICE;
 
 use crate::netns::Namespace;
 use crate::routes::{host, open};
-use crate::site::{has_kernel_ipip, site};
+use crate::site::{has_kernel_ipip, site, tunnel};
 
 const LOCAL: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 
@@ -17,15 +18,9 @@ fn host_with_ipip() -> Option<Namespace> {
 }
 
 fn desired(local: Ipv4Addr) -> Desired {
-    let tunnel = Tunnel {
-        driver: TunnelDriver::Kernel,
-        local,
-        address: Ipv4Addr::new(172, 17, 8, 1),
-        mtu: 1480,
-        remotes: vec![],
-    };
+    let driver = TunnelDriver::Kernel;
     Desired {
-        tunnel: Some(tunnel),
+        tunnels: [(driver, tunnel(driver, local, 8, None))].into(),
         ..Desired::default()
     }
 }
@@ -148,4 +143,30 @@ fn kernel_and_carrier_understand_each_other() {
         assert!(site.nodes[1].workload.can_ping("172.17.1.2"), "{drivers:?}");
         assert!(site.nodes[0].host.can_ping("172.17.2.2"), "{drivers:?}");
     }
+}
+
+/// A tunnel of two fixed ends, as people make them without us.
+#[test]
+fn the_carrier_understands_a_tunnel_made_by_hand() {
+    let Some(host) = host_with_ipip() else { return };
+    drop(host);
+    let Some(site) = site([TunnelDriver::Userspace; 2]) else {
+        return;
+    };
+    let [one, two] = &site.nodes;
+    let run_dir = two.run_dir.path();
+    let stop = async || supervise::stop(run_dir, Encapsulation::Ipip).await;
+    two.host.block_on(stop).expect("its carrier stops");
+    for words in [
+        "link del caracal-tun",
+        "tunnel add hand mode ipip local 192.168.2.100 remote 192.168.1.100 ttl 64",
+        "addr add 172.17.2.1/32 dev hand",
+        "link set hand up",
+        "route add 172.17.1.0/24 dev hand src 172.17.2.1",
+    ] {
+        two.host.ip(words);
+    }
+    site.wait_for_ping();
+    assert!(two.workload.can_ping("172.17.1.2"));
+    assert!(two.host.can_ping("172.17.1.2") && one.host.can_ping("172.17.2.2"));
 }

@@ -8,4 +8,5 @@ mod multipath;
 mod netns;
 mod routes;
 mod site;
+mod vxlan;
 mod workloads;

@@ -31,7 +31,10 @@ pub fn learned(text: &str, route: Option<Route>) -> LearnedChange {
 }
 
 pub async fn open() -> Dataplane {
-    let options = DataplaneOptions::new("/nonexistent".into());
+    let options = DataplaneOptions {
+        tunnel_linger: Duration::ZERO,
+        ..DataplaneOptions::new("/nonexistent".into())
+    };
     Dataplane::open(options).await.expect("kernel can be read")
 }
 

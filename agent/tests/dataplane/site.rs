@@ -1,16 +1,17 @@
 //! Two nodes, each in its rack, and a router between that knows only the host subnets.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use agent::carrier::Encapsulation;
 use agent::carrier::supervise::{self, CarrierStatus};
 use agent::dataplane::desired::{
     Desired, Hop, LearnedChange, Route, Tunnel, TunnelDriver, WorkloadLink,
 };
 use agent::dataplane::{Dataplane, DataplaneOptions, WorkloadSpec, attach_workload};
-use agent::names::{CARRIER_DEVICE, IPIP_DEVICE, host_interface};
+use agent::names::{host_interface, vtep_mac};
 
 use crate::netns::{Namespace, wait_until};
 use crate::routes::{open, prefix};
@@ -31,6 +32,7 @@ pub fn options(run_dir: &Path) -> DataplaneOptions {
     DataplaneOptions {
         run_dir: run_dir.into(),
         carrier_program: Some((program, arguments.map(str::to_owned).to_vec())),
+        tunnel_linger: Duration::ZERO,
     }
 }
 
@@ -51,9 +53,11 @@ pub struct Site {
 impl Drop for Node {
     fn drop(&mut self) {
         let run_dir = self.run_dir.path();
-        let stopped = self.host.block_on(async || supervise::stop(run_dir).await);
-        if let Err(error) = stopped {
-            eprintln!("carrier of {} is left: {error}", self.local);
+        for encapsulation in [Encapsulation::Ipip, Encapsulation::Udp] {
+            let stop = async || supervise::stop(run_dir, encapsulation).await;
+            if let Err(error) = self.host.block_on(stop) {
+                eprintln!("carrier of {} is left: {error}", self.local);
+            }
         }
     }
 }
@@ -65,19 +69,13 @@ impl Node {
         let local = Ipv4Addr::new(192, 168, number, 100);
         let remote = Ipv4Addr::new(192, 168, other, 100);
         let address = Ipv4Addr::new(172, 17, number, 1);
-        let tunnel = Tunnel {
-            driver,
-            local,
-            address,
-            mtu: 1480,
-            remotes: vec![remote],
-        };
+        let tunnel = tunnel(driver, local, number, Some((remote, other)));
         let learned = LearnedChange {
             prefix: prefix(&format!("172.17.{other}.0/24")),
             route: Some(Route::via(
                 Hop {
-                    gateway: remote.into(),
-                    device: device_of(driver).into(),
+                    gateway: gateway(driver, remote, other),
+                    device: driver.device().into(),
                 },
                 Some(address.into()),
             )),
@@ -92,11 +90,16 @@ impl Node {
                     prefix(&format!("172.17.{number}.0/24")),
                     Route::Blackhole,
                 )]),
-                tunnel: Some(tunnel),
+                tunnels: [(driver, tunnel)].into(),
                 ..Desired::default()
             },
             learned,
         })
+    }
+
+    fn mtu(&self) -> u32 {
+        let mtus = self.desired.tunnels.values().map(|tunnel| tunnel.mtu);
+        mtus.min().unwrap_or(1500)
     }
 
     fn attach(&mut self) {
@@ -107,7 +110,7 @@ impl Node {
             container_interface: "eth0".into(),
             host_interface: name.clone(),
             addresses: vec![address.into()],
-            mtu: 1480,
+            mtu: self.mtu(),
         };
         let attached = self
             .host
@@ -138,9 +141,13 @@ impl Node {
 
 /// The pid of the running carrier and whether it was adopted.
 pub async fn running(dataplane: &Dataplane) -> (u32, bool) {
+    running_driver(dataplane, TunnelDriver::Userspace).await
+}
+
+pub async fn running_driver(dataplane: &Dataplane, driver: TunnelDriver) -> (u32, bool) {
     let deadline = Instant::now() + DEADLINE;
     loop {
-        match dataplane.carrier_status() {
+        match dataplane.carrier_status(driver) {
             Some(CarrierStatus::Running {
                 pid, is_adopted, ..
             }) => return (pid, is_adopted),
@@ -157,7 +164,8 @@ pub async fn running(dataplane: &Dataplane) -> (u32, bool) {
 /// kernel lacks what it takes.
 pub fn site(drivers: [TunnelDriver; 2]) -> Option<Site> {
     let router = Namespace::new()?;
-    if drivers.contains(&TunnelDriver::Userspace) && !Path::new("/dev/net/tun").exists() {
+    let has_carrier = drivers.iter().any(|driver| driver.carrier().is_some());
+    if has_carrier && !Path::new("/dev/net/tun").exists() {
         println!("SKIPPED: no /dev/net/tun");
         return None;
     }
@@ -180,8 +188,8 @@ pub fn site(drivers: [TunnelDriver; 2]) -> Option<Site> {
         node.attach();
         node.host.block_on(async || {
             let dataplane = node.open().await;
-            if driver == TunnelDriver::Userspace {
-                running(&dataplane).await;
+            if driver.carrier().is_some() {
+                running_driver(&dataplane, driver).await;
             }
         });
     }
@@ -202,10 +210,45 @@ pub fn makes_ipip(host: &Namespace) -> bool {
     view.expect("host is read").has_kernel_ipip
 }
 
-fn device_of(driver: TunnelDriver) -> &'static str {
+/// Node `number`'s tunnel, with the address and number of the other node.
+pub fn tunnel(
+    driver: TunnelDriver,
+    local: Ipv4Addr,
+    number: u8,
+    other: Option<(Ipv4Addr, u8)>,
+) -> Tunnel {
+    let mut tunnel = Tunnel {
+        local,
+        address: Ipv4Addr::new(172, 17, number, 1),
+        address6: None,
+        mtu: 1500 - driver.overhead(),
+        mac: None,
+        remotes: other.iter().map(|(remote, _)| *remote).collect(),
+        neighbours: BTreeMap::new(),
+        forwarding: BTreeMap::new(),
+    };
+    let mac_of = |node: Ipv4Addr, number: u8| match driver {
+        TunnelDriver::Vxlan => vtep_mac(&number.to_string()),
+        _ => agent::carrier::mac_of(node),
+    };
+    if driver != TunnelDriver::Kernel {
+        tunnel.mac = Some(mac_of(local, number));
+        if let Some((remote, other)) = other {
+            let mac = mac_of(remote, other);
+            let gateway = gateway(driver, remote, other);
+            tunnel.neighbours.insert(gateway, mac);
+            if driver == TunnelDriver::Vxlan {
+                tunnel.forwarding.insert(mac, remote);
+            }
+        }
+    }
+    tunnel
+}
+
+pub fn gateway(driver: TunnelDriver, remote: Ipv4Addr, other: u8) -> IpAddr {
     match driver {
-        TunnelDriver::Kernel => IPIP_DEVICE,
-        TunnelDriver::Userspace => CARRIER_DEVICE,
+        TunnelDriver::Vxlan => Ipv4Addr::new(172, 17, other, 1).into(),
+        _ => remote.into(),
     }
 }
 

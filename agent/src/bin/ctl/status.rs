@@ -39,7 +39,8 @@ fn text(status: &Status) -> String {
         let text = "yes: every route is said to be used last";
         rows.push([String::from("draining"), String::from(text)]);
     }
-    if let Some(tunnel) = &status.tunnel {
+    let first = status.tunnel.iter().filter(|_| status.tunnels.is_empty());
+    for tunnel in status.tunnels.iter().chain(first) {
         let text = format!(
             "{} {} mtu {}: {}",
             tunnel.driver, tunnel.device, tunnel.mtu, tunnel.reason

@@ -265,7 +265,7 @@ fn fields_without_effect_are_reported_and_the_object_is_used() {
             "IPPool",
             "x",
             "{cidr: 10.0.0.0/8, vxlanMode: CrossSubnet, disabled: true, nodeSelector: has(x)}",
-            vec!["spec.disabled", "spec.nodeSelector", "spec.vxlanMode"],
+            vec!["spec.disabled", "spec.nodeSelector"],
         ),
         (
             "BGPConfiguration",

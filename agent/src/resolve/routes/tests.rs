@@ -1,7 +1,7 @@
 use std::net::Ipv4Addr;
 
 use super::*;
-use crate::dataplane::desired::TunnelDriver;
+use crate::dataplane::desired::{Tunnel, TunnelDriver};
 use crate::dataplane::host::Link;
 use crate::datastore::{load, parse_stream};
 
@@ -80,13 +80,25 @@ fn host() -> HostView {
     }
 }
 
-fn tunnel() -> Tunnel {
-    Tunnel {
-        driver: TunnelDriver::Kernel,
+fn tunnel() -> TunnelPlan {
+    plan(TunnelKind::Ipip, TunnelDriver::Kernel)
+}
+
+fn plan(kind: TunnelKind, driver: TunnelDriver) -> TunnelPlan {
+    let tunnel = Tunnel {
         local: Ipv4Addr::new(192, 168, 100, 100),
         address: Ipv4Addr::new(172, 17, 8, 1),
+        address6: None,
         mtu: 1480,
+        mac: None,
         remotes: Vec::new(),
+        neighbours: [(IpAddr::V4(Ipv4Addr::new(172, 17, 10, 1)), [2; 6])].into(),
+        forwarding: [].into(),
+    };
+    TunnelPlan {
+        kind,
+        tunnel: Some((driver, tunnel)),
+        reason: "it works".to_owned(),
     }
 }
 
@@ -114,9 +126,15 @@ fn resolve_learned(
     snapshot: &Snapshot,
     node: &Node,
     host: &HostView,
-    tunnel: Option<&Tunnel>,
+    tunnel: Option<&TunnelPlan>,
 ) -> Resolution {
-    NextHopResolver::new(snapshot, node, host, tunnel).resolve(prefix, next_hop)
+    NextHopResolver::new(
+        snapshot,
+        node,
+        host,
+        tunnel.map_or(&[], std::slice::from_ref),
+    )
+    .resolve(prefix, next_hop)
 }
 
 const CROSS: &str = "ipipMode: CrossSubnet";
@@ -379,7 +397,7 @@ fn the_kernels_routes_say_what_is_near() {
         let snapshot = snapshot(mode);
         let node = snapshot.node("a1").expect("a1");
         let tunnel = tunnel();
-        let resolver = NextHopResolver::new(&snapshot, node, &host, Some(&tunnel));
+        let resolver = NextHopResolver::new(&snapshot, node, &host, std::slice::from_ref(&tunnel));
         let prefix = "172.17.10.0/24".parse().expect("prefix");
         let resolution = resolver.resolve(prefix, far.parse().expect(far));
         assert_eq!(shown(&resolution), expected, "{name}: {resolution:?}");
@@ -484,7 +502,7 @@ fn next_hops_are_as_far_as_the_kernel_says() {
         let mut host = host();
         change(&mut host);
         let tunnel = Some(tunnel()).filter(|_| has_tunnel);
-        let resolver = NextHopResolver::new(&snapshot, node, &host, tunnel.as_ref());
+        let resolver = NextHopResolver::new(&snapshot, node, &host, tunnel.as_slice());
         let reach = resolver.reach(next_hop.parse().expect(next_hop));
         assert_eq!(reach, expected, "{name}");
     }
@@ -522,7 +540,7 @@ fn the_interface_of_a_next_hop_is_that_of_the_kernels_route() {
         let node = snapshot.node("a1").expect("a1");
         let mut host = host();
         change(&mut host);
-        let resolver = NextHopResolver::new(&snapshot, node, &host, None);
+        let resolver = NextHopResolver::new(&snapshot, node, &host, &[]);
         let interface = resolver.interface(next_hop.parse().expect(next_hop));
         assert_eq!(interface, expected, "{name}");
     }
@@ -530,54 +548,129 @@ fn the_interface_of_a_next_hop_is_that_of_the_kernels_route() {
 
 #[test]
 fn what_needs_a_tunnel_that_is_not_there_is_not_programmed() {
-    for (name, mode, reason) in [
-        (
-            "no device",
-            ALWAYS,
-            "192.168.200.101 is node b1, and IPPool main says Always, but there is no tunnel device",
-        ),
-        (
-            "VXLAN",
-            "vxlanMode: CrossSubnet",
-            "192.168.200.101 is node b1, not on-link, and IPPool main says CrossSubnet, but vxlanMode is not supported yet",
-        ),
-        (
-            "UDP",
-            "udpMode: Always",
-            "192.168.200.101 is node b1, and IPPool main says Always, but udpMode is not supported yet",
-        ),
-    ] {
-        let snapshot = snapshot(mode);
-        let node = snapshot.node("a1").expect("a1");
-        let resolution = resolve_learned(
-            "172.17.10.0/24".parse().expect("prefix"),
-            "192.168.200.101".parse().expect("address"),
-            &snapshot,
-            node,
-            &host(),
-            None,
-        );
-        let expected = Resolution::Skip {
-            reason: reason.to_owned(),
-        };
-        assert_eq!(resolution, expected, "{name}");
-    }
+    let snapshot = snapshot(ALWAYS);
+    let node = snapshot.node("a1").expect("a1");
+    let resolution = resolve_learned(
+        "172.17.10.0/24".parse().expect("prefix"),
+        "192.168.200.101".parse().expect("address"),
+        &snapshot,
+        node,
+        &host(),
+        None,
+    );
+    let reason =
+        "192.168.200.101 is node b1, and IPPool main says Always, but there is no tunnel device";
+    let expected = Resolution::Skip {
+        reason: reason.to_owned(),
+    };
+    assert_eq!(resolution, expected);
 }
 
 #[test]
 fn the_carriers_device_is_used_where_it_is_the_driver() {
     let snapshot = snapshot(CROSS);
     let node = snapshot.node("a1").expect("a1");
-    let tunnel = Tunnel {
-        driver: TunnelDriver::Userspace,
-        ..tunnel()
-    };
+    let tunnel = plan(TunnelKind::Ipip, TunnelDriver::Userspace);
     let prefix = "172.17.10.0/24".parse().expect("prefix");
     let next_hop = "192.168.200.101".parse().expect("address");
     let resolution = resolve_learned(prefix, next_hop, &snapshot, node, &host(), Some(&tunnel));
     assert_eq!(
         shown(&resolution),
         "a via 192.168.200.101 dev caracal-tun src 172.17.8.1"
+    );
+}
+
+/// `shown`, or the reason why not.
+fn shown_or_why(resolution: &Resolution) -> String {
+    match resolution {
+        Resolution::Skip { reason } => reason.clone(),
+        Resolution::Program { .. } => shown(resolution),
+    }
+}
+
+#[test]
+fn each_pool_takes_its_own_kind_of_tunnel() {
+    let blocked = TunnelPlan {
+        tunnel: None,
+        reason: "the foreign device x is in the way".to_owned(),
+        ..plan(TunnelKind::Vxlan, TunnelDriver::Vxlan)
+    };
+    let vxlan = plan(TunnelKind::Vxlan, TunnelDriver::Vxlan);
+    let udp = plan(TunnelKind::Udp, TunnelDriver::Udp);
+    let (far, other_far) = ("192.168.200.101", "192.168.200.102");
+    for (name, mode, plans, next_hop, expected) in [
+        (
+            "VXLAN leads to the node's tunnel address",
+            "vxlanMode: CrossSubnet",
+            vec![tunnel(), vxlan.clone(), udp.clone()],
+            far,
+            "a via 172.17.10.1 dev caracal-vxlan src 172.17.8.1",
+        ),
+        (
+            "UDP leads to the node",
+            "udpMode: Always",
+            vec![tunnel(), vxlan.clone(), udp],
+            far,
+            "a via 192.168.200.101 dev caracal-udp src 172.17.8.1",
+        ),
+        (
+            "a node whose tunnel address is another's",
+            "vxlanMode: Always",
+            vec![vxlan],
+            other_far,
+            "192.168.200.102 is node b2, and IPPool main says Always, but node b2 has no ipv4 \
+             tunnel address",
+        ),
+        (
+            "VXLAN that is blocked",
+            "vxlanMode: Always",
+            vec![blocked],
+            far,
+            "192.168.200.101 is node b1, and IPPool main says Always, but the foreign device x is \
+             in the way",
+        ),
+    ] {
+        let snapshot = snapshot(mode);
+        let node = snapshot.node("a1").expect("a1");
+        let host = host();
+        let resolver = NextHopResolver::new(&snapshot, node, &host, &plans);
+        let prefix = "172.17.10.0/24".parse().expect("prefix");
+        let resolution = resolver.resolve(prefix, next_hop.parse().expect(next_hop));
+        assert_eq!(shown_or_why(&resolution), expected, "{name}");
+    }
+}
+
+#[test]
+fn vxlan_carries_ipv6_to_the_nodes_ipv6_tunnel_address() {
+    let stream = "
+apiVersion: caracal.dev/v1alpha1
+kind: Node
+metadata: {name: a1}
+spec: {bgp: {ipv4Address: 192.168.100.100}, podCIDRs: [172.17.8.0/24, 'fd00:8::/64']}
+---
+apiVersion: caracal.dev/v1alpha1
+kind: Node
+metadata: {name: b1}
+spec:
+  bgp: {ipv4Address: 192.168.200.101, ipv6Address: 'fd00:200::101'}
+  podCIDRs: [172.17.10.0/24, 'fd00:10::/64']
+---
+apiVersion: caracal.dev/v1alpha1
+kind: IPPool
+metadata: {name: six}
+spec: {cidr: 'fd00::/16', vxlanMode: Always}
+";
+    let snapshot = load(&parse_stream("f.yaml", stream)).0;
+    let node = snapshot.node("a1").expect("a1");
+    let host = host();
+    let settings = tunnel::TunnelSettings::default();
+    let plans = tunnel::resolve_tunnels(&snapshot, node, &host, &settings);
+    let resolver = NextHopResolver::new(&snapshot, node, &host, &plans);
+    let prefix = "fd00:10::/64".parse().expect("prefix");
+    let resolution = resolver.resolve(prefix, "fd00:200::101".parse().expect("address"));
+    assert_eq!(
+        shown_or_why(&resolution),
+        "a via fd00:10::1 dev caracal-vxlan src fd00:8::1"
     );
 }
 
@@ -658,7 +751,7 @@ fn equal_paths_join_the_best_where_they_go_its_way() {
         let snapshot = snapshot(CROSS);
         let node = snapshot.node("a1").expect("a1");
         let (host, tunnel) = (host(), tunnel());
-        let resolver = NextHopResolver::new(&snapshot, node, &host, Some(&tunnel));
+        let resolver = NextHopResolver::new(&snapshot, node, &host, std::slice::from_ref(&tunnel));
         let next_hops: Vec<IpAddr> = next_hops
             .iter()
             .map(|text| text.parse().expect(text))

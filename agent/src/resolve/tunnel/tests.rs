@@ -48,10 +48,25 @@ fn host(has_kernel_ipip: bool) -> HostView {
     }
 }
 
+/// The plan for the one kind of tunnel that the pool asks for.
 fn plan(own: &str, pool: &str, has_ipip: bool, settings: &TunnelSettings) -> TunnelPlan {
+    let mut plans = plans(own, pool, &host(has_ipip), settings);
+    assert_eq!(plans.len(), 1, "{plans:?}");
+    plans.remove(0)
+}
+
+fn plans(own: &str, pool: &str, host: &HostView, settings: &TunnelSettings) -> Vec<TunnelPlan> {
     let snapshot = snapshot(own, pool);
     let node = snapshot.node("a1").expect("a1");
-    resolve_tunnel(&snapshot, node, &host(has_ipip), settings)
+    resolve_tunnels(&snapshot, node, host, settings)
+}
+
+fn mac(text: &str) -> [u8; 6] {
+    let octets: Vec<u8> = text
+        .split(':')
+        .map(|octet| u8::from_str_radix(octet, 16).expect("octet"))
+        .collect();
+    octets.try_into().expect("six octets")
 }
 
 #[test]
@@ -64,13 +79,19 @@ fn a_tunnel_is_made_where_a_pool_asks_for_one() {
     );
     assert_eq!(
         plan.tunnel,
-        Some(Tunnel {
-            driver: TunnelDriver::Kernel,
-            local: Ipv4Addr::new(192, 0, 2, 1),
-            address: Ipv4Addr::new(172, 17, 8, 1),
-            mtu: 8980,
-            remotes: vec![Ipv4Addr::new(192, 0, 2, 4), Ipv4Addr::new(192, 0, 2, 9)],
-        })
+        Some((
+            TunnelDriver::Kernel,
+            Tunnel {
+                local: Ipv4Addr::new(192, 0, 2, 1),
+                address: Ipv4Addr::new(172, 17, 8, 1),
+                address6: None,
+                mtu: 8980,
+                mac: None,
+                remotes: vec![Ipv4Addr::new(192, 0, 2, 4), Ipv4Addr::new(192, 0, 2, 9)],
+                neighbours: [].into(),
+                forwarding: [].into(),
+            }
+        ))
     );
     assert_eq!(plan.reason, "auto: the kernel has ipip; mtu follows eth0");
 }
@@ -143,51 +164,160 @@ fn the_driver_follows_setting_and_kernel() {
             ..TunnelSettings::default()
         };
         let plan = plan(OWN, pool, has_ipip, &settings);
-        assert_eq!(plan.tunnel.map(|tunnel| tunnel.driver), expected, "{name}");
+        assert_eq!(plan.tunnel.map(|(driver, _)| driver), expected, "{name}");
         assert!(plan.reason.starts_with(reason), "{name}: {}", plan.reason);
-        assert!(plan.is_needed, "{name}");
     }
 }
 
 #[test]
-fn without_need_or_without_addresses_there_is_none() {
-    for (name, own, pool, is_needed, reason) in [
-        (
-            "Never",
-            OWN,
-            "ipipMode: Never",
-            false,
-            "no IPPool asks for a tunnel",
-        ),
-        (
-            "VXLAN",
-            OWN,
-            "vxlanMode: Always",
-            false,
-            "no IPPool asks for a tunnel",
-        ),
+fn without_addresses_there_is_none() {
+    for (name, own, pool, reason) in [
         (
             "no address",
             "podCIDRs: [172.17.8.0/24]",
             "ipipMode: Always",
-            true,
             "IPPool main needs a tunnel, but Node a1 has no ipv4Address",
         ),
         (
             "no podCIDR",
             "bgp: {ipv4Address: 192.0.2.1}",
             "ipipMode: Always",
-            true,
+            "IPPool main needs a tunnel, but Node a1 has no IPv4 podCIDR",
+        ),
+        (
+            "no podCIDR, VXLAN",
+            "bgp: {ipv4Address: 192.0.2.1}",
+            "vxlanMode: CrossSubnet",
             "IPPool main needs a tunnel, but Node a1 has no IPv4 podCIDR",
         ),
     ] {
         let plan = plan(own, pool, true, &TunnelSettings::default());
         assert_eq!(
-            (plan.tunnel, plan.is_needed, plan.reason.as_str()),
-            (None, is_needed, reason),
+            (plan.tunnel, plan.reason.as_str()),
+            (None, reason),
             "{name}"
         );
     }
+}
+
+#[test]
+fn no_tunnel_is_planned_where_no_pool_asks_for_one() {
+    let settings = TunnelSettings::default();
+    assert_eq!(plans(OWN, "ipipMode: Never", &host(true), &settings), []);
+}
+
+const SECOND_POOL: &str = "ipipMode: Always}
+---
+apiVersion: caracal.dev/v1alpha1
+kind: IPPool
+metadata: {name: second}
+spec: {cidr: 172.18.0.0/16, vxlanMode: Never}
+---
+apiVersion: caracal.dev/v1alpha1
+kind: IPPool
+metadata: {name: third}
+spec: {cidr: 172.19.0.0/16, vxlanMode: CrossSubnet}
+---
+apiVersion: caracal.dev/v1alpha1
+kind: IPPool
+metadata: {name: fourth}
+spec: {cidr: 172.20.0.0/16, udpMode: Always";
+
+#[test]
+fn each_kind_that_a_pool_asks_for_has_its_device_and_mtu() {
+    let plans = plans(OWN, SECOND_POOL, &host(false), &TunnelSettings::default());
+    let devices: Vec<(String, &str, u32)> = plans
+        .iter()
+        .filter_map(|plan| {
+            let (driver, tunnel) = plan.tunnel.as_ref()?;
+            Some((plan.kind.to_string(), driver.device(), tunnel.mtu))
+        })
+        .collect();
+    assert_eq!(
+        devices,
+        [
+            ("IPIP".to_owned(), "caracal-tun", 8980),
+            ("VXLAN".to_owned(), "caracal-vxlan", 8950),
+            ("UDP".to_owned(), "caracal-udp", 8972),
+        ]
+    );
+}
+
+/// The MACs are of `printf NAME | sha1sum`.
+#[test]
+fn vxlan_knows_the_mac_and_the_tunnel_address_of_every_other_node() {
+    let own = "bgp: {ipv4Address: 192.0.2.1}, podCIDRs: [172.17.8.0/24]}
+---
+apiVersion: caracal.dev/v1alpha1
+kind: Node
+metadata: {name: a4}
+spec: {bgp: {ipv4Address: 192.0.2.7}, podCIDRs: [172.17.9.0/24, 172.17.10.0/24]";
+    let plan = plan(own, "vxlanMode: Always", true, &TunnelSettings::default());
+    let (driver, tunnel) = plan.tunnel.expect("planned");
+    assert_eq!(driver, TunnelDriver::Vxlan);
+    assert_eq!(tunnel.mac, Some(mac("02:f2:9b:c9:1b:bd")));
+    let address = |text: &str| text.parse::<IpAddr>().expect("address");
+    assert_eq!(
+        tunnel.neighbours,
+        [(address("172.17.9.1"), mac("02:21:44:0d:ba:05"))].into(),
+        "those that have podCIDRs"
+    );
+    assert_eq!(
+        tunnel.forwarding,
+        [
+            (mac("02:b9:f8:5d:aa:6f"), Ipv4Addr::new(192, 0, 2, 9)),
+            (mac("02:25:2b:c0:67:63"), Ipv4Addr::new(192, 0, 2, 4)),
+            (mac("02:21:44:0d:ba:05"), Ipv4Addr::new(192, 0, 2, 7)),
+        ]
+        .into()
+    );
+}
+
+#[test]
+fn ipv6_tunnel_addresses_stand_where_an_ipv6_pool_asks_for_vxlan() {
+    let own = "bgp: {ipv4Address: 192.0.2.1}, podCIDRs: [172.17.8.0/24, 'fd00:8::/64']}
+---
+apiVersion: caracal.dev/v1alpha1
+kind: Node
+metadata: {name: a4}
+spec: {bgp: {ipv4Address: 192.0.2.7}, podCIDRs: ['fd00:9::/64', 172.17.9.0/24]";
+    let both = "vxlanMode: Always}
+---
+apiVersion: caracal.dev/v1alpha1
+kind: IPPool
+metadata: {name: six}
+spec: {cidr: 'fd00::/16', vxlanMode: Always";
+    for (name, pool, address6, neighbours) in [
+        ("IPv4 alone", "vxlanMode: Always", None, vec!["172.17.9.1"]),
+        (
+            "both",
+            both,
+            Some("fd00:8::1"),
+            vec!["172.17.9.1", "fd00:9::1"],
+        ),
+    ] {
+        let plan = plan(own, pool, true, &TunnelSettings::default());
+        let (_, tunnel) = plan.tunnel.expect("planned");
+        let address6 = address6.map(|text| text.parse().expect("address"));
+        assert_eq!(tunnel.address6, address6, "{name}");
+        let names: Vec<String> = tunnel.neighbours.keys().map(IpAddr::to_string).collect();
+        assert_eq!(names, neighbours, "{name}");
+    }
+}
+
+#[test]
+fn foreign_vxlan_device_is_named_and_nothing_takes_its_place() {
+    let host = HostView {
+        foreign_vxlan: Some("flannel.1".to_owned()),
+        ..host(true)
+    };
+    let plans = plans(OWN, "vxlanMode: Always", &host, &TunnelSettings::default());
+    assert_eq!(plans.len(), 1);
+    assert_eq!(plans[0].tunnel, None);
+    assert_eq!(
+        plans[0].reason,
+        "the foreign device flannel.1 has the parameters of caracal-vxlan (VNI 4096, port 4789)"
+    );
 }
 
 #[test]
@@ -204,7 +334,7 @@ fn the_mtu_is_that_of_the_nic_unless_said() {
         };
         let plan = plan(OWN, "ipipMode: Always", true, &settings);
         assert_eq!(
-            plan.tunnel.map(|tunnel| tunnel.mtu),
+            plan.tunnel.map(|(_, tunnel)| tunnel.mtu),
             Some(expected),
             "{name}"
         );

@@ -1,0 +1,227 @@
+//! TCP packets larger than the link, as the kernel hands them over (TSO), and their segments.
+//!
+//! Pure. The kernel gives one large packet with its headers once, and takes one; the wire carries
+//! segments, each with headers and checksums of its own.
+
+use super::packet::{Ipv4, OUTER_HEADER, fold, sum_of, sum_onto};
+
+/// Octets of a TCP header without options.
+const TCP_HEADER: usize = 20;
+const TCP_CHECKSUM: usize = 16;
+const FIN_PSH: u8 = 0x09;
+const ACK: u8 = 0x10;
+const PSH: u8 = 0x08;
+const CWR: u8 = 0x80;
+const PACKET_MAX: usize = 65_535;
+
+/// Cuts a large TCP packet into segments, in order.
+pub struct Segmenter<'a> {
+    packet: &'a [u8],
+    ip_header: usize,
+    /// IPv4 and TCP headers.
+    headers: usize,
+    segment_length: usize,
+    /// Octets of payload done.
+    done: usize,
+}
+
+impl<'a> Segmenter<'a> {
+    /// `None` if it is no TCP, or no segment would carry data.
+    pub fn new(packet: &Ipv4<'a>, segment_length: usize) -> Option<Segmenter<'a>> {
+        let ip_header = packet.header_length();
+        let headers = tcp_headers(packet)?;
+        (segment_length > 0 && packet.len() > headers).then_some(Segmenter {
+            packet: packet.bytes(),
+            ip_header,
+            headers,
+            segment_length,
+            done: 0,
+        })
+    }
+
+    /// Appends the next segment to `target`; `false` if there is none left.
+    pub fn append_next(&mut self, target: &mut Vec<u8>) -> bool {
+        let payload = &self.packet[self.headers..];
+        let rest = &payload[self.done..];
+        if rest.is_empty() {
+            return false;
+        }
+        let data = &rest[..rest.len().min(self.segment_length)];
+        let is_first = self.done == 0;
+        let is_last = data.len() == rest.len();
+        let number = self.done / self.segment_length;
+        let start = target.len();
+        target.extend_from_slice(&self.packet[..self.headers]);
+        target.extend_from_slice(data);
+        let segment = &mut target[start..];
+        let (ip, tcp) = segment.split_at_mut(self.ip_header);
+        let length = self.headers + data.len();
+        ip[2..4].copy_from_slice(&(length as u16).to_be_bytes());
+        // As the kernel's segmentation does: one identification after the other.
+        let identification = u16::from_be_bytes([ip[4], ip[5]]).wrapping_add(number as u16);
+        ip[4..6].copy_from_slice(&identification.to_be_bytes());
+        ip[10..12].fill(0);
+        let checksum = !sum_of(ip);
+        ip[10..12].copy_from_slice(&checksum.to_be_bytes());
+        let sequence = u32::from_be_bytes([tcp[4], tcp[5], tcp[6], tcp[7]]);
+        let sequence = sequence.wrapping_add(self.done as u32);
+        tcp[4..8].copy_from_slice(&sequence.to_be_bytes());
+        if !is_last {
+            tcp[13] &= !FIN_PSH;
+        }
+        if !is_first {
+            // RFC 3168 §6.1.2: it is said once.
+            tcp[13] &= !CWR;
+        }
+        tcp[TCP_CHECKSUM..TCP_CHECKSUM + 2].fill(0);
+        let pseudo = pseudo_sum(ip, tcp.len());
+        let checksum = !sum_onto(pseudo, tcp);
+        tcp[TCP_CHECKSUM..TCP_CHECKSUM + 2].copy_from_slice(&checksum.to_be_bytes());
+        self.done += data.len();
+        true
+    }
+}
+
+/// Several TCP segments that follow each other, on their way to become one packet.
+#[derive(Clone, Copy, Debug)]
+pub struct Joint {
+    /// IPv4 and TCP headers of each.
+    headers: usize,
+    /// Payload of each but the last.
+    segment_length: usize,
+    /// Octets of the whole so far.
+    length: usize,
+    has_push: bool,
+    /// A segment that is shorter, or pushed, was the last.
+    is_complete: bool,
+    /// The first one's checksum has been looked at, and is right.
+    is_verified: bool,
+}
+
+impl Joint {
+    /// `None` if nothing can be joined to this packet: it is passed on as it is.
+    pub fn begin(first: &[u8]) -> Option<Joint> {
+        let packet = Ipv4::parse(first)?;
+        let headers = joinable_headers(&packet)?;
+        let flags = packet.bytes()[OUTER_HEADER + 13];
+        (flags == ACK && packet.len() > headers).then_some(Joint {
+            headers,
+            segment_length: packet.len() - headers,
+            length: packet.len(),
+            has_push: false,
+            is_complete: false,
+            is_verified: false,
+        })
+    }
+
+    /// IPv4 and TCP headers of each segment: where the payload of a further one begins.
+    pub fn headers(&self) -> usize {
+        self.headers
+    }
+
+    /// Takes `next` in if it is the continuation of what began with `first`. A segment whose checksum
+    /// is wrong is never taken in: the whole gets a new one, which would hide that.
+    pub fn extend(&mut self, first: &[u8], next: &[u8]) -> bool {
+        let Some(packet) = Ipv4::parse(next) else {
+            return false;
+        };
+        let next = packet.bytes();
+        if self.is_complete
+            || joinable_headers(&packet) != Some(self.headers)
+            || !self.is_alike(first, next)
+        {
+            return false;
+        }
+        let data = next.len() - self.headers;
+        if data == 0 || data > self.segment_length || self.length + data > PACKET_MAX {
+            return false;
+        }
+        if !self.is_verified {
+            if !is_checksum_right(first) {
+                self.is_complete = true;
+                return false;
+            }
+            self.is_verified = true;
+        }
+        if !is_checksum_right(next) {
+            return false;
+        }
+        self.has_push = next[OUTER_HEADER + 13] & PSH != 0;
+        self.is_complete = self.has_push || data < self.segment_length;
+        self.length += data;
+        true
+    }
+
+    /// Whether everything but lengths, identification, sequence number, PSH and checksums agrees, and
+    /// the sequence number is the next.
+    fn is_alike(&self, first: &[u8], next: &[u8]) -> bool {
+        let (ip, next_ip) = (&first[..OUTER_HEADER], &next[..OUTER_HEADER]);
+        let (tcp, next_tcp) = (
+            &first[OUTER_HEADER..self.headers],
+            &next[OUTER_HEADER..self.headers],
+        );
+        let done = (self.length - self.headers) as u32;
+        let sequence = |tcp: &[u8]| u32::from_be_bytes([tcp[4], tcp[5], tcp[6], tcp[7]]);
+        ip[..2] == next_ip[..2]
+            && ip[6..10] == next_ip[6..10]
+            && ip[12..] == next_ip[12..]
+            && tcp[..4] == next_tcp[..4]
+            && sequence(next_tcp) == sequence(tcp).wrapping_add(done)
+            && tcp[8..13] == next_tcp[8..13]
+            && matches!(next_tcp[13] & !PSH, ACK)
+            && tcp[14..16] == next_tcp[14..16]
+            && tcp[18..] == next_tcp[18..]
+    }
+
+    /// Makes the headers of `first` those of the whole. Its checksum field then holds the pseudo
+    /// header's sum: the rest is the kernel's. Returns the payload of each segment.
+    pub fn finish(&self, first: &mut [u8]) -> usize {
+        let (ip, tcp) = first.split_at_mut(OUTER_HEADER);
+        ip[2..4].copy_from_slice(&(self.length as u16).to_be_bytes());
+        ip[10..12].fill(0);
+        let checksum = !sum_of(ip);
+        ip[10..12].copy_from_slice(&checksum.to_be_bytes());
+        if self.has_push {
+            tcp[13] |= PSH;
+        }
+        let pseudo = pseudo_sum(ip, self.length - OUTER_HEADER);
+        tcp[TCP_CHECKSUM..TCP_CHECKSUM + 2].copy_from_slice(&pseudo.to_be_bytes());
+        self.segment_length
+    }
+}
+
+/// Of a TCP packet: the length of its IPv4 and TCP headers.
+fn tcp_headers(packet: &Ipv4<'_>) -> Option<usize> {
+    let tcp = packet.tcp()?;
+    let length = usize::from(tcp.get(12)? >> 4) * 4;
+    let headers = packet.header_length() + length;
+    (length >= TCP_HEADER && headers <= packet.len()).then_some(headers)
+}
+
+/// As `tcp_headers`, of a packet that may be joined: without IP options, unfragmentable (the
+/// identification of what may be fragmented must be kept), without urgent data.
+fn joinable_headers(packet: &Ipv4<'_>) -> Option<usize> {
+    let headers = tcp_headers(packet)?;
+    let bytes = packet.bytes();
+    let is_plain = packet.header_length() == OUTER_HEADER
+        && bytes[6..8] == [0x40, 0]
+        && bytes[OUTER_HEADER + 18..OUTER_HEADER + 20] == [0, 0];
+    is_plain.then_some(headers)
+}
+
+/// The sum over the pseudo header of TCP (RFC 9293 §3.1), folded, not complemented.
+fn pseudo_sum(ip: &[u8], tcp_length: usize) -> u16 {
+    let addresses = u32::from(sum_of(&ip[12..20]));
+    fold(addresses + u32::from(ip[9]) + tcp_length as u32)
+}
+
+/// Right, or unfinished: the kernel of a sender on the same machine leaves it to hardware.
+fn is_checksum_right(packet: &[u8]) -> bool {
+    let (ip, tcp) = packet.split_at(OUTER_HEADER);
+    let pseudo = pseudo_sum(ip, tcp.len());
+    let field = u16::from_be_bytes([tcp[TCP_CHECKSUM], tcp[TCP_CHECKSUM + 1]]);
+    field == pseudo || sum_onto(pseudo, tcp) == u16::MAX
+}
+
+#[cfg(test)]
+mod tests;
