@@ -1,4 +1,5 @@
-//! The two tunnel drivers: each alone, and with each other.
+//! Every kind of tunnel: alone, with each other, and one taking over from another.
 
 mod carrier;
 mod guest;
+mod modes;
