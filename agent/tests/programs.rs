@@ -108,9 +108,13 @@ impl Fake {
 }
 
 fn ready() -> Value {
+    let ipip = json!({"kind": "ipip", "driver": "kernel", "device": "caracal-ipip", "mtu": 1480,
+        "reason": "found"});
+    let vxlan = json!({"kind": "vxlan", "driver": "none", "device": "", "mtu": 0,
+        "reason": "x is in the way"});
     json!({"schemaVersion": 1, "node": "a1", "version": "1.2.3", "ready": true,
         "store": {"synced": true, "errors": []},
-        "tunnel": {"driver": "kernel", "device": "caracal-ipip", "mtu": 1480, "reason": "found"},
+        "tunnel": ipip, "tunnels": [ipip, vxlan],
         "failed": [], "repairs": {"route": 2}, "draining": false})
 }
 
@@ -382,6 +386,7 @@ version  1.2.3
 ready    no: store not synced: nodes.yaml: Node/a1: spec.podCIDRs: missing
 store    not synced
 tunnel   kernel caracal-ipip mtu 1480: found
+tunnel   none for vxlan: x is in the way
 repairs  route 2
 
 Problems in the store:

@@ -41,10 +41,13 @@ fn text(status: &Status) -> String {
     }
     let first = status.tunnel.iter().filter(|_| status.tunnels.is_empty());
     for tunnel in status.tunnels.iter().chain(first) {
-        let text = format!(
-            "{} {} mtu {}: {}",
-            tunnel.driver, tunnel.device, tunnel.mtu, tunnel.reason
-        );
+        let text = match tunnel.device.is_empty() {
+            true => format!("none for {}: {}", tunnel.kind, tunnel.reason),
+            false => format!(
+                "{} {} mtu {}: {}",
+                tunnel.driver, tunnel.device, tunnel.mtu, tunnel.reason
+            ),
+        };
         rows.push([String::from("tunnel"), text]);
     }
     if !status.repairs.is_empty() {
