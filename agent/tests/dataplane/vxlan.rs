@@ -1,14 +1,14 @@
 //! The kernel's VXLAN between two nodes whose router knows only the host subnets.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Instant;
 
-use agent::dataplane::desired::{Desired, LearnedChange, TunnelDriver};
+use agent::dataplane::desired::{Desired, Hop, LearnedChange, Route, TunnelDriver};
 use agent::names::vtep_mac;
 
 use crate::capture::{Capture, Packet};
-use crate::netns::Namespace;
-use crate::routes::{host, open};
+use crate::netns::{Namespace, wait_until};
+use crate::routes::{has_ipv6, host, open, prefix};
 use crate::site::{DEADLINE, Site, tunnel};
 
 const PROTOCOL_UDP: u8 = 17;
@@ -286,4 +286,68 @@ fn a_tunnel_that_is_not_wanted_stays_until_its_routes_have_left() {
         let devices = one.host.ip("-o link show");
         assert!(!devices.contains("caracal-vxlan"), "{devices}");
     });
+}
+
+#[test]
+fn vxlan_carries_ipv6_between_the_tunnel_addresses() {
+    let Some(site) = site() else { return };
+    if !has_ipv6() {
+        println!("SKIPPED: this kernel has no IPv6");
+        return;
+    }
+    let addresses = [1, 2].map(|number: u16| Ipv6Addr::new(0xfd00, number, 0, 0, 0, 0, 0, 1));
+    for (number, node) in site.nodes.iter().enumerate() {
+        let (own, other) = (addresses[number], addresses[1 - number]);
+        let mut desired = node.desired.clone();
+        for tunnel in desired.tunnels.values_mut() {
+            tunnel.address6 = Some(own);
+            let mac = *tunnel.neighbours.values().next().expect("the other node");
+            tunnel.neighbours.insert(other.into(), mac);
+        }
+        let learned = LearnedChange {
+            prefix: prefix(&format!("fd00:{}::/64", 2 - number)),
+            route: Some(Route::via(
+                Hop {
+                    gateway: other.into(),
+                    device: "caracal-vxlan".into(),
+                },
+                Some(own.into()),
+            )),
+        };
+        node.host.block_on(async || {
+            let mut dataplane = node.open().await;
+            for report in [
+                dataplane.apply(&desired).await,
+                dataplane.apply_learned(vec![learned]).await,
+            ] {
+                assert!(report.failed.is_empty(), "{report:?}");
+            }
+            let before = dataplane.writes().await;
+            dataplane.request_resync().await;
+            let report = dataplane.apply(&desired).await;
+            assert!(report.failed.is_empty(), "{report:?}");
+            assert_eq!(dataplane.writes().await, before, "it is as it should be");
+        });
+    }
+    let mut capture = Capture::start(&site.router);
+    let [one, two] = &site.nodes;
+    wait_until(
+        "both reach each other",
+        DEADLINE,
+        || {
+            let (from, to) = (addresses[0], addresses[1]);
+            one.host.can_ping(&to.to_string()) && two.host.can_ping(&from.to_string())
+        },
+        || one.host.ip("-6 route show") + &one.host.ip("addr show caracal-vxlan"),
+    );
+    let inner: Vec<[u8; 2]> = capture
+        .packets()
+        .iter()
+        .filter_map(vxlan)
+        .map(|bytes| [bytes[20], bytes[21]])
+        .collect();
+    assert!(
+        !inner.is_empty() && inner.iter().all(|ether| *ether == [0x86, 0xdd]),
+        "{inner:?}"
+    );
 }

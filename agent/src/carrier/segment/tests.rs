@@ -249,3 +249,42 @@ fn a_packet_does_not_grow_beyond_what_ip_can_say() {
     assert_eq!(count, 45, "52 + 45 * 1448 fits in 65535, one more does not");
     assert_eq!(u16::from_be_bytes([first[2], first[3]]), 65_212);
 }
+
+proptest::proptest! {
+    /// Peers send what they like: whatever it is, it is cut and joined or it is not, and the lengths
+    /// add up.
+    #[test]
+    fn any_packets_are_cut_and_joined_without_harm(
+        spoilt in proptest::collection::vec((0_usize..160, 0_u8..=255), 0..6),
+        shorter in 0_usize..160,
+        length in 0_usize..200,
+    ) {
+        let mut whole = packet(7, ACK, &payload(108));
+        whole.truncate(160 - shorter);
+        for (at, value) in spoilt {
+            if let Some(byte) = whole.get_mut(at) {
+                *byte = value;
+            }
+        }
+        if let Some(packet) = Ipv4::parse(&whole)
+            && let Some(mut segmenter) = Segmenter::new(&packet, length)
+        {
+            let mut cut = Vec::new();
+            let mut count = 0;
+            while segmenter.append_next(&mut cut) {
+                count += 1;
+            }
+            let headers = tcp_headers(&packet).expect("cut");
+            proptest::prop_assert_eq!(cut.len(), packet.len() + (count - 1) * headers);
+        }
+        let next = packet(7 + 108, ACK, &payload(108));
+        for (first, second) in [(&whole, &next), (&next, &whole)] {
+            if let Some(mut joint) = Joint::begin(first) {
+                let length = Ipv4::parse(first).expect("begun").len();
+                let mut first = first[..length].to_vec();
+                joint.extend(&first.clone(), second);
+                joint.finish(&mut first);
+            }
+        }
+    }
+}
