@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
-use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
+use netlink_packet_route::address::{
+    AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope,
+};
 use netlink_packet_route::link::{
     InfoData, InfoIpTunnel, InfoKind, InfoVxlan, LinkAttribute, LinkExtentMask, LinkFlags,
     LinkInfo, LinkMessage,
@@ -201,7 +203,11 @@ pub fn remove(netlink: &mut Netlink, name: &str) -> Result<(), NetlinkError> {
 /// As `Netlink::request`. An address that is there already counts as added.
 pub fn add_address(netlink: &mut Netlink, index: u32, address: IpAddr) -> Result<(), NetlinkError> {
     let length = if address.is_ipv4() { 32 } else { 128 };
-    let message = address_message(index, address, length);
+    let mut message = address_message(index, address, length);
+    if address.is_ipv6() {
+        // Until it is found to be unique no route may have it as its source; nobody else has it.
+        message.header.flags = AddressHeaderFlags::Nodad;
+    }
     match netlink.request(
         RouteNetlinkMessage::NewAddress(message),
         NLM_F_CREATE | NLM_F_EXCL,
