@@ -9,6 +9,7 @@
 mod batch;
 pub mod control;
 pub mod forward;
+mod inward;
 mod packet;
 mod segment;
 pub mod supervise;
@@ -211,7 +212,7 @@ fn move_packets(
     direction(
         "wire-to-tap",
         Box::new(move || {
-            forward::wire_to_tap(Ends {
+            inward::wire_to_tap(Ends {
                 tap: &tap,
                 wire: &wire,
                 local,

@@ -116,6 +116,13 @@ impl TunnelDriver {
         }
     }
 
+    /// Whether the other driver takes what this one sends, and on the same host takes it as well: two
+    /// of them at once receive every packet twice.
+    pub fn is_same_on_wire(self, other: TunnelDriver) -> bool {
+        let is_ipip = |driver| matches!(driver, TunnelDriver::Kernel | TunnelDriver::Userspace);
+        self != other && is_ipip(self) && is_ipip(other)
+    }
+
     /// The process of ours that moves the packets, if one does.
     pub fn carrier(self) -> Option<Encapsulation> {
         match self {
@@ -205,4 +212,21 @@ pub enum RouteState {
     Failed {
         reason: String,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::TunnelDriver;
+
+    #[test]
+    fn the_two_drivers_of_ipip_alone_are_the_same_on_the_wire() {
+        for one in TunnelDriver::ALL {
+            for other in TunnelDriver::ALL {
+                let both = [one, other];
+                let expected = both == [TunnelDriver::Kernel, TunnelDriver::Userspace]
+                    || both == [TunnelDriver::Userspace, TunnelDriver::Kernel];
+                assert_eq!(one.is_same_on_wire(other), expected, "{both:?}");
+            }
+        }
+    }
 }

@@ -125,6 +125,10 @@ impl Engine {
                 Some(index) if self.table.uses(index) => Unwanted::Used,
                 Some(_) => {
                     let since = *self.idle_tunnels.entry(driver).or_insert(now);
+                    let mut wanted = self.wanted_tunnels.iter();
+                    // The other takes what comes, and both would take it twice.
+                    let is_replaced = wanted.any(|other| other.is_same_on_wire(driver));
+                    let linger = if is_replaced { Duration::ZERO } else { linger };
                     let rest = linger.saturating_sub(now.duration_since(since));
                     Unwanted::Idle { rest }
                 }

@@ -51,8 +51,9 @@ impl Basis {
         ))
     }
 
+    /// Whether other nodes can be expected to receive what this driver sends.
     fn has_tunnel(&self, driver: TunnelDriver) -> bool {
-        drivers(&self.tunnels).any(|known| known == driver)
+        drivers(&self.tunnels).any(|known| known == driver || known.is_same_on_wire(driver))
     }
 
     /// Whether every prefix but those of workloads resolves as before. Our own devices come and go
