@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::Ipv4Addr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -19,6 +20,7 @@ use super::link::{self, Links};
 use super::monitor::Board;
 use super::neigh::NeighbourKey;
 use super::netlink::{Netlink, NetlinkError};
+use super::nft::Nft;
 use super::table::Table;
 use super::{ownership, tunnel};
 
@@ -38,10 +40,13 @@ impl EngineThread {
     ///
     /// # Errors
     /// If the kernel cannot be read or the system has no thread left.
-    pub async fn start(board: Arc<Board>) -> Result<(EngineThread, Links), DataplaneError> {
+    pub async fn start(
+        board: Arc<Board>,
+        nft_program: PathBuf,
+    ) -> Result<(EngineThread, Links), DataplaneError> {
         let (jobs, mut queue) = mpsc::channel::<Job>(QUEUED_JOBS);
         let (opened, open) = oneshot::channel();
-        let work = move || match Engine::open(board) {
+        let work = move || match Engine::open(board, nft_program) {
             Ok(mut engine) => {
                 let _ = opened.send(Ok(engine.links.clone()));
                 while let Some(job) = queue.blocking_recv() {
@@ -98,6 +103,9 @@ pub struct Engine {
     pub(super) table: Table,
     pub(super) links: Links,
     pub(super) in_place: InPlace,
+    pub(super) nft: Nft,
+    /// Those that are wanted, and those whose device is still there, as they were wanted last.
+    pub(super) guarded_tunnels: BTreeMap<TunnelDriver, Tunnel>,
     pub(super) is_resync_due: bool,
     /// Their routes were read anew, and not yet compared with what is wanted.
     pub(super) unchecked_families: BTreeSet<Family>,
@@ -113,7 +121,7 @@ impl Engine {
     ///
     /// # Errors
     /// If it cannot be read.
-    pub fn open(board: Arc<Board>) -> Result<Engine, NetlinkError> {
+    pub fn open(board: Arc<Board>, nft_program: PathBuf) -> Result<Engine, NetlinkError> {
         let mut netlink = Netlink::open()?;
         board.add_own_port(netlink.port());
         let table = Table::open(&mut netlink)?;
@@ -124,6 +132,8 @@ impl Engine {
             table,
             links,
             in_place: InPlace::default(),
+            nft: Nft::new(nft_program),
+            guarded_tunnels: BTreeMap::new(),
             is_resync_due: true,
             unchecked_families: Family::ALL.into(),
             wanted_tunnels: BTreeSet::new(),
@@ -141,9 +151,9 @@ impl Engine {
         self.netlink.port()
     }
 
-    /// Kernel objects written through netlink since open.
+    /// Kernel objects written through netlink, and transactions of nftables, since open.
     pub fn writes(&self) -> u64 {
-        self.netlink.writes()
+        self.netlink.writes() + self.nft.transactions()
     }
 
     /// The next pass reads everything again.

@@ -18,6 +18,7 @@ mod monitor;
 mod neigh;
 mod netlink;
 pub mod netns;
+pub mod nft;
 pub mod ownership;
 mod pass;
 mod route;
@@ -62,6 +63,8 @@ pub struct DataplaneOptions {
     pub carrier_program: Option<(PathBuf, Vec<String>)>,
     /// How long a tunnel device stays after the last route has left it.
     pub tunnel_linger: Duration,
+    /// A path, or `nft` to be looked for.
+    pub nft_program: PathBuf,
 }
 
 /// Longer than nodes differ in when they hear of a changed pool.
@@ -73,6 +76,7 @@ impl DataplaneOptions {
             run_dir,
             carrier_program: None,
             tunnel_linger: TUNNEL_LINGER,
+            nft_program: "nft".into(),
         }
     }
 }
@@ -94,7 +98,7 @@ pub enum DataplaneError {
 pub struct ApplyReport {
     /// Object and reason: everything that is not as wanted now, apart from what merely waits.
     pub failed: Vec<(String, String)>,
-    /// Kind of object (`route`, `neighbour`, `link`, `sysctl`, `tunnel`) -> how many that had been
+    /// Kind of object (`route`, `neighbour`, `link`, `sysctl`, `tunnel`, `nft`) -> how many that had been
     /// right this pass found changed and put right.
     pub repairs: BTreeMap<String, u64>,
     /// By host interface: packets flow, or why not. Empty after `apply_learned`.
@@ -124,6 +128,8 @@ pub struct Dataplane {
     engine: EngineThread,
     changes: Changes,
     monitor: AbortHandle,
+    /// `None`: changes of nftables are found by the resync only.
+    nft_watch: Option<AbortHandle>,
     has_learned_at_start: bool,
 }
 
@@ -137,7 +143,12 @@ impl Dataplane {
         let board = Arc::new(Board::default());
         // Subscribed before the first reading, so that nothing falls in between.
         let socket = monitor::subscribe().map_err(DataplaneError::Monitor)?;
-        let (engine, links) = EngineThread::start(Arc::clone(&board)).await?;
+        let nft_watch = nft::watch::subscribe()
+            .inspect_err(|error| debug!(%error, "nftables is not watched"))
+            .ok()
+            .map(|socket| tokio::spawn(nft::watch::run(socket, Arc::clone(&board))));
+        let nft_program = options.nft_program.clone();
+        let (engine, links) = EngineThread::start(Arc::clone(&board), nft_program).await?;
         let about = |engine: &mut Engine| (engine.table().has_learned(), engine.port());
         let (has_learned_at_start, port) = engine.run(about).await.ok_or(DataplaneError::Gone)?;
         if let Err(error) = monitor::ignore_own_routes(&socket, port) {
@@ -151,6 +162,7 @@ impl Dataplane {
             engine,
             changes: Changes::new(board),
             monitor: monitor.abort_handle(),
+            nft_watch: nft_watch.map(|task| task.abort_handle()),
             has_learned_at_start,
         })
     }
@@ -239,7 +251,8 @@ impl Dataplane {
         self.changes.clone()
     }
 
-    /// How many kernel objects were written through netlink since open.
+    /// How many kernel objects were written through netlink since open, and transactions of
+    /// nftables.
     pub async fn writes(&self) -> u64 {
         self.engine
             .run(|engine| engine.writes())
@@ -253,7 +266,7 @@ impl Dataplane {
         Some(supervisor.status().borrow().clone())
     }
 
-    /// Removes everything of ours: the carriers, routes, veths, tunnel devices.
+    /// Removes everything of ours: the carriers, routes, veths, tunnel devices, our table in nftables.
     pub async fn uninstall(mut self) -> ApplyReport {
         let mut errors = Vec::new();
         for driver in TunnelDriver::ALL {
@@ -368,5 +381,8 @@ impl Dataplane {
 impl Drop for Dataplane {
     fn drop(&mut self) {
         self.monitor.abort();
+        if let Some(watch) = &self.nft_watch {
+            watch.abort();
+        }
     }
 }

@@ -5,7 +5,7 @@
 //! Flags carry no news, only the kind of it: whoever sees one reads the kernel. So nothing grows,
 //! and lost notifications are one more flag.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -35,6 +35,8 @@ const GROUPS: [u32; 6] = [
     9,  // RTNLGRP_IPV6_IFADDR
     11, // RTNLGRP_IPV6_ROUTE
 ];
+/// Of our last nft processes: what they did is told before they have ended, and read soon after.
+const OWN_PROCESSES: usize = 16;
 /// Room for some ten thousand notifications, such as a foreign daemon's table arriving.
 const RECEIVE_BUFFER: usize = 8 << 20;
 
@@ -55,7 +57,8 @@ pub struct KernelChange {
     pub addresses: bool,
     /// Foreign routes.
     pub routes: bool,
-    /// Something of ours: a workload's veth appeared or went, a route or neighbour was changed.
+    /// Something of ours: a workload's veth appeared or went, a route, a neighbour or our table in
+    /// nftables was changed.
     pub own: bool,
     /// Notifications were lost: anything may have changed.
     pub overrun: bool,
@@ -91,6 +94,10 @@ struct BoardState {
     are_links_stale: bool,
     /// Sockets whose changes are our own doing.
     own_ports: HashSet<u32>,
+    /// Our table in nftables must be read again.
+    are_tables_stale: bool,
+    /// The newest last. A netlink socket is named after the process that opened it.
+    own_processes: VecDeque<u32>,
 }
 
 impl Board {
@@ -115,6 +122,34 @@ impl Board {
     /// Whether links or addresses changed since the last call, by us or others.
     pub fn take_stale_links(&self) -> bool {
         self.with(|state| std::mem::take(&mut state.are_links_stale))
+    }
+
+    /// Changes of nftables made by the process are not reported.
+    pub fn add_own_process(&self, process: u32) {
+        self.with(|state| {
+            if state.own_processes.len() >= OWN_PROCESSES {
+                state.own_processes.pop_front();
+            }
+            state.own_processes.push_back(process);
+        });
+    }
+
+    pub fn is_own_process(&self, process: u32) -> bool {
+        self.with(|state| state.own_processes.contains(&process))
+    }
+
+    /// Whether our table in nftables was changed by others since the last call.
+    pub fn take_stale_tables(&self) -> bool {
+        self.with(|state| std::mem::take(&mut state.are_tables_stale))
+    }
+
+    /// Others changed our table in nftables.
+    pub fn report_tables(&self) {
+        self.with(|state| {
+            state.are_tables_stale = true;
+            state.change.own = true;
+        });
+        self.woken.notify_one();
     }
 
     fn report(&self, change: KernelChange, stale: &[Family]) {

@@ -1,9 +1,11 @@
 //! One pass: the kernel is read, compared with `Desired`, and the differences are written.
 //!
-//! Order: forwarding, tunnel devices, workload links, neighbours, routes; then what is to go, in
-//! reverse, tunnel devices apart (`tunnel_pass`). One failed item is reported and never stops the others.
+//! Order: nftables, forwarding, tunnel devices, workload links, neighbours, routes; then what is to
+//! go, in reverse, tunnel devices apart (`tunnel_pass`). One failed item is reported and never stops
+//! the others.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use bgp::types::{Family, Prefix};
@@ -16,8 +18,8 @@ use super::engine::{Engine, InPlace};
 use super::link::{self, LinkChange, LinkState};
 use super::neigh::{self, NeighbourKey};
 use super::netlink::NetlinkError;
-use super::{ownership, sysctl, tunnel_pass};
-use crate::names::HOST_VETH_MAC;
+use super::{nft, ownership, sysctl, tunnel_pass};
+use crate::names::{HOST_VETH_MAC, IPIP_DEVICE};
 
 /// The kernel now and then ignores a new MAC, so it is read back.
 const MAC_ATTEMPTS: u32 = 3;
@@ -37,7 +39,9 @@ impl Engine {
         }
         if is_resync {
             self.in_place.checked.clear();
+            self.nft.forget();
         }
+        self.apply_tables(desired, &mut report);
         self.apply_forwarding(desired, &mut report);
         self.apply_tunnels(desired, &mut report);
         let mut link_errors = self.apply_links(desired, &mut report);
@@ -93,7 +97,7 @@ impl Engine {
         report
     }
 
-    /// Removes every route, veth and tunnel device of ours.
+    /// Removes every route, veth and tunnel device of ours, and last our table in nftables.
     pub fn uninstall(&mut self) -> ApplyReport {
         let mut report = ApplyReport::default();
         if let Err(error) = self.table.remove_all(&mut self.netlink) {
@@ -114,6 +118,7 @@ impl Engine {
                 report.fail(format!("link {name}"), error);
             }
         }
+        self.nft.uninstall(&self.board, &mut report);
         self.in_place = InPlace::default();
         report
     }
@@ -121,6 +126,23 @@ impl Engine {
     pub(super) fn observe_links(&mut self) -> Result<(), NetlinkError> {
         self.links = link::observe(&mut self.netlink)?;
         Ok(())
+    }
+
+    /// Before anything that lets packets in: a workload's link, the tunnel device.
+    fn apply_tables(&mut self, desired: &Desired, report: &mut ApplyReport) {
+        let ends = self.links.by_name.iter().filter_map(|(name, link)| {
+            let ends = link.tunnel.filter(|_| name != IPIP_DEVICE)?;
+            (!ends.remote.is_unspecified()).then_some(ends.remote)
+        });
+        let foreign_peers: Vec<Ipv4Addr> = ends.collect();
+        // A device that waits for its end still takes packets.
+        let links = &self.links;
+        self.guarded_tunnels
+            .retain(|driver, _| links.get(driver.device()).is_some());
+        self.guarded_tunnels.extend(desired.tunnels.clone());
+        let wanted =
+            nft::contents::wanted(&desired.workloads, &self.guarded_tunnels, &foreign_peers);
+        self.nft.apply(&wanted, &self.board, report);
     }
 
     fn apply_forwarding(&mut self, desired: &Desired, report: &mut ApplyReport) {

@@ -1,15 +1,15 @@
 //! The userspace tunnel between two nodes whose router knows only the host subnets.
 
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, UdpSocket};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use agent::carrier::{CarrierError, CarrierOptions, Encapsulation, run};
 use agent::dataplane::desired::{Desired, LearnedChange, TunnelDriver};
 use agent::names::CARRIER_DEVICE;
-use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::capture::{Capture, Packet};
+use crate::crafted::{send_tunnelled, unfinished};
 use crate::netns::wait_until;
 use crate::site::{self, DEADLINE, PROTOCOL_ICMP, PROTOCOL_IPIP, Site, running, running_driver};
 
@@ -333,50 +333,7 @@ fn smaller_path_mtu_is_told_to_the_workload() {
 /// Sends `inner` to node 1 as node 2 would, from the router.
 fn inject(site: &Site, inner: &[u8]) {
     let [one, two] = &site.nodes;
-    let length = u16::try_from(20 + inner.len()).expect("short enough");
-    let mut packet = vec![0x45, 0, 0, 0, 0, 0, 0x40, 0, 64, PROTOCOL_IPIP, 0, 0];
-    packet[2..4].copy_from_slice(&length.to_be_bytes());
-    packet.extend(two.local.octets());
-    packet.extend(one.local.octets());
-    packet.extend(inner);
-    site.router.enter(|| {
-        let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(255))).expect("raw");
-        socket.set_header_included_v4(true).expect("header is ours");
-        let target: SocketAddr = (one.local, 0).into();
-        socket.send_to(&packet, &target.into()).expect("sends");
-    });
-}
-
-/// From the workload of node 2 to that of node 1, the checksum field holding only the pseudo
-/// header's sum plus `error`.
-fn unfinished(protocol: u8, segment: &[u8], checksum_at: usize, error: u16) -> Vec<u8> {
-    let length = u16::try_from(20 + segment.len()).expect("short enough");
-    let mut packet = vec![0x45, 0, 0, 0, 0, 0, 0x40, 0, 64, protocol, 0, 0];
-    packet[2..4].copy_from_slice(&length.to_be_bytes());
-    packet.extend([172, 17, 2, 2, 172, 17, 1, 2]);
-    let checksum = !sum(&packet);
-    packet[10..12].copy_from_slice(&checksum.to_be_bytes());
-    let pseudo = [
-        &packet[12..20],
-        &[0, protocol],
-        &(length - 20).to_be_bytes(),
-    ]
-    .concat();
-    packet.extend(segment);
-    let checksum = sum(&pseudo).wrapping_add(error).to_be_bytes();
-    packet[20 + checksum_at..22 + checksum_at].copy_from_slice(&checksum);
-    packet
-}
-
-fn sum(bytes: &[u8]) -> u16 {
-    let pairs = bytes.chunks_exact(2);
-    let mut sum: u32 = pairs
-        .map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1]))
-        .sum();
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    u16::try_from(sum).expect("folded")
+    send_tunnelled(&site.router, two.local, one.local, inner);
 }
 
 /// A sender on the same machine leaves checksums to hardware that is never reached.

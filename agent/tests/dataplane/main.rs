@@ -2,11 +2,14 @@
 
 mod capture;
 mod carrier;
+mod crafted;
 mod drift;
+mod guard;
 mod kernel_tunnel;
 mod multipath;
 mod netns;
 mod routes;
 mod site;
+mod tables;
 mod vxlan;
 mod workloads;

@@ -30,9 +30,9 @@ pub fn options(run_dir: &Path) -> DataplaneOptions {
         "--",
     ];
     DataplaneOptions {
-        run_dir: run_dir.into(),
         carrier_program: Some((program, arguments.map(str::to_owned).to_vec())),
         tunnel_linger: Duration::ZERO,
+        ..DataplaneOptions::new(run_dir.into())
     }
 }
 
