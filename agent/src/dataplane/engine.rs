@@ -4,7 +4,7 @@
 //! which it was started, which is what /proc/sys/net shows it. What a pass does is in `pass`.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
@@ -107,6 +107,9 @@ pub struct Engine {
     /// Those that are wanted, and those whose device is still there, as they were wanted last.
     pub(super) guarded_tunnels: BTreeMap<TunnelDriver, Tunnel>,
     pub(super) is_resync_due: bool,
+    /// Connections of these addresses are to be forgotten before their routes are written.
+    pub(super) moved_addresses: BTreeSet<IpAddr>,
+    pub(super) has_passed: bool,
     /// Their routes were read anew, and not yet compared with what is wanted.
     pub(super) unchecked_families: BTreeSet<Family>,
     /// As of the last pass.
@@ -135,6 +138,8 @@ impl Engine {
             nft: Nft::new(nft_program),
             guarded_tunnels: BTreeMap::new(),
             is_resync_due: true,
+            moved_addresses: BTreeSet::new(),
+            has_passed: false,
             unchecked_families: Family::ALL.into(),
             wanted_tunnels: BTreeSet::new(),
             idle_tunnels: BTreeMap::new(),

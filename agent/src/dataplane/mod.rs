@@ -9,6 +9,7 @@
 //! per kind of object turns values into messages; `table` and `pass` decide what to write, on the
 //! thread of `engine`; `veth` stands apart, for CNI calls.
 
+mod conntrack;
 pub mod desired;
 pub mod diff;
 mod engine;

@@ -369,7 +369,7 @@ impl Part<'_> {
     }
 
     /// What an ERROR or DONE message says; `None` for success.
-    fn refusal(&self) -> Option<Refusal> {
+    pub fn refusal(&self) -> Option<Refusal> {
         let code = i32::from_ne_bytes(self.payload().first_chunk().copied()?);
         if code == 0 {
             return None;

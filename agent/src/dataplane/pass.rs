@@ -18,7 +18,7 @@ use super::engine::{Engine, InPlace};
 use super::link::{self, LinkChange, LinkState};
 use super::neigh::{self, NeighbourKey};
 use super::netlink::NetlinkError;
-use super::{nft, ownership, sysctl, tunnel_pass};
+use super::{conntrack, nft, ownership, sysctl, tunnel_pass};
 use crate::names::{HOST_VETH_MAC, IPIP_DEVICE};
 
 /// The kernel now and then ignores a new MAC, so it is read back.
@@ -52,7 +52,7 @@ impl Engine {
         if let Err(error) = self.apply_forwarding_entries(desired, &mut report) {
             report.fail("forwarding entries", error);
         }
-        if let Err(error) = self.apply_routes(desired, is_resync) {
+        if let Err(error) = self.apply_routes(desired, is_resync, &mut report) {
             self.is_resync_due = true;
             report.fail("routes", error);
         }
@@ -342,7 +342,15 @@ impl Engine {
         })
     }
 
-    fn apply_routes(&mut self, desired: &Desired, is_resync: bool) -> Result<(), NetlinkError> {
+    fn apply_routes(
+        &mut self,
+        desired: &Desired,
+        is_resync: bool,
+        report: &mut ApplyReport,
+    ) -> Result<(), NetlinkError> {
+        let local = local_routes(desired);
+        // A route goes with its interface: it is compared as last seen, and as it is now.
+        self.note_moved(&local, false);
         let mut stale = self.board.take_stale_families();
         if is_resync {
             stale.extend(Family::ALL);
@@ -350,9 +358,26 @@ impl Engine {
         self.refresh_table(&stale)?;
         self.table.refresh_local(&mut self.netlink, &stale)?;
         stale.append(&mut self.unchecked_families);
-        let local = local_routes(desired);
+        self.note_moved(&local, !self.has_passed);
+        match conntrack::forget(&self.moved_addresses) {
+            Ok(entries) => {
+                if entries > 0 {
+                    debug!(entries, "connections of moved addresses forgotten");
+                }
+                self.moved_addresses.clear();
+                self.has_passed = true;
+            }
+            Err(error) => report.fail("conntrack", error),
+        }
         self.table
             .apply_local(&mut self.netlink, &self.links, local, &stale)
+    }
+
+    fn note_moved(&mut self, local: &BTreeMap<Prefix, Route>, are_new_moved: bool) {
+        let moved = self
+            .table
+            .moved_addresses(local, &self.links, are_new_moved);
+        self.moved_addresses.extend(moved);
     }
 
     fn workload_state(&self, workload: &WorkloadLink) -> Result<(), String> {

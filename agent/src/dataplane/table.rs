@@ -5,6 +5,7 @@
 //! prefix, and a local route wins over a learned one.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::net::IpAddr;
 
 use bgp::types::{Family, Prefix};
 use nix::errno::Errno;
@@ -144,6 +145,30 @@ impl Table {
                 self.drifted.insert(before.prefix);
             }
         }
+    }
+
+    /// Addresses of workloads whose route leads, by what was last read, elsewhere than `local` says,
+    /// or that have one no longer. With `are_new_moved` also those that had none.
+    pub fn moved_addresses(
+        &self,
+        local: &BTreeMap<Prefix, Route>,
+        links: &Links,
+        are_new_moved: bool,
+    ) -> Vec<IpAddr> {
+        let device_of = |prefix: &Prefix| match local.get(prefix) {
+            Some(Route::Link { device }) => links.get(device).map(|link| link.index),
+            Some(Route::Blackhole | Route::Via { .. }) | None => None,
+        };
+        let is_workload = |prefix: &&Prefix| **prefix == Prefix::host(prefix.network());
+        let held = self.held_local.iter().filter(|(prefix, route)| {
+            let device = route.hops.first().and_then(|hop| hop.device);
+            device.is_some() && device != device_of(prefix)
+        });
+        let new = local
+            .keys()
+            .filter(|prefix| are_new_moved && !self.held_local.contains_key(prefix));
+        let prefixes = held.map(|(prefix, _)| prefix).chain(new);
+        prefixes.filter(is_workload).map(Prefix::network).collect()
     }
 
     /// Brings the local routes about, repairs what drifted, retries what waited or failed. Learned

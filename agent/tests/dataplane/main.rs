@@ -2,6 +2,7 @@
 
 mod capture;
 mod carrier;
+mod connections;
 mod crafted;
 mod drift;
 mod guard;
