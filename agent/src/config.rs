@@ -73,6 +73,9 @@ pub struct RunArgs {
     /// What carries packets between racks [default: auto]
     #[arg(long, value_name = "DRIVER")]
     pub tunnel_driver: Option<TunnelDriverChoice>,
+    /// What to do about a host firewall that does not forward for workloads [default: ignore]
+    #[arg(long, value_name = "WHAT")]
+    pub host_firewall: Option<HostFirewallChoice>,
     /// MTU of workloads and tunnel [default: follows the NIC]
     #[arg(long, value_parser = clap::value_parser!(u32).range(file::MTU_RANGE))]
     pub mtu: Option<u32>,
@@ -195,6 +198,15 @@ pub enum TunnelDriverChoice {
     Userspace,
 }
 
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
+pub enum HostFirewallChoice {
+    /// Leave it alone; `caracal check` tells.
+    #[default]
+    Ignore,
+    /// Put rules in front of its chain that accept what comes from and goes to workloads.
+    Insert,
+}
+
 /// What the agent runs with.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Settings {
@@ -205,6 +217,7 @@ pub struct Settings {
     pub dry_run: bool,
     pub http_listen: Option<SocketAddr>,
     pub tunnel_driver: TunnelDriverChoice,
+    pub host_firewall: HostFirewallChoice,
     /// `None`: follows the NIC.
     pub mtu: Option<u32>,
     /// `None`: the interface with the node's address.
@@ -269,6 +282,10 @@ impl Settings {
             tunnel_driver: args
                 .tunnel_driver
                 .or(file.tunnel_driver)
+                .unwrap_or_default(),
+            host_firewall: args
+                .host_firewall
+                .or(file.host_firewall)
                 .unwrap_or_default(),
             mtu: args.mtu.or(file.mtu),
             nic: args.nic.clone().or(file.nic),

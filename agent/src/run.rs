@@ -17,7 +17,7 @@ use crate::api::serve;
 use crate::cni::links::{LinkError, NewLink, WorkloadLinks};
 use crate::cni::server;
 use crate::cni::verbs::Verbs;
-use crate::config::{Settings, StoreLocation};
+use crate::config::{HostFirewallChoice, Settings, StoreLocation};
 use crate::dataplane::{self, Dataplane, DataplaneOptions, WorkloadSpec};
 use crate::datastore::{FileStore, passwords};
 use crate::descriptors;
@@ -43,7 +43,11 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     }
     // Before anything else: two agents on one run directory would undo each other's work.
     let socket = PrivateSocket::bind_when_free(&settings.socket(), PREDECESSOR_ENDS).await?;
-    let dataplane = Dataplane::open(DataplaneOptions::new(settings.run_dir.clone()))
+    let options = DataplaneOptions {
+        opens_host_firewall: settings.host_firewall == HostFirewallChoice::Insert,
+        ..DataplaneOptions::new(settings.run_dir.clone())
+    };
+    let dataplane = Dataplane::open(options)
         .await
         .context("failed to read the kernel")?;
     let store = FileStore::open(directory, &settings.state_dir);

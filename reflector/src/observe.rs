@@ -52,6 +52,7 @@ impl Source for Observer {
                 errors: file.errors,
             },
             tunnel: None,
+            tunnels: Vec::new(),
             failed: problems
                 .into_iter()
                 .map(|error| FailedItem {
@@ -60,6 +61,7 @@ impl Source for Observer {
                     attempts: 0,
                 })
                 .collect(),
+            findings: Vec::new(),
             repairs: BTreeMap::new(),
             draining: *self.draining.borrow(),
         })

@@ -4,6 +4,7 @@ mod drain;
 mod foreign;
 mod multipath;
 mod next_hop;
+mod protection;
 mod restart;
 mod store;
 mod uninstall;

@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::time::Duration;
 
-use agent::lab::{Scenario, machine, process};
+use agent::lab::{Namespace, Scenario, machine, process};
 use anyhow::{Result, ensure};
 use harness::needs_root;
 use harness::product::{lab, program, succeeded};
@@ -16,6 +16,9 @@ fn uninstall_removes_every_route_device_and_process_of_ours() -> Result<()> {
     let a1 = lab.namespace("a1")?;
     let foreign = ["route", "add", "198.51.100.0/24", "via", "192.168.100.1"];
     machine::ip(a1, &foreign)?;
+    nft(a1, &["add", "table", "inet", "foreign"])?;
+    let tables = nft(a1, &["list", "tables"])?;
+    ensure!(tables.contains("table inet caracal"), "{tables}");
     let agent = program(&lab, "a1")?;
     agent.signal(Signal::SIGTERM);
     agent.wait_gone(Duration::from_secs(5))?;
@@ -44,6 +47,8 @@ fn uninstall_removes_every_route_device_and_process_of_ours() -> Result<()> {
         routes.contains("198.51.100.0/24 via 192.168.100.1"),
         "{routes}"
     );
+    let tables = nft(a1, &["list", "tables"])?;
+    ensure!(tables == "table inet foreign\n", "{tables}");
     let links = machine::ip(a1, &["-br", "link"])?;
     ensure!(!links.contains("cara"), "{links}");
     let namespace = a1.kernel_name().into_iter().collect::<Vec<_>>();
@@ -54,4 +59,15 @@ fn uninstall_removes_every_route_device_and_process_of_ours() -> Result<()> {
         .collect();
     ensure!(others.is_empty(), "{others:?}");
     Ok(())
+}
+
+fn nft(namespace: &Namespace, arguments: &[&str]) -> Result<String> {
+    let mut command = Command::new("nft");
+    let command = command.args(arguments);
+    Ok(process::output(
+        Some(namespace),
+        command,
+        "",
+        machine::COMMAND_TIMEOUT,
+    )?)
 }

@@ -15,6 +15,7 @@ const PURE: &[&str] = &[
     "agent/src/dataplane/desired.rs",
     "agent/src/dataplane/diff.rs",
     "agent/src/dataplane/ownership.rs",
+    "agent/src/dataplane/firewall/forward.rs",
     "agent/src/dataplane/nft/contents.rs",
     "agent/src/dataplane/nft/diff.rs",
     "agent/src/dataplane/nft/model.rs",

@@ -48,6 +48,9 @@ pub struct Status {
     #[serde(default)]
     pub tunnels: Vec<TunnelStatus>,
     pub failed: Vec<FailedItem>,
+    /// What others on this machine do that keeps packets from flowing.
+    #[serde(default)]
+    pub findings: Vec<Finding>,
     /// Kind of object -> how many drifted ones were repaired since start.
     pub repairs: BTreeMap<String, u64>,
     /// About to go: every route is said with 65535:0 (RFC 8326).
@@ -101,6 +104,14 @@ pub struct FailedItem {
     pub object: String,
     pub error: String,
     pub attempts: u32,
+}
+
+/// `check`
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Finding {
+    pub object: String,
+    pub reason: String,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]

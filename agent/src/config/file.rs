@@ -8,7 +8,10 @@ use std::time::Duration;
 use clap::ValueEnum;
 use serde_json::Value;
 
-use super::{ConfigError, ConfigProblem, HttpListen, LogFormat, LogLevel, TunnelDriverChoice};
+use super::{
+    ConfigError, ConfigProblem, HostFirewallChoice, HttpListen, LogFormat, LogLevel,
+    TunnelDriverChoice,
+};
 
 /// From the least an IPv4 host must take to the most an IPIP packet can hold.
 pub const MTU_RANGE: RangeInclusive<i64> = 576..=65515;
@@ -17,10 +20,11 @@ const GRACEFUL_RESTART_RANGE: RangeInclusive<i64> = 0..=4095;
 const RESYNC_RANGE: RangeInclusive<i64> = 1..=86400;
 const MAX_FILE_BYTES: usize = 1024 * 1024;
 
-const KEYS: [&str; 10] = [
+const KEYS: [&str; 11] = [
     "cniBinDir",
     "cniConfDir",
     "gracefulRestartSeconds",
+    "hostFirewall",
     "httpListen",
     "logFormat",
     "logLevel",
@@ -35,6 +39,7 @@ pub struct FileConfig {
     pub cni_bin_dir: Option<PathBuf>,
     pub cni_conf_dir: Option<PathBuf>,
     pub graceful_restart: Option<Duration>,
+    pub host_firewall: Option<HostFirewallChoice>,
     pub http_listen: Option<HttpListen>,
     pub log_format: Option<LogFormat>,
     pub log_level: Option<LogLevel>,
@@ -76,6 +81,7 @@ impl FileConfig {
             graceful_restart: keys.take("gracefulRestartSeconds", |value| {
                 seconds(value, GRACEFUL_RESTART_RANGE)
             }),
+            host_firewall: keys.take("hostFirewall", choice),
             http_listen: keys.take("httpListen", |value| text_of(value)?.parse()),
             log_format: keys.take("logFormat", choice),
             log_level: keys.take("logLevel", |value| text_of(value)?.parse()),

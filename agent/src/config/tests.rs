@@ -57,12 +57,13 @@ fn every_key_is_read() {
     let config = parse(
         "tunnelDriver: userspace\nmtu: 1400\nnic: eth1\nlogLevel: info,bgp=debug\n\
          logFormat: json\nhttpListen: none\ncniBinDir: /b\ncniConfDir: /c\n\
-         resyncSeconds: 5\ngracefulRestartSeconds: 0\n",
+         resyncSeconds: 5\ngracefulRestartSeconds: 0\nhostFirewall: insert\n",
     );
     let expected = FileConfig {
         cni_bin_dir: Some(PathBuf::from("/b")),
         cni_conf_dir: Some(PathBuf::from("/c")),
         graceful_restart: Some(Duration::ZERO),
+        host_firewall: Some(HostFirewallChoice::Insert),
         http_listen: Some(HttpListen(None)),
         log_format: Some(LogFormat::Json),
         log_level: Some("info,bgp=debug".parse().expect("a filter")),
@@ -83,8 +84,8 @@ fn all_problems_of_a_file_are_reported() {
         "mtu: 10\ntunneldriver: kernel\ntunnelDriver: gre\nhttpListen: 9179\n\
          logLevel: verbose\ncniBinDir: bin\nresyncSeconds: soon\n",
     );
-    let keys = "cniBinDir, cniConfDir, gracefulRestartSeconds, httpListen, logFormat, logLevel, \
-                mtu, nic, resyncSeconds, tunnelDriver";
+    let keys = "cniBinDir, cniConfDir, gracefulRestartSeconds, hostFirewall, httpListen, logFormat, \
+                logLevel, mtu, nic, resyncSeconds, tunnelDriver";
     let expected = [
         "agent.yaml: cniBinDir: \"bin\" is not an absolute path",
         "agent.yaml: httpListen: 9179 is not a non-empty string",

@@ -5,16 +5,15 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
 use bgp::types::Family;
 use tokio::sync::{mpsc, oneshot};
 
-use super::DataplaneError;
 use super::desired::{Tunnel, TunnelDriver};
 use super::diff::{KernelHop, KernelRoute, RouteKind};
+use super::firewall::HostFirewall;
 use super::host::{HostRoute, HostView, Link};
 use super::link::{self, Links};
 use super::monitor::Board;
@@ -22,6 +21,7 @@ use super::neigh::NeighbourKey;
 use super::netlink::{Netlink, NetlinkError};
 use super::nft::Nft;
 use super::table::Table;
+use super::{DataplaneError, DataplaneOptions};
 use super::{ownership, tunnel};
 
 /// Senders of further jobs wait.
@@ -42,11 +42,12 @@ impl EngineThread {
     /// If the kernel cannot be read or the system has no thread left.
     pub async fn start(
         board: Arc<Board>,
-        nft_program: PathBuf,
+        options: &DataplaneOptions,
     ) -> Result<(EngineThread, Links), DataplaneError> {
+        let options = options.clone();
         let (jobs, mut queue) = mpsc::channel::<Job>(QUEUED_JOBS);
         let (opened, open) = oneshot::channel();
-        let work = move || match Engine::open(board, nft_program) {
+        let work = move || match Engine::open(board, options) {
             Ok(mut engine) => {
                 let _ = opened.send(Ok(engine.links.clone()));
                 while let Some(job) = queue.blocking_recv() {
@@ -106,6 +107,7 @@ pub struct Engine {
     pub(super) nft: Nft,
     /// Those that are wanted, and those whose device is still there, as they were wanted last.
     pub(super) guarded_tunnels: BTreeMap<TunnelDriver, Tunnel>,
+    pub(super) firewall: HostFirewall,
     pub(super) is_resync_due: bool,
     /// Connections of these addresses are to be forgotten before their routes are written.
     pub(super) moved_addresses: BTreeSet<IpAddr>,
@@ -124,7 +126,7 @@ impl Engine {
     ///
     /// # Errors
     /// If it cannot be read.
-    pub fn open(board: Arc<Board>, nft_program: PathBuf) -> Result<Engine, NetlinkError> {
+    pub fn open(board: Arc<Board>, options: DataplaneOptions) -> Result<Engine, NetlinkError> {
         let mut netlink = Netlink::open()?;
         board.add_own_port(netlink.port());
         let table = Table::open(&mut netlink)?;
@@ -135,7 +137,8 @@ impl Engine {
             table,
             links,
             in_place: InPlace::default(),
-            nft: Nft::new(nft_program),
+            nft: Nft::new(options.nft_program.clone()),
+            firewall: HostFirewall::new(options.nft_program, options.opens_host_firewall),
             guarded_tunnels: BTreeMap::new(),
             is_resync_due: true,
             moved_addresses: BTreeSet::new(),

@@ -13,6 +13,7 @@ mod conntrack;
 pub mod desired;
 pub mod diff;
 mod engine;
+mod firewall;
 pub mod host;
 mod link;
 mod monitor;
@@ -66,6 +67,8 @@ pub struct DataplaneOptions {
     pub tunnel_linger: Duration,
     /// A path, or `nft` to be looked for.
     pub nft_program: PathBuf,
+    /// Whether host firewalls that stop workloads are opened for them, or only reported.
+    pub opens_host_firewall: bool,
 }
 
 /// Longer than nodes differ in when they hear of a changed pool.
@@ -78,6 +81,7 @@ impl DataplaneOptions {
             carrier_program: None,
             tunnel_linger: TUNNEL_LINGER,
             nft_program: "nft".into(),
+            opens_host_firewall: false,
         }
     }
 }
@@ -102,6 +106,9 @@ pub struct ApplyReport {
     /// Kind of object (`route`, `neighbour`, `link`, `sysctl`, `tunnel`, `nft`) -> how many that had been
     /// right this pass found changed and put right.
     pub repairs: BTreeMap<String, u64>,
+    /// Object and what about it keeps packets from flowing although all is as wanted. Empty after
+    /// `apply_learned`.
+    pub findings: Vec<(String, String)>,
     /// By host interface: packets flow, or why not. Empty after `apply_learned`.
     pub workload_states: BTreeMap<String, Result<(), String>>,
     /// Something waits for its time: apply again then.
@@ -148,8 +155,7 @@ impl Dataplane {
             .inspect_err(|error| debug!(%error, "nftables is not watched"))
             .ok()
             .map(|socket| tokio::spawn(nft::watch::run(socket, Arc::clone(&board))));
-        let nft_program = options.nft_program.clone();
-        let (engine, links) = EngineThread::start(Arc::clone(&board), nft_program).await?;
+        let (engine, links) = EngineThread::start(Arc::clone(&board), &options).await?;
         let about = |engine: &mut Engine| (engine.table().has_learned(), engine.port());
         let (has_learned_at_start, port) = engine.run(about).await.ok_or(DataplaneError::Gone)?;
         if let Err(error) = monitor::ignore_own_routes(&socket, port) {

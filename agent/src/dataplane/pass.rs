@@ -40,6 +40,7 @@ impl Engine {
         if is_resync {
             self.in_place.checked.clear();
             self.nft.forget();
+            self.firewall.forget();
         }
         self.apply_tables(desired, &mut report);
         self.apply_forwarding(desired, &mut report);
@@ -118,6 +119,7 @@ impl Engine {
                 report.fail(format!("link {name}"), error);
             }
         }
+        self.firewall.uninstall(&mut report);
         self.nft.uninstall(&self.board, &mut report);
         self.in_place = InPlace::default();
         report
@@ -143,6 +145,7 @@ impl Engine {
         let wanted =
             nft::contents::wanted(&desired.workloads, &self.guarded_tunnels, &foreign_peers);
         self.nft.apply(&wanted, &self.board, report);
+        self.firewall.apply(!desired.workloads.is_empty(), report);
     }
 
     fn apply_forwarding(&mut self, desired: &Desired, report: &mut ApplyReport) {

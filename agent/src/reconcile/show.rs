@@ -9,8 +9,8 @@ use bgp::types::Prefix;
 
 use super::Reconciler;
 use crate::api::schema::{
-    EndpointStatus, FailedItem, RouteQuery, SCHEMA_VERSION, Status, StoreError, StoreStatus,
-    TunnelStatus,
+    EndpointStatus, FailedItem, Finding, RouteQuery, SCHEMA_VERSION, Status, StoreError,
+    StoreStatus, TunnelStatus,
 };
 use crate::carrier::supervise::CarrierStatus;
 use crate::dataplane::desired::{Route, RouteState, TunnelDriver};
@@ -53,6 +53,7 @@ impl Reconciler {
             tunnel: tunnels.first().cloned(),
             tunnels,
             failed: self.show_failed().await,
+            findings: self.show_findings(),
             repairs: self.repairs.clone(),
             draining: self.routing.is_draining(),
         }
@@ -100,6 +101,16 @@ impl Reconciler {
             }
             None => String::new(),
         }
+    }
+
+    fn show_findings(&self) -> Vec<Finding> {
+        let findings = self.report.findings.iter();
+        findings
+            .map(|(object, reason)| Finding {
+                object: object.clone(),
+                reason: reason.clone(),
+            })
+            .collect()
     }
 
     async fn show_failed(&self) -> Vec<FailedItem> {

@@ -17,15 +17,15 @@ const HOST: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 1);
 const PORT: u16 = 7000;
 
 /// A host that translates its own port 7000 to a workload's, and a client beside it.
-struct Scene {
-    host: Namespace,
-    client: Namespace,
+pub struct Scene {
+    pub host: Namespace,
+    pub client: Namespace,
     /// One per attached workload; they end with this.
-    workloads: Vec<Namespace>,
-    desired: Desired,
+    pub workloads: Vec<Namespace>,
+    pub desired: Desired,
 }
 
-fn scene() -> Option<Scene> {
+pub fn scene() -> Option<Scene> {
     let (host, client) = (Namespace::new()?, Namespace::new()?);
     host.connect("eth0", "10.1.0.1/24", &client, "eth0", "10.1.0.2/24");
     client.ip("route add 172.17.0.0/16 via 10.1.0.1");
@@ -44,7 +44,7 @@ fn scene() -> Option<Scene> {
 }
 
 impl Scene {
-    fn nft(&self, command: &str) {
+    pub fn nft(&self, command: &str) {
         let (is_ok, output) = self.host.run(&format!("nft {command}"));
         assert!(is_ok, "nft {command}: {output}");
     }

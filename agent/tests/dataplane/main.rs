@@ -5,6 +5,7 @@ mod carrier;
 mod connections;
 mod crafted;
 mod drift;
+mod firewall;
 mod guard;
 mod kernel_tunnel;
 mod multipath;

@@ -3,6 +3,7 @@
 //! Exit codes: 0 fine, 1 a finding or nothing found, 2 usage, 3 the socket is unreachable, 4 a wait
 //! timed out. A module per command; `target` is whom to ask, `output` how the answer is shown.
 
+mod check;
 mod drain;
 mod endpoints;
 mod lab;
@@ -48,6 +49,8 @@ struct Cli {
 enum Command {
     /// Whether all is well; exit code 1 if not
     Status,
+    /// Everything that is wrong or in the way, a line each; exit code 1 if there is anything
+    Check,
     /// BGP peers and their sessions; with PEER all about one
     Peers(peers::Args),
     /// Routes: which are best, why, and what the kernel has; > best, = used beside it, s stale, x refused
@@ -93,6 +96,7 @@ fn main() -> ExitCode {
     let target = Target::new(cli.socket);
     let done = match cli.command {
         Command::Status => status::run(&target, cli.output),
+        Command::Check => check::run(&target, cli.output),
         Command::Peers(args) => peers::run(&target, cli.output, &args),
         Command::Routes(args) => routes::run(&target, cli.output, &args),
         Command::Why(args) => why::run(&target, cli.output, &args),

@@ -25,7 +25,7 @@ use tracing::debug;
 use self::diff::{Changes, Observed};
 use self::model::Table;
 use self::names::TABLE;
-use self::process::NftError;
+use self::process::ProgramError;
 use super::ApplyReport;
 use super::monitor::Board;
 
@@ -93,7 +93,7 @@ impl Nft {
             Err(error) => {
                 self.is_known = false;
                 let reason = error.to_string();
-                if matches!(error, NftError::Hung(_)) {
+                if matches!(error, ProgramError::Hung(_)) {
                     self.paused = Some((Instant::now() + PAUSE_AFTER_HANG, reason.clone()));
                 }
                 report.fail(OBJECT, unprotected(&reason));
@@ -118,7 +118,7 @@ impl Nft {
         wanted: &Table,
         board: &Board,
         report: &mut ApplyReport,
-    ) -> Result<(), NftError> {
+    ) -> Result<(), ProgramError> {
         let observed = match &self.in_place {
             Some(table) if self.is_known => (!table.is_empty()).then(|| Observed::of(table)),
             _ => self.observe()?,
@@ -143,10 +143,12 @@ impl Nft {
         Ok(())
     }
 
-    fn observe(&self) -> Result<Option<Observed>, NftError> {
+    fn observe(&self) -> Result<Option<Observed>, ProgramError> {
         let arguments = ["-j", "-n", "list", "table", "inet", TABLE];
         match process::run(&self.program, &arguments, "", drop) {
-            Ok(text) => observe::parse(&text).map(Some).map_err(NftError::Answer),
+            Ok(text) => observe::parse(&text)
+                .map(Some)
+                .map_err(ProgramError::Answer),
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error),
         }

@@ -1,11 +1,11 @@
-//! Runs nft: bounded in time and in what it says.
+//! Runs nft, and iptables for what nft does not see: bounded in time and in what they say.
 //!
 //! In: arguments and a script. Out: what it printed, or why it did not do it.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -19,37 +19,40 @@ const OUTPUT_MAX: usize = 32 << 20;
 /// Of what nft complains, the first words say what is wrong.
 const COMPLAINT_MAX: usize = 400;
 /// Debian's users have no sbin in their path.
-const OTHER_PLACES: [&str; 2] = ["/usr/sbin/nft", "/sbin/nft"];
+const OTHER_PLACES: [&str; 2] = ["/usr/sbin", "/sbin"];
 const END_POLL: Duration = Duration::from_micros(100);
 
 #[derive(Debug, thiserror::Error)]
-pub enum NftError {
-    #[error("there is no nft; install the package nftables")]
-    Missing,
-    #[error("failed to start nft: {0}")]
-    Start(#[source] io::Error),
-    #[error("nft did not end within {0:?} and was killed")]
+pub enum ProgramError {
+    #[error("there is no {0}; install the package {package}", package = package_of(.0))]
+    Missing(String),
+    #[error("failed to run it: {0}")]
+    Run(#[source] io::Error),
+    #[error("it did not end within {0:?} and was killed")]
     Hung(Duration),
-    #[error("nft printed more than {OUTPUT_MAX} octets and was killed")]
+    #[error("it printed more than {OUTPUT_MAX} octets and was killed")]
     TooMuch,
     /// It has neither the netlink family nor `inet` tables.
     #[error("this kernel has no nftables for inet (nf_tables, NF_TABLES_INET): {0}")]
     Unsupported(String),
-    #[error("nft refused: {0}")]
+    #[error("refused: {0}")]
     Refused(String),
-    #[error("nft's answer cannot be read: {0}")]
+    #[error("the answer cannot be read: {0}")]
     Answer(String),
 }
 
-impl NftError {
+impl ProgramError {
     /// Nothing of ours can be in nftables.
     pub fn has_no_tables(&self) -> bool {
-        matches!(self, NftError::Missing | NftError::Unsupported(_))
+        matches!(
+            self,
+            ProgramError::Missing(_) | ProgramError::Unsupported(_)
+        )
     }
 
     /// What was asked about is not there.
     pub fn is_not_found(&self) -> bool {
-        matches!(self, NftError::Refused(reason) if reason.contains("No such file or directory"))
+        matches!(self, ProgramError::Refused(reason) if reason.contains("No such file or directory"))
     }
 }
 
@@ -63,9 +66,9 @@ pub fn run(
     arguments: &[&str],
     script: &str,
     started: impl FnOnce(u32),
-) -> Result<String, NftError> {
+) -> Result<String, ProgramError> {
     // A file, not a pipe: if we are killed while writing, nft must not take half a script for all.
-    let input = in_memory(script).map_err(NftError::Start)?;
+    let input = in_memory(script).map_err(ProgramError::Run)?;
     let mut child = spawn(program, arguments, input)?;
     started(child.id());
     let collected = collect(&mut child, LONGEST);
@@ -82,7 +85,7 @@ pub fn run(
     if !is_success {
         return Err(refusal(&complaint));
     }
-    String::from_utf8(output).map_err(|error| NftError::Answer(error.to_string()))
+    String::from_utf8(output).map_err(|error| ProgramError::Answer(error.to_string()))
 }
 
 struct Outcome {
@@ -98,32 +101,32 @@ fn in_memory(script: &str) -> io::Result<File> {
     Ok(file)
 }
 
-fn spawn(program: &Path, arguments: &[&str], input: File) -> Result<Child, NftError> {
-    let named = [program.to_owned()];
-    let is_default = program == Path::new("nft");
-    let others = OTHER_PLACES.iter().filter(|_| is_default);
-    for place in named.into_iter().chain(others.map(PathBuf::from)) {
+fn spawn(program: &Path, arguments: &[&str], input: File) -> Result<Child, ProgramError> {
+    let is_path = program.components().count() > 1;
+    let others = OTHER_PLACES.iter().filter(|_| !is_path);
+    let others = others.map(|place| Path::new(place).join(program));
+    for place in [program.to_owned()].into_iter().chain(others) {
         let started = Command::new(place)
             .args(arguments)
             // Its complaints are read.
             .env("LC_ALL", "C")
-            .stdin(input.try_clone().map_err(NftError::Start)?)
+            .stdin(input.try_clone().map_err(ProgramError::Run)?)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn();
         match started {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            started => return started.map_err(NftError::Start),
+            started => return started.map_err(ProgramError::Run),
         }
     }
-    Err(NftError::Missing)
+    Err(ProgramError::Missing(program.display().to_string()))
 }
 
 /// Reads both outputs until the program ends.
-fn collect(child: &mut Child, longest: Duration) -> Result<Outcome, NftError> {
+fn collect(child: &mut Child, longest: Duration) -> Result<Outcome, ProgramError> {
     let deadline = Instant::now() + longest;
     let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
-        return Err(NftError::Answer("its output was not piped".to_owned()));
+        return Err(ProgramError::Answer("its output was not piped".to_owned()));
     };
     let mut output = Vec::new();
     let mut complaint = Vec::new();
@@ -143,10 +146,10 @@ fn collect(child: &mut Child, longest: Duration) -> Result<Outcome, NftError> {
         let left = deadline.saturating_duration_since(Instant::now());
         let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
         match poll(&mut waited, timeout) {
-            Ok(0) => return Err(NftError::Hung(longest)),
+            Ok(0) => return Err(ProgramError::Hung(longest)),
             Ok(_) => {}
             Err(nix::errno::Errno::EINTR) => continue,
-            Err(errno) => return Err(NftError::Start(errno.into())),
+            Err(errno) => return Err(ProgramError::Run(errno.into())),
         }
         let mut ready = waited
             .iter()
@@ -163,7 +166,7 @@ fn collect(child: &mut Child, longest: Duration) -> Result<Outcome, NftError> {
         }
     }
     loop {
-        match child.try_wait().map_err(NftError::Start)? {
+        match child.try_wait().map_err(ProgramError::Run)? {
             Some(status) => {
                 return Ok(Outcome {
                     is_success: status.success(),
@@ -171,14 +174,14 @@ fn collect(child: &mut Child, longest: Duration) -> Result<Outcome, NftError> {
                     complaint,
                 });
             }
-            None if Instant::now() >= deadline => return Err(NftError::Hung(longest)),
+            None if Instant::now() >= deadline => return Err(ProgramError::Hung(longest)),
             None => std::thread::sleep(END_POLL),
         }
     }
 }
 
 /// Returns whether the end was reached.
-fn read_some(pipe: &mut Option<impl Read>, text: &mut Vec<u8>) -> Result<bool, NftError> {
+fn read_some(pipe: &mut Option<impl Read>, text: &mut Vec<u8>) -> Result<bool, ProgramError> {
     let mut buffer = [0; 64 * 1024];
     let Some(pipe) = pipe else { return Ok(true) };
     match pipe.read(&mut buffer) {
@@ -186,16 +189,25 @@ fn read_some(pipe: &mut Option<impl Read>, text: &mut Vec<u8>) -> Result<bool, N
         Ok(length) => {
             text.extend(buffer.iter().take(length));
             if text.len() > OUTPUT_MAX {
-                return Err(NftError::TooMuch);
+                return Err(ProgramError::TooMuch);
             }
             Ok(false)
         }
         Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(false),
-        Err(error) => Err(NftError::Start(error)),
+        Err(error) => Err(ProgramError::Run(error)),
     }
 }
 
-fn refusal(complaint: &[u8]) -> NftError {
+/// What Debian calls it.
+fn package_of(program: &str) -> &'static str {
+    if program.contains("iptables") {
+        "iptables"
+    } else {
+        "nftables"
+    }
+}
+
+fn refusal(complaint: &[u8]) -> ProgramError {
     let text = String::from_utf8_lossy(complaint);
     let lines: Vec<&str> = text.lines().map(str::trim).collect();
     let mut reason = lines.join("; ");
@@ -209,16 +221,16 @@ fn refusal(complaint: &[u8]) -> NftError {
         .iter()
         .any(|words| reason.contains(words));
     if is_unsupported {
-        return NftError::Unsupported(reason);
+        return ProgramError::Unsupported(reason);
     }
-    NftError::Refused(reason)
+    ProgramError::Refused(reason)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn sh(script: &str) -> Result<String, NftError> {
+    fn sh(script: &str) -> Result<String, ProgramError> {
         run(Path::new("/bin/sh"), &["-c", script], "input", drop)
     }
 
@@ -230,7 +242,10 @@ mod tests {
         let unsupported = sh("echo 'Error: Operation not supported' >&2; exit 1");
         assert!(unsupported.is_err_and(|error| error.has_no_tables()));
         let missing = run(Path::new("/nonexistent/nft"), &[], "", drop);
-        assert!(matches!(missing, Err(NftError::Missing)), "{missing:?}");
+        assert!(
+            matches!(missing, Err(ProgramError::Missing(_))),
+            "{missing:?}"
+        );
     }
 
     #[test]
@@ -239,7 +254,7 @@ mod tests {
             let input = in_memory("").expect("a file in memory");
             let mut child = spawn(Path::new("/bin/sh"), &["-c", script], input).expect("starts");
             let collected = collect(&mut child, Duration::from_millis(50));
-            let is_hung = matches!(collected, Err(NftError::Hung(_)));
+            let is_hung = matches!(collected, Err(ProgramError::Hung(_)));
             child.kill().expect("it runs");
             child.wait().expect("it ends");
             assert!(is_hung, "{script}");
@@ -249,13 +264,13 @@ mod tests {
     #[test]
     fn endless_output_ends_with_the_program() {
         let endless = sh("exec cat /dev/zero");
-        assert!(matches!(endless, Err(NftError::TooMuch)), "{endless:?}");
+        assert!(matches!(endless, Err(ProgramError::TooMuch)), "{endless:?}");
     }
 
     #[test]
     fn long_complaints_are_cut() {
         let long = "ü".repeat(COMPLAINT_MAX);
-        let NftError::Refused(reason) = refusal(long.as_bytes()) else {
+        let ProgramError::Refused(reason) = refusal(long.as_bytes()) else {
             panic!("a refusal");
         };
         assert_eq!(reason.len(), COMPLAINT_MAX);
