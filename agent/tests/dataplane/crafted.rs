@@ -46,22 +46,29 @@ pub fn datagram(port: u16, text: &[u8]) -> Vec<u8> {
     [&ports, &length.to_be_bytes()[..], &[0, 0], text].concat()
 }
 
-/// From the workload of node 2 to that of node 1, the checksum field holding only the pseudo
-/// header's sum plus `error`.
-pub fn unfinished(protocol: u8, segment: &[u8], checksum_at: usize, error: u16) -> Vec<u8> {
-    let length = u16::try_from(20 + segment.len()).expect("short enough");
+/// From the workload of node 2 to that of node 1.
+pub fn packet(protocol: u8, payload: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(20 + payload.len()).expect("short enough");
     let mut packet = vec![0x45, 0, 0, 0, 0, 0, 0x40, 0, 64, protocol, 0, 0];
     packet[2..4].copy_from_slice(&length.to_be_bytes());
     packet.extend([172, 17, 2, 2, 172, 17, 1, 2]);
     let checksum = !sum(&packet);
     packet[10..12].copy_from_slice(&checksum.to_be_bytes());
+    packet.extend(payload);
+    packet
+}
+
+/// As `packet`, the checksum field holding only the pseudo
+/// header's sum plus `error`.
+pub fn unfinished(protocol: u8, segment: &[u8], checksum_at: usize, error: u16) -> Vec<u8> {
+    let mut packet = packet(protocol, segment);
+    let length = u16::try_from(packet.len()).expect("short enough");
     let pseudo = [
         &packet[12..20],
         &[0, protocol],
         &(length - 20).to_be_bytes(),
     ]
     .concat();
-    packet.extend(segment);
     let checksum = sum(&pseudo).wrapping_add(error).to_be_bytes();
     packet[20 + checksum_at..22 + checksum_at].copy_from_slice(&checksum);
     packet

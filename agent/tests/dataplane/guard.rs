@@ -1,18 +1,21 @@
 //! What a node does not take: packets under another's name, and tunnels that are not nodes'.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 use agent::carrier::{Encapsulation, supervise};
-use agent::dataplane::desired::TunnelDriver;
+use agent::dataplane::desired::{Desired, TunnelDriver};
+use agent::dataplane::{Dataplane, DataplaneOptions};
+use agent::names::vtep_mac;
 use nix::sys::socket::{MsgFlags, recv};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::capture::{Capture, Packet};
-use crate::crafted::{datagram, send, send_tunnelled, unfinished};
+use crate::crafted::{datagram, packet, send, send_tunnelled};
 use crate::netns::{Namespace, wait_until};
-use crate::site::{DEADLINE, PROTOCOL_ICMP, PROTOCOL_IPIP, Site, site};
+use crate::site::{DEADLINE, PROTOCOL_ICMP, PROTOCOL_IPIP, Site, options, site};
 
 const PROTOCOL_UDP: u8 = 17;
 const PORT: u16 = 7000;
@@ -110,26 +113,106 @@ fn workload_still_reaches_the_host_and_its_gateway() {
     assert!(neighbours.contains("169.254.1.1 dev eth0"), "{neighbours}");
 }
 
+/// Sends `inner` to node 1 as `driver` would on a node at `source`, from the router.
+fn send_as(site: &Site, driver: TunnelDriver, source: Ipv4Addr, inner: &[u8]) {
+    let (protocol, payload) = match driver {
+        TunnelDriver::Kernel | TunnelDriver::Userspace => (PROTOCOL_IPIP, inner.to_vec()),
+        TunnelDriver::Udp => (PROTOCOL_UDP, datagram(8285, inner)),
+        TunnelDriver::Vxlan => (PROTOCOL_UDP, datagram(4789, &in_vxlan(0x10, inner))),
+    };
+    let local = site.nodes[0].local;
+    send(&site.router, source, local, protocol, &payload);
+}
+
+/// Network `vni` times 256, between the VXLAN devices of the site's nodes.
+fn in_vxlan(vni: u8, inner: &[u8]) -> Vec<u8> {
+    let header = [8, 0, 0, 0, 0, vni, 0, 0];
+    let (to, from) = (vtep_mac("1"), vtep_mac("2"));
+    [&header[..], &to, &from, &[8, 0], inner].concat()
+}
+
 #[test]
 fn tunnelled_packets_are_taken_from_nodes_only() {
-    let Some(site) = ready() else { return };
-    let [one, two] = &site.nodes;
-    let socket = bind(&one.workload, WORKLOAD, PORT);
-    let inner = |text: &[u8]| unfinished(PROTOCOL_UDP, &datagram(PORT, text), 6, 0);
-    send_tunnelled(&site.router, STRANGER, one.local, &inner(b"no"));
-    send_tunnelled(&site.router, ROUTER, one.local, &inner(b"no"));
-    // Under the host's own name, which the kernel itself refuses as a martian on most hosts.
-    send_tunnelled(&site.router, one.local, one.local, &inner(b"no"));
-    send_tunnelled(&site.router, two.local, one.local, &inner(b"yes"));
-    let mut buffer = [0; 16];
-    let length = socket.recv(&mut buffer).expect("arrives");
-    assert_eq!(&buffer[..length], b"yes");
+    for driver in [
+        TunnelDriver::Userspace,
+        TunnelDriver::Udp,
+        TunnelDriver::Vxlan,
+    ] {
+        let Some(site) = site([driver; 2]) else {
+            return;
+        };
+        site.wait_for_ping();
+        let [one, two] = &site.nodes;
+        let socket = bind(&one.workload, WORKLOAD, PORT);
+        let inner = |text: &[u8]| packet(PROTOCOL_UDP, &datagram(PORT, text));
+        send_as(&site, driver, STRANGER, &inner(b"no"));
+        send_as(&site, driver, ROUTER, &inner(b"no"));
+        send_as(&site, driver, two.local, &inner(b"yes"));
+        let mut buffer = [0; 16];
+        let length = socket.recv(&mut buffer).expect("arrives");
+        assert_eq!(&buffer[..length], b"yes", "{driver:?}");
 
-    let (is_ok, output) = one.host.run("nft delete table inet caracal");
-    assert!(is_ok, "{output}");
-    send_tunnelled(&site.router, STRANGER, one.local, &inner(b"unguarded"));
-    let length = socket.recv(&mut buffer).expect("arrives");
-    assert_eq!(&buffer[..length], b"unguarded", "it was the table");
+        let (is_ok, output) = one.host.run("nft delete table inet caracal");
+        assert!(is_ok, "{output}");
+        send_as(&site, driver, STRANGER, &inner(b"unguarded"));
+        let length = socket.recv(&mut buffer).expect("arrives");
+        assert_eq!(
+            &buffer[..length],
+            b"unguarded",
+            "{driver:?}: it was the table"
+        );
+    }
+}
+
+/// A device of the user's beside ours, on the same port.
+#[test]
+fn other_networks_of_vxlan_are_not_touched() {
+    let Some(site) = site([TunnelDriver::Vxlan; 2]) else {
+        return;
+    };
+    let [one, _] = &site.nodes;
+    let local = one.local;
+    one.host.ip(&format!(
+        "link add theirs type vxlan id 4352 local {local} dstport 4789 nolearning"
+    ));
+    one.host.ip("link set theirs up");
+    let mut at_host = Capture::start(&one.host);
+    let inner = packet(PROTOCOL_UDP, &datagram(PORT, b"theirs"));
+    let payload = datagram(4789, &in_vxlan(0x11, &inner));
+    send(&site.router, STRANGER, local, PROTOCOL_UDP, &payload);
+    wait_until(
+        "the packet out of their device",
+        DEADLINE,
+        || {
+            let out = |packet: &Packet| {
+                packet.destination == WORKLOAD && packet.bytes.ends_with(b"theirs")
+            };
+            at_host.packets().iter().any(out)
+        },
+        || one.host.run("nft list table inet caracal").1 + &one.host.ip("-s link show"),
+    );
+}
+
+#[test]
+fn device_that_waits_for_its_end_is_guarded_still() {
+    let Some(site) = ready() else { return };
+    let [one, _] = &site.nodes;
+    let desired = Desired {
+        tunnels: BTreeMap::new(),
+        ..one.desired.clone()
+    };
+    one.host.block_on(async || {
+        let options = DataplaneOptions {
+            tunnel_linger: Duration::from_secs(3600),
+            ..options(one.run_dir.path())
+        };
+        let mut dataplane = Dataplane::open(options).await.expect("opens");
+        dataplane.apply(&one.desired).await;
+        let before = one.host.run("nft -s list table inet caracal");
+        let report = dataplane.apply(&desired).await;
+        assert_eq!(report.failed, []);
+        assert_eq!(one.host.run("nft -s list table inet caracal"), before);
+    });
 }
 
 #[test]
@@ -137,7 +220,7 @@ fn node_that_joins_is_let_in_and_one_that_leaves_is_not() {
     let Some(site) = ready() else { return };
     let [one, _] = &site.nodes;
     let socket = bind(&one.workload, WORKLOAD, PORT);
-    let inner = |text: &[u8]| unfinished(PROTOCOL_UDP, &datagram(PORT, text), 6, 0);
+    let inner = |text: &[u8]| packet(PROTOCOL_UDP, &datagram(PORT, text));
     let with = |more: &[Ipv4Addr]| {
         let mut desired = one.desired.clone();
         for tunnel in desired.tunnels.values_mut() {
@@ -251,45 +334,54 @@ fn host_reaches_remote_workloads_under_any_of_its_addresses() {
     assert!(at_workload.packets().iter().any(has_workload));
 }
 
-/// The protocols that the captured host complained of with ICMP unreachable.
-fn complained_of(capture: &mut Capture) -> Vec<u8> {
+/// Protocol and destination port of what was complained of with ICMP unreachable.
+fn complained_of(capture: &mut Capture) -> Vec<(u8, u16)> {
     let is_unreachable =
         |packet: &&Packet| packet.protocol == PROTOCOL_ICMP && packet.bytes.get(20) == Some(&3);
     let complaints = capture.packets().iter().filter(is_unreachable);
     complaints
-        .filter_map(|packet| packet.bytes.get(28 + 9).copied())
+        .filter_map(|packet| {
+            let inner = packet.bytes.get(28..)?;
+            let port = inner.get(22..24)?.try_into().ok()?;
+            Some((*inner.get(9)?, u16::from_be_bytes(port)))
+        })
         .collect()
 }
 
 #[test]
 fn node_without_carrier_for_a_moment_does_not_complain_to_nodes() {
-    let Some(site) = ready() else { return };
-    let [one, two] = &site.nodes;
-    let run_dir = one.run_dir.path();
-    let stopped = one
-        .host
-        .block_on(async || supervise::stop(run_dir, Encapsulation::Ipip).await);
-    stopped.expect("stops");
-    for (is_guarded, protocol) in [(true, PROTOCOL_UDP), (false, PROTOCOL_IPIP)] {
-        if !is_guarded {
-            let (is_ok, output) = one.host.run("nft delete table inet caracal");
-            assert!(is_ok, "{output}");
+    const CLOSED: u16 = 9;
+    for (driver, encapsulation) in [
+        (TunnelDriver::Userspace, Encapsulation::Ipip),
+        (TunnelDriver::Udp, Encapsulation::Udp),
+    ] {
+        let Some(site) = site([driver; 2]) else {
+            return;
+        };
+        site.wait_for_ping();
+        let [one, two] = &site.nodes;
+        let run_dir = one.run_dir.path();
+        let stop = async || supervise::stop(run_dir, encapsulation).await;
+        one.host.block_on(stop).expect("stops");
+        for is_guarded in [true, false] {
+            if !is_guarded {
+                let (is_ok, output) = one.host.run("nft delete table inet caracal");
+                assert!(is_ok, "{output}");
+            }
+            let mut at_router = Capture::start(&site.router);
+            send_as(&site, driver, two.local, b"nobody takes this");
+            // Answered after it: a port that is closed is still complained of.
+            let closed = datagram(CLOSED, b"nor this");
+            send(&site.router, two.local, one.local, PROTOCOL_UDP, &closed);
+            wait_until(
+                "complaints",
+                DEADLINE,
+                || complained_of(&mut at_router).contains(&(PROTOCOL_UDP, CLOSED)),
+                || one.host.run("nft list table inet caracal").1,
+            );
+            let first = complained_of(&mut at_router).remove(0);
+            let is_of_closed = first == (PROTOCOL_UDP, CLOSED);
+            assert_eq!(is_of_closed, is_guarded, "{driver:?}: {first:?}");
         }
-        let mut at_router = Capture::start(&site.router);
-        let closed = datagram(9, b"nor this");
-        send_tunnelled(&site.router, two.local, one.local, b"nobody takes this");
-        // Answered after it: a port that is closed is still complained of.
-        send(&site.router, two.local, one.local, PROTOCOL_UDP, &closed);
-        wait_until(
-            "complaints",
-            DEADLINE,
-            || complained_of(&mut at_router).contains(&PROTOCOL_UDP),
-            || one.host.run("nft list table inet caracal").1,
-        );
-        assert_eq!(
-            complained_of(&mut at_router).first(),
-            Some(&protocol),
-            "with our table: {is_guarded}"
-        );
     }
 }
