@@ -187,7 +187,7 @@ fn read_some(pipe: &mut Option<impl Read>, text: &mut Vec<u8>) -> Result<bool, P
     match pipe.read(&mut buffer) {
         Ok(0) => Ok(true),
         Ok(length) => {
-            text.extend(buffer.iter().take(length));
+            text.extend_from_slice(buffer.get(..length).unwrap_or_default());
             if text.len() > OUTPUT_MAX {
                 return Err(ProgramError::TooMuch);
             }
