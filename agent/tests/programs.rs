@@ -115,7 +115,8 @@ fn ready() -> Value {
     json!({"schemaVersion": 1, "node": "a1", "version": "1.2.3", "ready": true,
         "store": {"synced": true, "errors": []},
         "tunnel": ipip, "tunnels": [ipip, vxlan],
-        "failed": [], "repairs": {"route": 2}, "draining": false})
+        "failed": [], "findings": [],
+        "repairs": {"route": 2}, "draining": false})
 }
 
 fn peer(address: &str, name: &str, state: &str) -> Value {
