@@ -184,10 +184,15 @@ impl Rig {
 
     /// Started, and established on connection 1 that we opened.
     fn established(config: SessionConfig) -> Rig {
+        Rig::established_with(config, open())
+    }
+
+    /// The same with this as the peer's OPEN.
+    fn established_with(config: SessionConfig, theirs: Open) -> Rig {
         let mut rig = Rig::started(config);
         rig.feed([
             connected(1, Direction::Outgoing),
-            opened(1, open()),
+            opened(1, theirs),
             keepalive(1),
         ]);
         assert_eq!(rig.session.state(), State::Established);
@@ -505,15 +510,11 @@ fn lasting_ends_are_hard_resets_where_both_sides_have_rfc_8538() {
             2,
         ),
     ] {
-        let mut rig = Rig::started(SessionConfig {
+        let ours = SessionConfig {
             graceful_restart: Some(ours),
             ..config()
-        });
-        rig.feed([
-            connected(1, Direction::Outgoing),
-            opened(1, theirs),
-            keepalive(1),
-        ]);
+        };
+        let mut rig = Rig::established_with(ours, theirs);
         assert_eq!(
             rig.feed([stop(6, subcode)]),
             format!(
@@ -563,15 +564,11 @@ fn a_reset_for_another_configuration_leaves_routes_where_that_can_be() {
             "close 1, down 1 silent",
         ),
     ] {
-        let mut rig = Rig::started(SessionConfig {
+        let ours = SessionConfig {
             graceful_restart: ours,
             ..config()
-        });
-        rig.feed([
-            connected(1, Direction::Outgoing),
-            opened(1, theirs),
-            keepalive(1),
-        ]);
+        };
+        let mut rig = Rig::established_with(ours, theirs);
         assert_eq!(
             rig.feed([Input::Reset]),
             format!("{ends}, Established>Idle"),
