@@ -16,6 +16,7 @@ pub mod ipam;
 pub mod lab;
 pub mod model;
 pub mod names;
+pub mod prefix_map;
 pub mod reconcile;
 pub mod requests;
 pub mod resolve;

@@ -19,7 +19,7 @@ use crate::api::schema::{Drain, StoreError};
 use crate::cni::attachment::Attachment;
 use crate::config::Settings;
 use crate::dataplane::host::HostView;
-use crate::dataplane::{ApplyReport, Changes, Dataplane, KernelChange};
+use crate::dataplane::{ApplyReport, Changes, Dataplane, KernelChange, Learning};
 use crate::datastore::{FileStore, StoreUpdate};
 use crate::drain::DrainMark;
 use crate::model::Snapshot;
@@ -44,6 +44,8 @@ enum Input {
     Request(Request),
     Kernel(KernelChange),
     Speaker(Event),
+    /// Changes of learned routes are written.
+    Learned(ApplyReport),
     /// The resync timer: read everything again.
     Resync,
     /// Something failed and its wait is over, or something is due.
@@ -74,7 +76,9 @@ pub struct Reconciler {
     host: Arc<HostView>,
     is_host_stale: bool,
     /// What learned routes were last resolved with. The speaker starts after the first one is made.
-    basis: Option<Arc<Basis>>,
+    basis: Option<Basis>,
+    /// Changes of learned routes that are being written.
+    learning: Option<Learning>,
     endpoints: Endpoints,
     tunnels: Vec<TunnelPlan>,
     /// When learned routes may lead into a tunnel that is new.
@@ -128,6 +132,7 @@ impl Reconciler {
             host: Arc::default(),
             is_host_stale: true,
             basis: None,
+            learning: None,
             endpoints: Endpoints::default(),
             tunnels: Vec::new(),
             prepared: None,
@@ -164,6 +169,7 @@ impl Reconciler {
                     self.pass(Vec::new()).await;
                 }
                 Input::Speaker(event) => self.take_event(event).await,
+                Input::Learned(report) => self.note_learned(report).await,
                 Input::Resync => {
                     self.next_resync = Instant::now() + self.settings.resync;
                     self.dataplane.request_resync().await;
@@ -195,6 +201,7 @@ impl Reconciler {
             update = self.store.next() => Input::Store(update),
             change = self.changes.changed() => Input::Kernel(change),
             event = self.routing.next_event() => Input::Speaker(event),
+            report = written(&mut self.learning) => Input::Learned(report),
             () = tokio::time::sleep_until(self.next_resync.into()) => Input::Resync,
             () = sleep_until(retry_at) => Input::Retry,
             () = sleep_until(next_pass) => Input::Retry,
@@ -303,23 +310,19 @@ impl Reconciler {
     async fn take_event(&mut self, event: Event) {
         match event {
             Event::Learned(routes) => {
-                let Some(basis) = self.basis.clone() else {
+                let Some(basis) = &mut self.basis else {
                     return;
                 };
-                let Some(resolver) = basis.resolver(&self.settings.node) else {
-                    return;
-                };
-                let changes = self.routing.learn(routes, &resolver, &basis.workloads);
+                let resolver = &mut basis.resolver;
+                let changes = self.routing.learn(routes, resolver, &basis.workloads);
                 self.apply_learned(changes).await;
             }
             Event::NextHops(next_hops) => {
-                let Some(basis) = self.basis.clone() else {
+                let Some(basis) = &self.basis else {
                     return;
                 };
-                let Some(resolver) = basis.resolver(&self.settings.node) else {
-                    return;
-                };
-                self.routing.answer_next_hops(next_hops, &resolver).await;
+                let resolver = &basis.resolver;
+                self.routing.answer_next_hops(next_hops, resolver).await;
             }
             Event::Settled => {
                 info!("first convergence is over");
@@ -337,6 +340,13 @@ fn key(attachment: &Attachment) -> (String, String) {
         attachment.container_id.clone(),
         attachment.container_interface.clone(),
     )
+}
+
+async fn written(learning: &mut Option<Learning>) -> ApplyReport {
+    match learning {
+        Some(learning) => learning.written().await,
+        None => std::future::pending().await,
+    }
 }
 
 async fn sleep_until(at: Option<Instant>) {

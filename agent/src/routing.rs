@@ -16,6 +16,7 @@ use smallvec::SmallVec;
 use tokio::sync::mpsc;
 
 use crate::dataplane::desired::LearnedChange;
+use crate::prefix_map::PrefixMap;
 use crate::resolve::routes::{NextHopResolver, Resolution, Resolved};
 
 /// What the speaker needs to know that the store does not: how this agent started.
@@ -32,7 +33,7 @@ pub struct Routing {
     /// Told to drain by an operator, whatever the store says.
     is_drained: bool,
     running: Option<Running>,
-    learned: BTreeMap<Prefix, Resolved>,
+    learned: PrefixMap<Arc<Resolved>>,
     /// Of learned routes, as last asked about.
     next_hops: BTreeSet<IpAddr>,
     /// How they are reached, as last told.
@@ -54,7 +55,7 @@ impl Routing {
             start,
             is_drained,
             running: None,
-            learned: BTreeMap::new(),
+            learned: PrefixMap::default(),
             next_hops: BTreeSet::new(),
             told: BTreeMap::new(),
             is_settled: false,
@@ -144,7 +145,7 @@ impl Routing {
     pub async fn answer_next_hops(
         &mut self,
         next_hops: BTreeSet<IpAddr>,
-        resolver: &NextHopResolver<'_>,
+        resolver: &NextHopResolver,
     ) {
         self.next_hops = next_hops;
         self.told = self.reaches(resolver);
@@ -152,7 +153,7 @@ impl Routing {
     }
 
     /// Tells how next hops are reached now, if of any something else is so than last told.
-    pub async fn weigh_next_hops_again(&mut self, resolver: &NextHopResolver<'_>) {
+    pub async fn weigh_next_hops_again(&mut self, resolver: &NextHopResolver) {
         let reaches = self.reaches(resolver);
         if reaches != self.told {
             self.told = reaches;
@@ -160,7 +161,7 @@ impl Routing {
         }
     }
 
-    fn reaches(&self, resolver: &NextHopResolver<'_>) -> BTreeMap<IpAddr, NextHopInfo> {
+    fn reaches(&self, resolver: &NextHopResolver) -> BTreeMap<IpAddr, NextHopInfo> {
         let next_hops = self.next_hops.iter();
         next_hops
             .map(|next_hop| {
@@ -183,7 +184,7 @@ impl Routing {
     pub fn learn(
         &mut self,
         routes: Vec<LearnedRoute>,
-        resolver: &NextHopResolver<'_>,
+        resolver: &mut NextHopResolver,
         workloads: &BTreeSet<IpAddr>,
     ) -> Vec<LearnedChange> {
         routes
@@ -204,14 +205,14 @@ impl Routing {
     }
 
     pub fn learned_prefixes(&self) -> Vec<Prefix> {
-        self.learned.keys().copied().collect()
+        self.learned.iter().map(|(prefix, _)| prefix).collect()
     }
 
     /// Decides about these prefixes anew, as far as they are learned.
     pub fn resolve_again(
         &mut self,
         prefixes: &[Prefix],
-        resolver: &NextHopResolver<'_>,
+        resolver: &mut NextHopResolver,
         workloads: &BTreeSet<IpAddr>,
     ) -> Vec<LearnedChange> {
         prefixes
@@ -226,33 +227,31 @@ impl Routing {
 
     /// What was decided about a learned prefix, path by path.
     pub fn resolved(&self, prefix: &Prefix) -> Option<&Resolved> {
-        self.learned.get(prefix)
+        self.learned.get(prefix).map(Arc::as_ref)
     }
 
     fn resolve(
         &mut self,
         prefix: Prefix,
         next_hops: SmallVec<[IpAddr; 1]>,
-        resolver: &NextHopResolver<'_>,
+        resolver: &mut NextHopResolver,
         workloads: &BTreeSet<IpAddr>,
     ) -> Option<LearnedChange> {
         let resolved = if prefix.is_host() && workloads.contains(&prefix.network()) {
             // The kernel would have one key for both.
             let reason = format!("{} is a workload on this node", prefix.network());
             let skip = Resolution::Skip { reason };
-            Resolved {
+            let paths = next_hops.into_iter();
+            Arc::new(Resolved {
                 route: None,
-                paths: next_hops
-                    .into_iter()
-                    .map(|one| (one, skip.clone()))
-                    .collect(),
-            }
+                paths: paths.map(|one| (one, skip.clone())).collect(),
+            })
         } else {
             resolver.resolve_all(prefix, next_hops)
         };
         let wanted = resolved.route.clone();
         let before = self.learned.insert(prefix, resolved);
-        let had = before.and_then(|before| before.route);
+        let had = before.and_then(|before| before.route.clone());
         (had != wanted).then_some(LearnedChange {
             prefix,
             route: wanted,

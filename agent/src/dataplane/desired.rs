@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use bgp::types::Prefix;
 use smallvec::SmallVec;
@@ -192,7 +193,8 @@ impl Hops {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct LearnedChange {
     pub prefix: Prefix,
-    pub route: Option<Route>,
+    /// Shared by the many prefixes that lead the same way.
+    pub route: Option<Arc<Route>>,
 }
 
 /// What became of a route in the kernel.

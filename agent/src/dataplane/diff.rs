@@ -5,8 +5,9 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
-use bgp::types::Prefix;
+use bgp::types::{Family, Prefix};
 use smallvec::SmallVec;
 
 use super::desired::{Route, RouteState};
@@ -22,6 +23,13 @@ const SCOPE_LINK: u8 = 253;
 pub struct KernelRoute {
     pub prefix: Prefix,
     pub tos: u8,
+    pub info: Arc<FibInfo>,
+}
+
+/// What many routes have in common, as in the kernel's structure of that name: there are as many as
+/// there are ways, not as there are prefixes.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct FibInfo {
     pub metric: u32,
     pub protocol: u8,
     pub kind: RouteKind,
@@ -34,7 +42,7 @@ pub struct KernelRoute {
     pub has_extras: bool,
 }
 
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
 pub struct KernelHop {
     pub gateway: Option<IpAddr>,
     pub device: Option<u32>,
@@ -45,7 +53,7 @@ pub struct KernelHop {
     pub is_dead: bool,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum RouteKind {
     Unicast,
     Blackhole,
@@ -56,35 +64,37 @@ pub enum RouteKind {
 impl KernelRoute {
     /// Whether it holds the one key per prefix that we use.
     pub fn has_our_key(&self) -> bool {
-        self.tos == 0 && self.metric == ROUTE_METRIC
+        self.tos == 0 && self.info.metric == ROUTE_METRIC
     }
 
     pub fn is_ours(&self) -> bool {
-        is_own_protocol(self.protocol)
+        is_own_protocol(self.info.protocol)
     }
+}
 
+impl FibInfo {
     /// Text for people: `proto static via 10.0.0.1 dev eth0`.
     pub fn describe(&self, links: &Links) -> String {
-        Described { route: self, links }.to_string()
+        Described { info: self, links }.to_string()
     }
 }
 
 struct Described<'a> {
-    route: &'a KernelRoute,
+    info: &'a FibInfo,
     links: &'a Links,
 }
 
 impl fmt::Display for Described<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let route = self.route;
-        match route.kind {
+        let info = self.info;
+        match info.kind {
             RouteKind::Unicast => {}
             RouteKind::Blackhole => f.write_str("blackhole ")?,
             RouteKind::Other(kind) => write!(f, "type {kind} ")?,
         }
-        write!(f, "proto {}", protocol_name(route.protocol))?;
-        for hop in &route.hops {
-            if route.hops.len() > 1 {
+        write!(f, "proto {}", protocol_name(info.protocol))?;
+        for hop in &info.hops {
+            if info.hops.len() > 1 {
                 write!(f, " nexthop")?;
             }
             if let Some(gateway) = hop.gateway {
@@ -97,8 +107,8 @@ impl fmt::Display for Described<'_> {
                 }
             }
         }
-        if route.metric != ROUTE_METRIC {
-            write!(f, " metric {}", route.metric)?;
+        if info.metric != ROUTE_METRIC {
+            write!(f, " metric {}", info.metric)?;
         }
         Ok(())
     }
@@ -129,7 +139,7 @@ fn protocol_name(protocol: u8) -> String {
 /// A route as it can be written now.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Writable {
-    pub route: KernelRoute,
+    pub info: Arc<FibInfo>,
     /// Why a hop is left out meanwhile.
     pub missing: Option<String>,
 }
@@ -139,14 +149,12 @@ pub struct Writable {
 /// # Errors
 /// A clause that names what is missing: the device of every hop, its being up, the source address.
 pub fn resolve(
-    prefix: Prefix,
+    family: Family,
     route: &Route,
     protocol: u8,
     links: &Links,
 ) -> Result<Writable, String> {
-    let base = KernelRoute {
-        prefix,
-        tos: 0,
+    let base = FibInfo {
         metric: ROUTE_METRIC,
         protocol,
         kind: RouteKind::Unicast,
@@ -155,34 +163,29 @@ pub fn resolve(
         source: None,
         has_extras: false,
     };
-    let whole = |route| Writable {
-        route,
-        missing: None,
-    };
-    match route {
-        Route::Blackhole => Ok(whole(KernelRoute {
+    let mut missing = None;
+    let info = match route {
+        Route::Blackhole => FibInfo {
             kind: RouteKind::Blackhole,
             ..base
-        })),
-        Route::Link { device } => Ok(whole(KernelRoute {
+        },
+        Route::Link { device } => FibInfo {
             hops: SmallVec::from_buf([KernelHop {
                 device: Some(usable_device(device, links)?),
                 ..KernelHop::default()
             }]),
-            scope: if prefix.network().is_ipv4() {
-                SCOPE_LINK
-            } else {
-                SCOPE_UNIVERSE
+            scope: match family {
+                Family::Ipv4 => SCOPE_LINK,
+                Family::Ipv6 => SCOPE_UNIVERSE,
             },
             ..base
-        })),
+        },
         Route::Via { hops, source } => {
             if let Some(source) = source
                 && !links.holds(*source)
             {
                 return Err(format!("source address {source} is not on this host"));
             }
-            let mut missing = None;
             let mut usable = SmallVec::new();
             for hop in hops.iter() {
                 match usable_device(&hop.device, links) {
@@ -195,20 +198,23 @@ pub fn resolve(
                     Err(reason) => missing = Some(reason),
                 }
             }
+            if usable.is_empty()
+                && let Some(missing) = missing
+            {
+                return Err(missing);
+            }
             usable.sort_unstable();
-            match missing {
-                Some(missing) if usable.is_empty() => Err(missing),
-                missing => Ok(Writable {
-                    route: KernelRoute {
-                        hops: usable,
-                        source: *source,
-                        ..base
-                    },
-                    missing,
-                }),
+            FibInfo {
+                hops: usable,
+                source: *source,
+                ..base
             }
         }
-    }
+    };
+    Ok(Writable {
+        info: Arc::new(info),
+        missing,
+    })
 }
 
 fn usable_device(name: &str, links: &Links) -> Result<u32, String> {
@@ -219,32 +225,32 @@ fn usable_device(name: &str, links: &Links) -> Result<u32, String> {
     }
 }
 
-/// What to do about one prefix.
+/// What to do about one prefix, at our key.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Step {
     /// The kernel is as it should be.
     Keep,
     /// Create, failing if any route holds the key.
-    Create(KernelRoute),
+    Create(Arc<FibInfo>),
     /// Take the place of a route of ours.
-    Replace(KernelRoute),
+    Replace(Arc<FibInfo>),
     /// The route of ours to remove.
-    Remove(KernelRoute),
+    Remove(Arc<FibInfo>),
     /// A foreign route holds our key: nothing is written.
     Blocked(RouteState),
     /// Something is missing: nothing is written now. A route of ours to another place would
     /// mislead packets meanwhile and is removed.
     Wait {
         state: RouteState,
-        stale: Option<KernelRoute>,
+        stale: Option<Arc<FibInfo>>,
     },
 }
 
 /// Compares what is wanted for one prefix with the last dump: `held` is the route of ours at our
 /// key, `foreign` are the foreign routes for the same prefix.
 pub fn step(
-    wanted: Option<Result<KernelRoute, String>>,
-    held: Option<&KernelRoute>,
+    wanted: Option<Result<Arc<FibInfo>, String>>,
+    held: Option<&Arc<FibInfo>>,
     foreign: &[KernelRoute],
     links: &Links,
 ) -> Step {
@@ -259,7 +265,7 @@ pub fn step(
         (Some(Ok(wanted)), Some(_)) => Step::Replace(wanted),
         (Some(Ok(wanted)), None) => match foreign.iter().find(|route| route.has_our_key()) {
             Some(holder) => Step::Blocked(RouteState::Failed {
-                reason: format!("blocked by {}", holder.describe(links)),
+                reason: format!("blocked by {}", holder.info.describe(links)),
             }),
             None => Step::Create(wanted),
         },
@@ -271,12 +277,12 @@ pub fn step(
 pub fn installed_state(foreign: &[KernelRoute], links: &Links) -> RouteState {
     let shadow = foreign
         .iter()
-        .filter(|route| route.tos == 0 && route.metric < ROUTE_METRIC)
-        .min_by_key(|route| route.metric);
+        .filter(|route| route.tos == 0 && route.info.metric < ROUTE_METRIC)
+        .min_by_key(|route| route.info.metric);
     match shadow {
         None => RouteState::Installed,
         Some(route) => RouteState::Shadowed {
-            reason: format!("shadowed by {}", route.describe(links)),
+            reason: format!("shadowed by {}", route.info.describe(links)),
         },
     }
 }

@@ -72,12 +72,22 @@ impl EngineThread {
         &self,
         work: impl FnOnce(&mut Engine) -> T + Send + 'static,
     ) -> Option<T> {
+        self.begin(work).await.await.ok()
+    }
+
+    /// Returns as soon as `work` has a place in the queue. The answer is an error if the thread is
+    /// gone.
+    pub async fn begin<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Engine) -> T + Send + 'static,
+    ) -> oneshot::Receiver<T> {
         let (reply, answer) = oneshot::channel();
         let job: Job = Box::new(move |engine| {
             let _ = reply.send(work(engine));
         });
-        self.jobs.send(job).await.ok()?;
-        answer.await.ok()
+        // A job that is not taken drops its end of the answer.
+        let _ = self.jobs.send(job).await;
+        answer
     }
 }
 
@@ -228,7 +238,7 @@ impl Engine {
     /// `None` for routes over our devices, such as those the kernel adds for their addresses.
     fn host_route(&self, route: &KernelRoute) -> Option<HostRoute> {
         // What goes several ways has no single one.
-        let only = match route.hops.as_slice() {
+        let only = match route.info.hops.as_slice() {
             [only] => only.clone(),
             _ => KernelHop::default(),
         };
@@ -238,8 +248,8 @@ impl Engine {
         }
         Some(HostRoute {
             prefix: route.prefix,
-            metric: route.metric,
-            is_unicast: route.kind == RouteKind::Unicast,
+            metric: route.info.metric,
+            is_unicast: route.info.kind == RouteKind::Unicast,
             gateway: only.gateway,
             device: device.map(str::to_owned),
         })

@@ -39,6 +39,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bgp::types::Prefix;
+use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 use tracing::{debug, info, warn};
 
@@ -205,7 +206,19 @@ impl Dataplane {
     /// Writes changes of learned routes, in batches. They are remembered: a later `apply` repairs
     /// them. A route that the kernel has already is not written.
     pub async fn apply_learned(&mut self, changes: Vec<LearnedChange>) -> ApplyReport {
-        let mut report = self.run(move |engine| engine.apply_learned(changes)).await;
+        let report = self.begin_learned(changes).await.written().await;
+        self.after_learned(report).await
+    }
+
+    /// As `apply_learned`, but returns while they are written. Whatever is asked later comes after
+    /// them. What `Learning::written` says is owed to `after_learned`.
+    pub async fn begin_learned(&self, changes: Vec<LearnedChange>) -> Learning {
+        let work = move |engine: &mut Engine| engine.apply_learned(changes);
+        Learning(self.engine.begin(work).await)
+    }
+
+    /// Ends what `begin_learned` began.
+    pub async fn after_learned(&mut self, mut report: ApplyReport) -> ApplyReport {
         if self.has_unwanted {
             self.release_tunnels(&mut report).await;
         }
@@ -234,7 +247,7 @@ impl Dataplane {
     }
 
     /// What became of the route for `prefix`; see `route_states`.
-    pub async fn route_state(&self, prefix: Prefix) -> Option<(Option<Route>, RouteState)> {
+    pub async fn route_state(&self, prefix: Prefix) -> Option<(Option<Arc<Route>>, RouteState)> {
         self.route_states(vec![prefix]).await.pop().flatten()
     }
 
@@ -243,7 +256,7 @@ impl Dataplane {
     pub async fn route_states(
         &self,
         prefixes: Vec<Prefix>,
-    ) -> Vec<Option<(Option<Route>, RouteState)>> {
+    ) -> Vec<Option<(Option<Arc<Route>>, RouteState)>> {
         let ask = move |engine: &mut Engine| {
             prefixes
                 .iter()
@@ -376,13 +389,25 @@ impl Dataplane {
         &self,
         work: impl FnOnce(&mut Engine) -> ApplyReport + Send + 'static,
     ) -> ApplyReport {
-        self.engine.run(work).await.unwrap_or_else(|| {
-            warn!("the dataplane's thread is gone");
-            let mut report = ApplyReport::default();
-            report.fail("dataplane", DataplaneError::Gone);
-            report
-        })
+        self.engine.run(work).await.unwrap_or_else(gone)
     }
+}
+
+/// Changes of learned routes that are being written.
+pub struct Learning(oneshot::Receiver<ApplyReport>);
+
+impl Learning {
+    /// Waits for their end. Safe to cancel; once it has answered it is not to be asked again.
+    pub async fn written(&mut self) -> ApplyReport {
+        (&mut self.0).await.unwrap_or_else(|_| gone())
+    }
+}
+
+fn gone() -> ApplyReport {
+    warn!("the dataplane's thread is gone");
+    let mut report = ApplyReport::default();
+    report.fail("dataplane", DataplaneError::Gone);
+    report
 }
 
 impl Drop for Dataplane {

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bgp::types::{Family, Prefix};
@@ -291,7 +292,7 @@ impl Engine {
             requests.push(neigh::put(*key, *mac));
             keys.push(*key);
         }
-        for (key, answer) in keys.into_iter().zip(self.netlink.batch(requests)?) {
+        for (key, answer) in keys.into_iter().zip(self.netlink.batch(&requests)?) {
             let (index, address) = key;
             let name = self.links.name_of(index).unwrap_or("?");
             match answer {
@@ -376,7 +377,7 @@ impl Engine {
             .apply_local(&mut self.netlink, &self.links, local, &stale)
     }
 
-    fn note_moved(&mut self, local: &BTreeMap<Prefix, Route>, are_new_moved: bool) {
+    fn note_moved(&mut self, local: &BTreeMap<Prefix, Arc<Route>>, are_new_moved: bool) {
         let moved = self
             .table
             .moved_addresses(local, &self.links, are_new_moved);
@@ -421,20 +422,17 @@ fn is_removable(name: &str, link: &LinkState) -> bool {
     }
 }
 
-fn local_routes(desired: &Desired) -> BTreeMap<Prefix, Route> {
-    let mut routes = desired.routes.clone();
+fn local_routes(desired: &Desired) -> BTreeMap<Prefix, Arc<Route>> {
+    let routes = desired.routes.iter();
+    let mut routes: BTreeMap<_, _> = routes
+        .map(|(prefix, route)| (*prefix, Arc::new(route.clone())))
+        .collect();
     for (name, workload) in &desired.workloads {
-        for address in workload
-            .addresses
-            .iter()
-            .filter(|address| address.is_ipv4())
-        {
-            routes.insert(
-                Prefix::host(*address),
-                Route::Link {
-                    device: name.clone(),
-                },
-            );
+        let device = name.clone();
+        let route = Arc::new(Route::Link { device });
+        let addresses = workload.addresses.iter();
+        for address in addresses.filter(|address| address.is_ipv4()) {
+            routes.insert(Prefix::host(*address), route.clone());
         }
     }
     routes

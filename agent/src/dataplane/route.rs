@@ -1,19 +1,106 @@
-//! Routes of table main as netlink messages.
+//! Routes of table main: reads them, and says in the kernel's messages what is to be written.
 
+mod encode;
+
+use std::collections::HashSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use bgp::types::{Family, Prefix};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteNextHop,
-    RouteNextHopFlags, RouteScope, RouteType, RouteVia,
+    RouteNextHopFlags, RouteType, RouteVia,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use nix::errno::Errno;
 use smallvec::SmallVec;
 
-use super::diff::{KernelHop, KernelRoute, RouteKind};
-use super::netlink::{Netlink, NetlinkError, Request};
+use super::diff::{FibInfo, KernelHop, KernelRoute, RouteKind};
+use super::netlink::{Ask, Netlink, NetlinkError};
+
+/// What is to be done with a route.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Write {
+    /// Refused with EEXIST if any route holds its key.
+    Create,
+    /// Of the holder of its key, refused with ENOENT if there is none.
+    Replace,
+    /// The kernel compares the protocol too, so a foreign route that took the place of ours meanwhile
+    /// stays.
+    Remove,
+}
+
+/// One route to be written.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RouteWrite {
+    pub write: Write,
+    pub route: KernelRoute,
+}
+
+impl RouteWrite {
+    /// At our key.
+    pub fn ours(write: Write, prefix: Prefix, info: Arc<FibInfo>) -> RouteWrite {
+        let route = KernelRoute {
+            prefix,
+            tos: 0,
+            info,
+        };
+        RouteWrite { write, route }
+    }
+}
+
+impl Ask for RouteWrite {
+    fn kind(&self) -> (u16, u16) {
+        match self.write {
+            Write::Create => (RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL),
+            Write::Replace => (RTM_NEWROUTE, NLM_F_REPLACE),
+            Write::Remove => (RTM_DELROUTE, 0),
+        }
+    }
+
+    fn put(&self, out: &mut Vec<u8>) {
+        match self.write {
+            Write::Create | Write::Replace => encode::put(&self.route, out),
+            Write::Remove => encode::put_key(&self.route, out),
+        }
+    }
+}
+
+const RTM_NEWROUTE: u16 = 24;
+const RTM_DELROUTE: u16 = 25;
+
+/// Each once, however many routes have it.
+#[derive(Default)]
+pub struct FibInfos {
+    all: HashSet<Arc<FibInfo>>,
+    /// Neighbours in a dump mostly go the same way.
+    last: Option<Arc<FibInfo>>,
+}
+
+impl FibInfos {
+    pub fn share(&mut self, info: FibInfo) -> Arc<FibInfo> {
+        if let Some(last) = self.last.as_ref().filter(|last| ***last == info) {
+            return last.clone();
+        }
+        let shared = match self.all.get(&info) {
+            Some(known) => known.clone(),
+            None => {
+                let new = Arc::new(info);
+                self.all.insert(new.clone());
+                new
+            }
+        };
+        self.last = Some(shared.clone());
+        shared
+    }
+
+    /// Forgets those that nobody else has.
+    pub fn prune(&mut self) {
+        self.last = None;
+        self.all.retain(|info| Arc::strong_count(info) > 1);
+    }
+}
 
 /// Reads one family of table main: all of it, or the routes of one protocol (the kernel then
 /// filters).
@@ -24,13 +111,22 @@ pub fn observe(
     netlink: &mut Netlink,
     family: Family,
     protocol: Option<u8>,
+    infos: &mut FibInfos,
 ) -> Result<Vec<KernelRoute>, NetlinkError> {
     let mut request = RouteMessage::default();
-    request.header.address_family = address_family(family);
+    request.header.address_family = match family {
+        Family::Ipv4 => AddressFamily::Inet,
+        Family::Ipv6 => AddressFamily::Inet6,
+    };
     request.header.table = RouteHeader::RT_TABLE_MAIN;
     request.header.protocol = protocol.unwrap_or_default().into();
-    let objects = match netlink.dump("routes", RouteNetlinkMessage::GetRoute(request)) {
-        Ok(objects) => objects,
+    let take = |object| match object {
+        // Where the kernel is too old to filter, it sends everything.
+        RouteNetlinkMessage::NewRoute(message) => decode(message, infos)
+            .filter(|route| protocol.is_none_or(|protocol| route.info.protocol == protocol)),
+        _ => None,
+    };
+    match netlink.dump_as("routes", RouteNetlinkMessage::GetRoute(request), take) {
         // A namespace that never had a route has no table main; a kernel may have no IPv6.
         Err(error)
             if matches!(
@@ -38,123 +134,13 @@ pub fn observe(
                 Some(Errno::ENOENT | Errno::EAFNOSUPPORT | Errno::EOPNOTSUPP)
             ) =>
         {
-            Vec::new()
+            Ok(Vec::new())
         }
-        Err(error) => return Err(error),
-    };
-    let routes = objects.into_iter().filter_map(|object| match object {
-        RouteNetlinkMessage::NewRoute(message) => decode(message),
-        _ => None,
-    });
-    // Where the kernel is too old to filter, it sends everything.
-    let is_asked = |route: &KernelRoute| protocol.is_none_or(|protocol| route.protocol == protocol);
-    Ok(routes.filter(is_asked).collect())
-}
-
-/// Creates the route, refused with EEXIST if any route holds its key.
-pub fn create(route: &KernelRoute) -> Request {
-    Request {
-        message: RouteNetlinkMessage::NewRoute(encode(route)),
-        flags: NLM_F_CREATE | NLM_F_EXCL,
+        answer => answer,
     }
 }
 
-/// Replaces the holder of the route's key, refused with ENOENT if there is none.
-pub fn replace(route: &KernelRoute) -> Request {
-    Request {
-        message: RouteNetlinkMessage::NewRoute(encode(route)),
-        flags: NLM_F_REPLACE,
-    }
-}
-
-/// Removes the route. The kernel compares the protocol too, so a foreign route that took the place
-/// of ours meanwhile stays.
-pub fn remove(route: &KernelRoute) -> Request {
-    let mut named = KernelRoute {
-        source: None,
-        ..route.clone()
-    };
-    // Of several hops IPv6 would remove the named ones, and stop at the first that is gone already.
-    if named.hops.len() > 1 {
-        named.hops.clear();
-    }
-    let mut message = encode(&named);
-    message.header.flags = RouteFlags::empty();
-    if route.prefix.network().is_ipv4() {
-        message.header.scope = RouteScope::NoWhere;
-    }
-    Request {
-        message: RouteNetlinkMessage::DelRoute(message),
-        flags: 0,
-    }
-}
-
-fn address_family(family: Family) -> AddressFamily {
-    match family {
-        Family::Ipv4 => AddressFamily::Inet,
-        Family::Ipv6 => AddressFamily::Inet6,
-    }
-}
-
-fn encode(route: &KernelRoute) -> RouteMessage {
-    let mut message = RouteMessage::default();
-    let header = &mut message.header;
-    header.address_family = address_family(route.prefix.family());
-    header.destination_prefix_length = route.prefix.length();
-    header.tos = route.tos;
-    header.table = RouteHeader::RT_TABLE_MAIN;
-    header.protocol = route.protocol.into();
-    header.scope = route.scope.into();
-    header.kind = match route.kind {
-        RouteKind::Unicast => RouteType::Unicast,
-        RouteKind::Blackhole => RouteType::BlackHole,
-        RouteKind::Other(kind) => kind.into(),
-    };
-    let attributes = &mut message.attributes;
-    attributes.push(RouteAttribute::Destination(route.prefix.network().into()));
-    attributes.push(RouteAttribute::Priority(route.metric));
-    attributes.extend(
-        route
-            .source
-            .map(|source| RouteAttribute::PrefSource(source.into())),
-    );
-    match route.hops.as_slice() {
-        [] => {}
-        [hop] => {
-            if hop.is_onlink {
-                header.flags |= RouteFlags::Onlink;
-            }
-            attributes.extend(hop.device.map(RouteAttribute::Oif));
-            attributes.extend(gateway_attribute(&route.prefix, hop));
-        }
-        hops => {
-            let hops = hops.iter().map(|hop| encode_hop(&route.prefix, hop));
-            attributes.push(RouteAttribute::MultiPath(hops.collect()));
-        }
-    }
-    message
-}
-
-fn encode_hop(prefix: &Prefix, hop: &KernelHop) -> RouteNextHop {
-    let mut next_hop = RouteNextHop::default();
-    if hop.is_onlink {
-        next_hop.flags |= RouteNextHopFlags::Onlink;
-    }
-    next_hop.hops = hop.extra_weight;
-    next_hop.interface_index = hop.device.unwrap_or_default();
-    next_hop.attributes.extend(gateway_attribute(prefix, hop));
-    next_hop
-}
-
-fn gateway_attribute(prefix: &Prefix, hop: &KernelHop) -> Option<RouteAttribute> {
-    hop.gateway.map(|gateway| match (prefix, gateway) {
-        // RFC 8950: an IPv4 destination by an IPv6 neighbour.
-        (Prefix::V4 { .. }, IpAddr::V6(gateway)) => RouteAttribute::Via(RouteVia::Inet6(gateway)),
-        _ => RouteAttribute::Gateway(gateway.into()),
-    })
-}
-
-fn decode(message: RouteMessage) -> Option<KernelRoute> {
+fn decode(message: RouteMessage, infos: &mut FibInfos) -> Option<KernelRoute> {
     let header = &message.header;
     let unspecified: IpAddr = match header.address_family {
         AddressFamily::Inet => std::net::Ipv4Addr::UNSPECIFIED.into(),
@@ -168,9 +154,7 @@ fn decode(message: RouteMessage) -> Option<KernelRoute> {
     };
     let mut table = u32::from(header.table);
     let mut destination = unspecified;
-    let mut route = KernelRoute {
-        prefix: Prefix::host(unspecified),
-        tos: header.tos,
+    let mut info = FibInfo {
         metric: 0,
         protocol: header.protocol.into(),
         kind,
@@ -190,33 +174,37 @@ fn decode(message: RouteMessage) -> Option<KernelRoute> {
     for attribute in &message.attributes {
         match attribute {
             RouteAttribute::Destination(address) => destination = ip_of(address)?,
-            RouteAttribute::Priority(metric) => route.metric = *metric,
+            RouteAttribute::Priority(metric) => info.metric = *metric,
             RouteAttribute::Oif(index) => only.device = Some(*index),
             RouteAttribute::Gateway(_) | RouteAttribute::Via(_) => {
                 only.gateway = gateway_of(attribute);
             }
             RouteAttribute::MultiPath(hops) => {
                 for hop in hops {
-                    route.has_extras |= hop.attributes.iter().any(is_extra);
-                    route.hops.push(decode_hop(hop));
+                    info.has_extras |= hop.attributes.iter().any(is_extra);
+                    info.hops.push(decode_hop(hop));
                 }
-                route.hops.sort_unstable();
+                info.hops.sort_unstable();
             }
-            RouteAttribute::PrefSource(address) => route.source = ip_of(address),
+            RouteAttribute::PrefSource(address) => info.source = ip_of(address),
             RouteAttribute::Table(id) => table = *id,
             // IPv6 sends an empty list with every route.
-            RouteAttribute::Metrics(metrics) => route.has_extras |= !metrics.is_empty(),
-            other => route.has_extras |= is_extra(other),
+            RouteAttribute::Metrics(metrics) => info.has_extras |= !metrics.is_empty(),
+            other => info.has_extras |= is_extra(other),
         }
     }
-    match route.kind {
+    match info.kind {
         // IPv6 blackholes are dumped with the loopback device.
-        RouteKind::Blackhole => route.hops.clear(),
-        RouteKind::Unicast | RouteKind::Other(_) if route.hops.is_empty() => route.hops.push(only),
+        RouteKind::Blackhole => info.hops.clear(),
+        RouteKind::Unicast | RouteKind::Other(_) if info.hops.is_empty() => info.hops.push(only),
         RouteKind::Unicast | RouteKind::Other(_) => {}
     }
-    route.prefix = Prefix::new(destination, header.destination_prefix_length)?;
-    (table == u32::from(RouteHeader::RT_TABLE_MAIN)).then_some(route)
+    let prefix = Prefix::new(destination, header.destination_prefix_length)?;
+    (table == u32::from(RouteHeader::RT_TABLE_MAIN)).then(|| KernelRoute {
+        prefix,
+        tos: header.tos,
+        info: infos.share(info),
+    })
 }
 
 fn decode_hop(hop: &RouteNextHop) -> KernelHop {

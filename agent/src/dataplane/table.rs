@@ -4,35 +4,36 @@
 //! are remembered, so that a pass after lost notifications repairs them too. Both use one key per
 //! prefix, and a local route wins over a learned one.
 
+mod resolved;
+mod write;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use bgp::types::{Family, Prefix};
-use nix::errno::Errno;
-use tracing::{debug, info};
+use tracing::info;
 
+use self::resolved::ResolvedRoutes;
 use super::desired::{LearnedChange, Route, RouteState};
-use super::diff::{self, KernelRoute, Step};
+use super::diff::{self, FibInfo, KernelRoute, Step};
 use super::link::Links;
-use super::netlink::{Netlink, NetlinkError, Refusal};
-use super::route;
+use super::netlink::{Netlink, NetlinkError};
+use super::route::{self, FibInfos, RouteWrite, Write};
 use crate::names::{PROTOCOL_LEARNED, PROTOCOL_LOCAL};
+use crate::prefix_map::PrefixMap;
 
-/// Rounds of writing in one pass: the first finds out what changed behind our back, the second
-/// acts on a fresh dump, the third is for bad luck. What is left is retried in the next pass.
-const ROUNDS: u32 = 3;
 /// Failed routes named in a report; the others are counted.
 const REPORTED_FAILURES: usize = 100;
 
 #[derive(Default)]
 pub struct Table {
-    local: BTreeMap<Prefix, Route>,
-    learned: HashMap<Prefix, Route>,
+    local: BTreeMap<Prefix, Arc<Route>>,
+    learned: PrefixMap<Learned>,
     /// Learned routes found at start of which the speaker has not spoken. Kept until it converged.
     unclaimed: HashSet<Prefix>,
-    /// Ours at our key, by protocol, as the kernel last said.
-    held_local: HashMap<Prefix, KernelRoute>,
-    held_learned: HashMap<Prefix, KernelRoute>,
+    /// Local routes at our key as the kernel last said.
+    held_local: HashMap<Prefix, Arc<FibInfo>>,
     /// Ours by protocol, with another TOS or metric: always removed.
     strays: Vec<KernelRoute>,
     foreign: HashMap<Prefix, Vec<KernelRoute>>,
@@ -42,6 +43,15 @@ pub struct Table {
     drifted: HashSet<Prefix>,
     /// Repaired since last asked.
     repairs: u64,
+    infos: FibInfos,
+}
+
+/// One prefix of protocol 203. Small: there can be a full feed of them.
+#[derive(Default)]
+struct Learned {
+    wanted: Option<Arc<Route>>,
+    /// At our key, as the kernel last said.
+    held: Option<Arc<FibInfo>>,
 }
 
 impl Table {
@@ -52,19 +62,20 @@ impl Table {
     pub fn open(netlink: &mut Netlink) -> Result<Table, NetlinkError> {
         let mut table = Table::default();
         table.refresh(netlink, &Family::ALL.into())?;
-        table.unclaimed = table.held_learned.keys().copied().collect();
+        table.unclaimed = table.learned.iter().map(|(prefix, _)| prefix).collect();
         Ok(table)
     }
 
     /// Whether the kernel has routes of protocol 203, wanted or not.
     pub fn has_learned(&self) -> bool {
-        !self.held_learned.is_empty()
+        self.learned.iter().any(|(_, one)| one.held.is_some())
     }
 
     /// Whether a route of ours in the kernel leaves by the link `index`.
     pub fn uses(&self, index: u32) -> bool {
-        let mut held = self.held_local.values().chain(self.held_learned.values());
-        held.any(|route| route.hops.iter().any(|hop| hop.device == Some(index)))
+        let learned = self.learned.iter().filter_map(|(_, one)| one.held.as_ref());
+        let mut held = self.held_local.values().chain(learned);
+        held.any(|info| info.hops.iter().any(|hop| hop.device == Some(index)))
     }
 
     /// Foreign routes as last read.
@@ -82,24 +93,26 @@ impl Table {
         families: &BTreeSet<Family>,
     ) -> Result<(), NetlinkError> {
         for family in families {
-            let routes = route::observe(netlink, *family, None)?;
-            let is_other = |prefix: &Prefix| prefix.family() != *family;
-            let held_before: Vec<KernelRoute> = {
-                let local = self.held_local.extract_if(|prefix, _| !is_other(prefix));
-                let learned = self.held_learned.extract_if(|prefix, _| !is_other(prefix));
-                local.chain(learned).map(|(_, route)| route).collect()
-            };
-            self.strays.retain(|stray| is_other(&stray.prefix));
-            self.foreign.retain(|prefix, _| is_other(prefix));
+            let routes = route::observe(netlink, *family, None, &mut self.infos)?;
+            self.strays.retain(|stray| stray.prefix.family() != *family);
+            self.foreign.retain(|prefix, _| prefix.family() != *family);
+            let mut local = Vec::new();
+            let mut learned = PrefixMap::default();
             for route in routes {
-                if route.is_ours() {
-                    self.hold(route);
-                } else {
+                if !route.is_ours() {
                     self.foreign.entry(route.prefix).or_default().push(route);
+                } else if !route.has_our_key() {
+                    self.strays.push(route);
+                } else if route.info.protocol == PROTOCOL_LOCAL {
+                    local.push(route);
+                } else {
+                    learned.insert(route.prefix, route.info);
                 }
             }
-            self.note_drift(&held_before);
+            self.take_local(*family, local);
+            self.take_learned(*family, learned);
         }
+        self.infos.prune();
         Ok(())
     }
 
@@ -113,37 +126,44 @@ impl Table {
         but: &BTreeSet<Family>,
     ) -> Result<(), NetlinkError> {
         for family in Family::ALL.iter().filter(|family| !but.contains(family)) {
-            let routes = route::observe(netlink, *family, Some(PROTOCOL_LOCAL))?;
-            let is_other = |prefix: &Prefix| prefix.family() != *family;
-            let held_before: Vec<KernelRoute> = self
-                .held_local
-                .extract_if(|prefix, _| !is_other(prefix))
-                .map(|(_, route)| route)
-                .collect();
-            self.strays
-                .retain(|stray| is_other(&stray.prefix) || stray.protocol != PROTOCOL_LOCAL);
-            routes.into_iter().for_each(|route| self.hold(route));
-            self.note_drift(&held_before);
+            let routes = route::observe(netlink, *family, Some(PROTOCOL_LOCAL), &mut self.infos)?;
+            self.strays.retain(|stray| {
+                stray.prefix.family() != *family || stray.info.protocol != PROTOCOL_LOCAL
+            });
+            let (local, strays) = routes.into_iter().partition(KernelRoute::has_our_key);
+            self.strays.extend::<Vec<_>>(strays);
+            self.take_local(*family, local);
         }
         Ok(())
     }
 
-    /// Files a route of ours that the kernel has.
-    fn hold(&mut self, route: KernelRoute) {
-        if !route.has_our_key() {
-            self.strays.push(route);
-        } else if route.protocol == PROTOCOL_LOCAL {
-            self.held_local.insert(route.prefix, route);
-        } else {
-            self.held_learned.insert(route.prefix, route);
-        }
+    /// Takes what was read of the local routes of a family.
+    fn take_local(&mut self, family: Family, routes: Vec<KernelRoute>) {
+        let before: Vec<_> = self
+            .held_local
+            .extract_if(|prefix, _| prefix.family() == family)
+            .collect();
+        let routes = routes.into_iter().map(|route| (route.prefix, route.info));
+        self.held_local.extend(routes);
+        let held = &self.held_local;
+        let is_other = |(prefix, info): &(Prefix, Arc<FibInfo>)| held.get(prefix) != Some(info);
+        let drifted = before.into_iter().filter(is_other);
+        self.drifted.extend(drifted.map(|(prefix, _)| prefix));
     }
 
-    fn note_drift(&mut self, held_before: &[KernelRoute]) {
-        for before in held_before {
-            if self.held(&before.prefix) != Some(before) {
-                self.drifted.insert(before.prefix);
+    /// Takes what was read of the learned routes of a family.
+    fn take_learned(&mut self, family: Family, mut read: PrefixMap<Arc<FibInfo>>) {
+        let drifted = &mut self.drifted;
+        self.learned.retain(family, |prefix, one| {
+            let held = read.remove(&prefix);
+            if one.held.is_some() && one.held != held {
+                drifted.insert(prefix);
             }
+            one.held = held;
+            one.held.is_some() || one.wanted.is_some()
+        });
+        for (prefix, info) in read.iter() {
+            self.learned.get_or_default(prefix).held = Some(info.clone());
         }
     }
 
@@ -151,17 +171,17 @@ impl Table {
     /// or that have one no longer. With `are_new_moved` also those that had none.
     pub fn moved_addresses(
         &self,
-        local: &BTreeMap<Prefix, Route>,
+        local: &BTreeMap<Prefix, Arc<Route>>,
         links: &Links,
         are_new_moved: bool,
     ) -> Vec<IpAddr> {
-        let device_of = |prefix: &Prefix| match local.get(prefix) {
+        let device_of = |prefix: &Prefix| match local.get(prefix).map(|route| &**route) {
             Some(Route::Link { device }) => links.get(device).map(|link| link.index),
             Some(Route::Blackhole | Route::Via { .. }) | None => None,
         };
         let is_workload = |prefix: &&Prefix| **prefix == Prefix::host(prefix.network());
-        let held = self.held_local.iter().filter(|(prefix, route)| {
-            let device = route.hops.first().and_then(|hop| hop.device);
+        let held = self.held_local.iter().filter(|(prefix, info)| {
+            let device = info.hops.first().and_then(|hop| hop.device);
             device.is_some() && device != device_of(prefix)
         });
         let new = local
@@ -180,21 +200,20 @@ impl Table {
         &mut self,
         netlink: &mut Netlink,
         links: &Links,
-        local: BTreeMap<Prefix, Route>,
+        local: BTreeMap<Prefix, Arc<Route>>,
         refreshed: &BTreeSet<Family>,
     ) -> Result<(), NetlinkError> {
-        let mut prefixes: BTreeSet<Prefix> = local.keys().copied().collect();
+        let mut prefixes: Vec<Prefix> = local.keys().copied().collect();
         prefixes.extend(self.local.keys());
         prefixes.extend(self.held_local.keys());
         prefixes.extend(self.states.keys());
         prefixes.extend(&self.drifted);
-        if !refreshed.is_empty() {
-            let learned = self.learned.keys().chain(self.held_learned.keys());
-            prefixes.extend(learned.filter(|prefix| refreshed.contains(&prefix.family())));
+        for family in refreshed {
+            prefixes.extend(self.learned.prefixes(*family));
         }
         self.local = local;
         self.remove_strays(netlink)?;
-        self.converge(netlink, links, prefixes.into_iter().collect())
+        self.converge(netlink, links, prefixes)
     }
 
     /// Takes over changes of learned routes and writes them.
@@ -212,13 +231,10 @@ impl Table {
             self.unclaimed.remove(&prefix);
             prefixes.push(prefix);
             match route {
-                Some(route) => self.learned.insert(prefix, route),
-                None => self.learned.remove(&prefix),
-            };
+                Some(route) => self.learned.get_or_default(prefix).wanted = Some(route),
+                None => self.unlearn(prefix),
+            }
         }
-        // One prefix twice in one batch: the last word counts, one write is enough.
-        prefixes.sort_unstable();
-        prefixes.dedup();
         self.converge(netlink, links, prefixes)
     }
 
@@ -243,17 +259,23 @@ impl Table {
     /// The socket's, or the first refusal after trying all.
     pub fn remove_all(&mut self, netlink: &mut Netlink) -> Result<(), NetlinkError> {
         self.refresh(netlink, &Family::ALL.into())?;
-        let held = self
-            .held_local
-            .values()
-            .chain(self.held_learned.values())
-            .chain(&self.strays);
-        let requests = held.map(route::remove).collect();
+        let local = self.held_local.iter();
+        let local = local.map(|(prefix, info)| (*prefix, info.clone()));
+        let learned = self.learned.iter();
+        let learned = learned.filter_map(|(prefix, one)| Some((prefix, one.held.clone()?)));
+        let ours = local.chain(learned);
+        let mut writes: Vec<_> = ours
+            .map(|(prefix, info)| RouteWrite::ours(Write::Remove, prefix, info))
+            .collect();
+        writes.extend(self.strays.iter().map(|stray| RouteWrite {
+            write: Write::Remove,
+            route: stray.clone(),
+        }));
         let refused = netlink
-            .batch(requests)?
+            .batch(&writes)?
             .into_iter()
             .filter_map(Result::err)
-            .find(|refusal| !is_gone(refusal));
+            .find(|refusal| !write::is_gone(refusal));
         *self = Table {
             foreign: std::mem::take(&mut self.foreign),
             ..Table::default()
@@ -263,7 +285,7 @@ impl Table {
 
     /// The wanted route for `prefix` and its state; a route of ours that is in the kernel but not
     /// wanted (yet) has no `Route`. `None`: neither wanted nor there.
-    pub fn state(&self, prefix: &Prefix) -> Option<(Option<Route>, RouteState)> {
+    pub fn state(&self, prefix: &Prefix) -> Option<(Option<Arc<Route>>, RouteState)> {
         if let Some((_, route)) = self.wanted(prefix) {
             let state = self
                 .states
@@ -305,197 +327,60 @@ impl Table {
         std::mem::take(&mut self.repairs)
     }
 
-    fn wanted(&self, prefix: &Prefix) -> Option<(u8, &Route)> {
+    fn wanted(&self, prefix: &Prefix) -> Option<(u8, &Arc<Route>)> {
         let local = self.local.get(prefix).map(|route| (PROTOCOL_LOCAL, route));
         local.or_else(|| {
-            self.learned
-                .get(prefix)
-                .map(|route| (PROTOCOL_LEARNED, route))
+            let learned = self.learned.get(prefix)?.wanted.as_ref()?;
+            Some((PROTOCOL_LEARNED, learned))
         })
     }
 
-    fn held(&self, prefix: &Prefix) -> Option<&KernelRoute> {
-        self.held_local
-            .get(prefix)
-            .or_else(|| self.held_learned.get(prefix))
+    fn held(&self, prefix: &Prefix) -> Option<&Arc<FibInfo>> {
+        let local = self.held_local.get(prefix);
+        local.or_else(|| self.learned.get(prefix)?.held.as_ref())
+    }
+
+    fn unlearn(&mut self, prefix: Prefix) {
+        if let Some(one) = self.learned.get_mut(&prefix) {
+            one.wanted = None;
+            if one.held.is_none() {
+                self.learned.remove(&prefix);
+            }
+        }
+    }
+
+    /// Notes what the kernel has for a prefix at our key now.
+    fn hold(&mut self, prefix: Prefix, info: Option<Arc<FibInfo>>) {
+        let (local, learned) = match info {
+            Some(info) if info.protocol == PROTOCOL_LOCAL => (Some(info), None),
+            info => (None, info),
+        };
+        match local {
+            Some(info) => self.held_local.insert(prefix, info),
+            None => self.held_local.remove(&prefix),
+        };
+        if learned.is_some() {
+            self.learned.get_or_default(prefix).held = learned;
+        } else if let Some(one) = self.learned.get_mut(&prefix) {
+            one.held = None;
+            if one.wanted.is_none() {
+                self.learned.remove(&prefix);
+            }
+        }
     }
 
     fn foreign_for(&self, prefix: &Prefix) -> &[KernelRoute] {
         self.foreign.get(prefix).map_or(&[], Vec::as_slice)
     }
 
-    fn step(&self, prefix: &Prefix, links: &Links) -> Step {
+    fn step(&self, prefix: &Prefix, links: &Links, resolved: &mut ResolvedRoutes) -> Step {
         let wanted = self.wanted(prefix).map(|(protocol, route)| {
-            diff::resolve(*prefix, route, protocol, links).map(|writable| writable.route)
+            let writable = resolved.get(prefix.family(), route, protocol, links);
+            writable.map(|writable| writable.info)
         });
         if wanted.is_none() && self.unclaimed.contains(prefix) {
             return Step::Keep;
         }
         diff::step(wanted, self.held(prefix), self.foreign_for(prefix), links)
     }
-
-    /// Writes what is needed so that the kernel has what is wanted for `prefixes`.
-    fn converge(
-        &mut self,
-        netlink: &mut Netlink,
-        links: &Links,
-        mut prefixes: Vec<Prefix>,
-    ) -> Result<(), NetlinkError> {
-        for round in 1..=ROUNDS {
-            let (removals, puts) = self.plan(links, prefixes);
-            let surprises = self.write(netlink, links, removals, puts)?;
-            if surprises.is_empty() {
-                break;
-            }
-            debug!(
-                routes = surprises.len(),
-                round, "the table changed under way"
-            );
-            for prefix in &surprises {
-                let reason = "another program keeps changing this route".to_owned();
-                self.states.insert(*prefix, RouteState::Failed { reason });
-            }
-            let families = surprises.iter().map(Prefix::family).collect();
-            self.refresh(netlink, &families)?;
-            prefixes = surprises
-                .into_iter()
-                .chain(self.drifted.iter().copied())
-                .collect();
-        }
-        self.drifted.clear();
-        Ok(())
-    }
-
-    /// Splits what to write into removals, which go first, and the others.
-    fn plan(&mut self, links: &Links, prefixes: Vec<Prefix>) -> (Vec<KernelRoute>, Vec<Step>) {
-        let mut removals = Vec::new();
-        let mut puts = Vec::new();
-        for prefix in prefixes {
-            match self.step(&prefix, links) {
-                Step::Keep => self.note_in_place(prefix, links),
-                Step::Remove(route) => removals.push(route),
-                Step::Blocked(state) => {
-                    self.states.insert(prefix, state);
-                }
-                Step::Wait { state, stale } => {
-                    self.states.insert(prefix, state);
-                    removals.extend(stale);
-                }
-                step @ (Step::Create(_) | Step::Replace(_)) => puts.push(step),
-            }
-        }
-        (removals, puts)
-    }
-
-    /// Returns the prefixes for which the kernel turned out to differ from the last dump.
-    fn write(
-        &mut self,
-        netlink: &mut Netlink,
-        links: &Links,
-        removals: Vec<KernelRoute>,
-        puts: Vec<Step>,
-    ) -> Result<Vec<Prefix>, NetlinkError> {
-        let answers = netlink.batch(removals.iter().map(route::remove).collect())?;
-        for (route, answer) in removals.iter().zip(answers) {
-            match answer {
-                Err(refusal) if !is_gone(&refusal) => self.note_failed(route.prefix, &refusal),
-                Ok(()) | Err(_) => self.note_removed(route, links),
-            }
-        }
-        let (requests, routes): (Vec<_>, Vec<_>) = puts
-            .into_iter()
-            .filter_map(|step| match step {
-                Step::Create(route) => Some((route::create(&route), route)),
-                Step::Replace(route) => Some((route::replace(&route), route)),
-                Step::Keep | Step::Remove(_) | Step::Blocked(_) | Step::Wait { .. } => None,
-            })
-            .unzip();
-        let mut surprises = Vec::new();
-        for (route, answer) in routes.into_iter().zip(netlink.batch(requests)?) {
-            let prefix = route.prefix;
-            match answer {
-                Ok(()) => self.note_written(route, links),
-                // Created while someone holds the key, or replaced while nobody does.
-                Err(refusal) if matches!(refusal.errno, Errno::EEXIST | Errno::ENOENT) => {
-                    surprises.push(prefix);
-                }
-                Err(refusal) => self.note_failed(prefix, &refusal),
-            }
-        }
-        Ok(surprises)
-    }
-
-    fn note_in_place(&mut self, prefix: Prefix, links: &Links) {
-        self.drifted.remove(&prefix);
-        let state = match self.wanted(&prefix) {
-            Some((protocol, route)) => match missing_hop(&prefix, route, protocol, links) {
-                // Looked at again in every pass.
-                Some(missing) => RouteState::Pending {
-                    reason: format!("not by all of its paths: {missing}"),
-                },
-                None => diff::installed_state(self.foreign_for(&prefix), links),
-            },
-            None => RouteState::Installed,
-        };
-        match state {
-            RouteState::Installed => self.states.remove(&prefix),
-            other => self.states.insert(prefix, other),
-        };
-    }
-
-    fn note_written(&mut self, route: KernelRoute, links: &Links) {
-        let prefix = route.prefix;
-        if self.drifted.contains(&prefix) {
-            info!(%prefix, route = route.describe(links), "route repaired");
-            self.repairs += 1;
-        }
-        self.held_local.remove(&prefix);
-        self.held_learned.remove(&prefix);
-        self.hold(route);
-        self.note_in_place(prefix, links);
-    }
-
-    fn note_removed(&mut self, route: &KernelRoute, links: &Links) {
-        self.held_local.remove(&route.prefix);
-        self.held_learned.remove(&route.prefix);
-        if self.wanted(&route.prefix).is_none() {
-            self.note_in_place(route.prefix, links);
-        }
-    }
-
-    fn note_failed(&mut self, prefix: Prefix, refusal: &Refusal) {
-        let reason = refusal.to_string();
-        let state = match refusal.errno {
-            // The link changed since it was read; its notification starts the next pass.
-            Errno::ENETDOWN | Errno::ENODEV => RouteState::Pending { reason },
-            _ => RouteState::Failed { reason },
-        };
-        self.states.insert(prefix, state);
-    }
-
-    fn remove_strays(&mut self, netlink: &mut Netlink) -> Result<(), NetlinkError> {
-        let strays = std::mem::take(&mut self.strays);
-        for (route, answer) in strays
-            .iter()
-            .zip(netlink.batch(strays.iter().map(route::remove).collect())?)
-        {
-            info!(prefix = %route.prefix, metric = route.metric, ?answer, "removed stray route");
-        }
-        Ok(())
-    }
-}
-
-/// Why not all hops of a route could be written, if there are several.
-fn missing_hop(prefix: &Prefix, route: &Route, protocol: u8, links: &Links) -> Option<String> {
-    match route {
-        Route::Via { hops, .. } if hops.iter().nth(1).is_some() => {
-            diff::resolve(*prefix, route, protocol, links).ok()?.missing
-        }
-        Route::Via { .. } | Route::Link { .. } | Route::Blackhole => None,
-    }
-}
-
-/// A route to remove that is not there any more.
-fn is_gone(refusal: &Refusal) -> bool {
-    matches!(refusal.errno, Errno::ESRCH | Errno::ENOENT)
 }

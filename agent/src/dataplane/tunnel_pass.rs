@@ -90,7 +90,7 @@ impl Engine {
             entries.push(entry);
         }
         let before = std::mem::replace(&mut self.in_place.forwarding, wanted.forwarding.clone());
-        for ((mac, node), answer) in entries.into_iter().zip(self.netlink.batch(requests)?) {
+        for ((mac, node), answer) in entries.into_iter().zip(self.netlink.batch(&requests)?) {
             let object = format!("{} behind {node}", mac_text(mac));
             match answer {
                 Ok(())

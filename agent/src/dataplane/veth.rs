@@ -6,6 +6,7 @@
 
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::Arc;
 
 use bgp::types::Prefix;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
@@ -17,10 +18,11 @@ use netlink_packet_route::link::{
 use smallvec::SmallVec;
 use tracing::warn;
 
-use super::diff::{KernelHop, KernelRoute, RouteKind};
+use super::diff::{FibInfo, KernelHop, KernelRoute, RouteKind};
 use super::link::{self, LinkChange};
 use super::netlink::{Netlink, NetlinkError};
-use super::{neigh, netns, ownership, route};
+use super::route::{RouteWrite, Write};
+use super::{neigh, netns, ownership};
 use crate::names::{HOST_VETH_MAC, WORKLOAD_GATEWAY};
 
 const PROTOCOL_BOOT: u8 = 3;
@@ -186,22 +188,21 @@ fn set_up_inside(spec: &WorkloadSpec) -> Result<[u8; 6], AttachError> {
     // route. Knowing the MAC, a workload does not have to ask.
     let gateway = neigh::put((index, WORKLOAD_GATEWAY.into()), HOST_VETH_MAC);
     netlink
-        .request(gateway.message, gateway.flags)
+        .ask(&gateway)
         .map_err(failed("add the gateway's neighbour"))?;
     for route in workload_routes(index) {
-        let request = route::create(&route);
+        let prefix = route.prefix;
+        let write = Write::Create;
         netlink
-            .request(request.message, request.flags)
-            .map_err(failed(format!("add route {}", route.prefix)))?;
+            .ask(&RouteWrite { write, route })
+            .map_err(failed(format!("add route {prefix}")))?;
     }
     Ok(mac)
 }
 
 /// `169.254.1.1 dev eth0 scope link` and `default via 169.254.1.1 dev eth0`.
 fn workload_routes(device: u32) -> [KernelRoute; 2] {
-    let to_gateway = KernelRoute {
-        prefix: Prefix::host(WORKLOAD_GATEWAY.into()),
-        tos: 0,
+    let to_gateway = FibInfo {
         metric: 0,
         protocol: PROTOCOL_BOOT,
         kind: RouteKind::Unicast,
@@ -213,8 +214,7 @@ fn workload_routes(device: u32) -> [KernelRoute; 2] {
         source: None,
         has_extras: false,
     };
-    let default = KernelRoute {
-        prefix: DEFAULT_ROUTE,
+    let default = FibInfo {
         scope: SCOPE_UNIVERSE,
         hops: SmallVec::from_buf([KernelHop {
             gateway: Some(WORKLOAD_GATEWAY.into()),
@@ -223,7 +223,12 @@ fn workload_routes(device: u32) -> [KernelRoute; 2] {
         }]),
         ..to_gateway.clone()
     };
-    [to_gateway, default]
+    let gateway = Prefix::host(WORKLOAD_GATEWAY.into());
+    [(gateway, to_gateway), (DEFAULT_ROUTE, default)].map(|(prefix, info)| KernelRoute {
+        prefix,
+        tos: 0,
+        info: Arc::new(info),
+    })
 }
 
 fn failed(what: impl Into<String>) -> impl FnOnce(NetlinkError) -> AttachError {

@@ -37,46 +37,43 @@ pub(super) struct Basis {
     host: Arc<HostView>,
     tunnels: Vec<TunnelPlan>,
     pub(super) workloads: BTreeSet<IpAddr>,
+    pub(super) resolver: NextHopResolver,
 }
 
 impl Basis {
-    /// `None` only if the snapshot has no such node, which no basis is made of.
-    pub(super) fn resolver(&self, node: &str) -> Option<NextHopResolver<'_>> {
-        let node = self.snapshot.node(node)?;
-        Some(NextHopResolver::new(
-            &self.snapshot,
-            node,
-            &self.host,
-            &self.tunnels,
-        ))
-    }
-
     /// Whether other nodes can be expected to receive what this driver sends.
     fn has_tunnel(&self, driver: TunnelDriver) -> bool {
         drivers(&self.tunnels).any(|known| known == driver || known.is_same_on_wire(driver))
     }
 
-    /// Whether every prefix but those of workloads resolves as before. Our own devices come and go
-    /// with workloads and resolve nothing.
-    fn resolves_like(&self, other: &Basis) -> bool {
+    /// Whether with these every prefix but those of workloads resolves as before. Our own devices
+    /// come and go with workloads and resolve nothing.
+    fn resolves_with(
+        &self,
+        snapshot: &Arc<Snapshot>,
+        host: &Arc<HostView>,
+        tunnels: &[TunnelPlan],
+    ) -> bool {
         let links = |host: &HostView| -> Vec<_> {
             let foreign = host.links.iter().filter(|(name, _)| !is_own_device(name));
             foreign
                 .map(|(name, link)| (name.clone(), link.clone()))
                 .collect()
         };
-        Arc::ptr_eq(&self.snapshot, &other.snapshot)
-            && self.tunnels == other.tunnels
-            && (Arc::ptr_eq(&self.host, &other.host)
-                || (self.host.routes == other.host.routes
-                    && self.host.addresses == other.host.addresses
-                    && links(&self.host) == links(&other.host)))
+        Arc::ptr_eq(&self.snapshot, snapshot)
+            && self.tunnels == tunnels
+            && (Arc::ptr_eq(&self.host, host)
+                || (self.host.routes == host.routes
+                    && self.host.addresses == host.addresses
+                    && links(&self.host) == links(host)))
     }
 }
 
 impl Reconciler {
     /// Resolves everything from what is known now and applies the difference.
     pub(super) async fn pass(&mut self, owed: Vec<Owed>) {
+        // What this pass finds about learned routes comes after what was found before.
+        self.finish_learning().await;
         let outcome = self.try_pass().await;
         for Owed { iface, reply } in owed {
             let answer = match (&outcome, iface) {
@@ -155,13 +152,8 @@ impl Reconciler {
         self.tunnels = plans.clone();
         if self.prepared.is_none_or(|at| at <= Instant::now()) {
             self.prepared = None;
-            let basis = Basis {
-                snapshot: snapshot.clone(),
-                host,
-                tunnels: plans,
-                workloads: self.workload_addresses(),
-            };
-            self.resolve_learned_again(basis).await;
+            self.resolve_learned_again(&snapshot, node, host, plans)
+                .await;
         }
         // Files change without the store.
         let passwords = passwords::read(&snapshot);
@@ -208,24 +200,48 @@ impl Reconciler {
     }
 
     /// Learned routes can be many: only what the change concerns is decided anew.
-    async fn resolve_learned_again(&mut self, basis: Basis) {
-        let basis = Arc::new(basis);
-        let before = self.basis.replace(basis.clone());
-        let Some(resolver) = basis.resolver(&self.settings.node) else {
-            return;
-        };
-        let changes = match before {
-            Some(before) if before.resolves_like(&basis) => {
-                let moved = before.workloads.symmetric_difference(&basis.workloads);
+    async fn resolve_learned_again(
+        &mut self,
+        snapshot: &Arc<Snapshot>,
+        node: &Node,
+        host: Arc<HostView>,
+        tunnels: Vec<TunnelPlan>,
+    ) {
+        let workloads = self.workload_addresses();
+        let known = self.basis.take();
+        let changes = match known.filter(|basis| basis.resolves_with(snapshot, &host, &tunnels)) {
+            Some(mut basis) => {
+                let moved = basis.workloads.symmetric_difference(&workloads);
                 let prefixes: Vec<Prefix> = moved.map(|address| Prefix::host(*address)).collect();
-                self.routing
-                    .resolve_again(&prefixes, &resolver, &basis.workloads)
+                basis.host = host;
+                basis.workloads = workloads;
+                let Basis {
+                    resolver,
+                    workloads,
+                    ..
+                } = self.basis.insert(basis);
+                self.routing.resolve_again(&prefixes, resolver, workloads)
             }
-            _ => {
-                self.routing.weigh_next_hops_again(&resolver).await;
+            None => {
+                let Basis {
+                    resolver,
+                    workloads,
+                    ..
+                } = self.basis.insert(Basis {
+                    resolver: NextHopResolver::new(
+                        snapshot.clone(),
+                        node.clone(),
+                        host.clone(),
+                        tunnels.clone(),
+                    ),
+                    snapshot: snapshot.clone(),
+                    host,
+                    tunnels,
+                    workloads,
+                });
+                self.routing.weigh_next_hops_again(resolver).await;
                 let prefixes = self.routing.learned_prefixes();
-                self.routing
-                    .resolve_again(&prefixes, &resolver, &basis.workloads)
+                self.routing.resolve_again(&prefixes, resolver, workloads)
             }
         };
         self.apply_learned(changes).await;
@@ -236,11 +252,27 @@ impl Reconciler {
         Err(reason.to_owned())
     }
 
+    /// Returns while they are still being written, so that what comes next is decided meanwhile; what
+    /// comes after that waits.
     pub(super) async fn apply_learned(&mut self, changes: Vec<LearnedChange>) {
         if changes.is_empty() {
             return;
         }
-        let report = self.dataplane.apply_learned(changes).await;
+        self.finish_learning().await;
+        self.learning = Some(self.dataplane.begin_learned(changes).await);
+    }
+
+    async fn finish_learning(&mut self) {
+        if let Some(learning) = &mut self.learning {
+            let report = learning.written().await;
+            self.note_learned(report).await;
+        }
+    }
+
+    /// Takes what the changes under way came to.
+    pub(super) async fn note_learned(&mut self, report: ApplyReport) {
+        self.learning = None;
+        let report = self.dataplane.after_learned(report).await;
         self.note_more(&report);
         if let Some(rest) = report.again_in {
             self.schedule_pass(rest);

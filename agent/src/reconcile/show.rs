@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use bgp::speaker::RouteSelection;
 use bgp::speaker::status::{KernelStatus, RouteStatus, WhyStatus};
@@ -228,12 +229,16 @@ impl Reconciler {
     }
 
     /// Fills in the kernel's side of one path: of several, each has its own hop.
-    fn show_kernel(&self, route: &mut RouteStatus, state: Option<(Option<Route>, RouteState)>) {
+    fn show_kernel(
+        &self,
+        route: &mut RouteStatus,
+        state: Option<(Option<Arc<Route>>, RouteState)>,
+    ) {
         let resolved = self.routing.resolved(&route.prefix);
         let mut paths = resolved.iter().flat_map(|resolved| &resolved.paths);
         let own = paths.find(|(next_hop, _)| *next_hop == route.next_hop);
         route.multipath &= resolved.is_some_and(Resolved::is_multipath);
-        let wanted = state.as_ref().and_then(|(wanted, _)| wanted.as_ref());
+        let wanted = state.as_ref().and_then(|(wanted, _)| wanted.as_deref());
         let (hop, why) = match own.map(|(_, resolution)| resolution) {
             Some(Resolution::Program { hop, reason, .. }) => {
                 ((Some(hop.gateway), Some(hop.device.clone())), Some(reason))

@@ -28,9 +28,11 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use bgp::speaker::Reach;
 use bgp::types::{Family, Prefix};
+use hashbrown::HashMap;
 use smallvec::SmallVec;
 
 use super::longest_match::LongestMatch;
@@ -38,7 +40,10 @@ use super::tunnel::{self, TunnelPlan};
 use crate::dataplane::desired::{Hop, Hops, Route};
 use crate::dataplane::host::{HostRoute, HostView};
 use crate::model::pool::{Encapsulation, TunnelKind, TunnelWhen};
-use crate::model::{IpPool, Node, Snapshot};
+use crate::model::{IpPool, Node, NodeName, Snapshot};
+
+/// Decisions kept to be shared.
+const REMEMBERED_CASES: usize = 4096;
 
 /// Which of the rules decided.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -78,7 +83,7 @@ pub enum Resolution {
 /// What becomes of a learned prefix.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Resolved {
-    pub route: Option<Route>,
+    pub route: Option<Arc<Route>>,
     /// By next hop, in the order in which they were given.
     pub paths: SmallVec<[(IpAddr, Resolution); 1]>,
 }
@@ -103,47 +108,89 @@ pub fn blackholes(node: &Node) -> BTreeMap<Prefix, Route> {
 
 /// The tables that resolution looks things up in, built once for many prefixes.
 #[derive(Debug)]
-pub struct NextHopResolver<'a> {
-    node: &'a Node,
-    host: &'a HostView,
-    tunnels: &'a [TunnelPlan],
-    nodes: BTreeMap<IpAddr, &'a Node>,
-    pools: LongestMatch<&'a IpPool>,
-    routes: LongestMatch<&'a HostRoute>,
+pub struct NextHopResolver {
+    node: Node,
+    host: Arc<HostView>,
+    tunnels: Vec<TunnelPlan>,
+    snapshot: Arc<Snapshot>,
+    /// Other nodes' names by their addresses.
+    nodes: BTreeMap<IpAddr, NodeName>,
+    /// Encapsulation and name.
+    pools: LongestMatch<(Encapsulation, String)>,
+    /// Positions in the host's list.
+    routes: LongestMatch<usize>,
+    decided: HashMap<Case, Arc<Resolved>>,
 }
 
-impl<'a> NextHopResolver<'a> {
+/// All that a decision depends on: prefixes of one case have one answer, which they share.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+struct Case {
+    family: Family,
+    pool: Option<Prefix>,
+    next_hops: SmallVec<[IpAddr; 1]>,
+}
+
+impl NextHopResolver {
     /// `tunnels`: those that pools ask for on this node.
     pub fn new(
-        snapshot: &'a Snapshot,
-        node: &'a Node,
-        host: &'a HostView,
-        tunnels: &'a [TunnelPlan],
-    ) -> NextHopResolver<'a> {
-        let addresses = |node: &'a Node| node.addresses().map(move |address| (address, node));
+        snapshot: Arc<Snapshot>,
+        node: Node,
+        host: Arc<HostView>,
+        tunnels: Vec<TunnelPlan>,
+    ) -> NextHopResolver {
+        let addresses = |node: &Node| -> Vec<_> {
+            let addresses = node.addresses();
+            addresses
+                .map(|address| (address, node.name.clone()))
+                .collect()
+        };
+        let pool = |pool: &IpPool| (pool.cidr, (pool.encapsulation, pool.name.clone()));
+        let positions = host.routes.iter().enumerate();
+        let routes = positions.map(|(position, route)| (route.prefix, position));
+        let metric = |position: usize| host.routes.get(position).map(|route| route.metric);
         NextHopResolver {
+            nodes: snapshot.nodes().flat_map(addresses).collect(),
+            pools: LongestMatch::new(snapshot.pools().map(pool), |_, _| false),
+            routes: LongestMatch::new(routes, |new, old| metric(*new) < metric(*old)),
+            decided: HashMap::new(),
             node,
             host,
             tunnels,
-            nodes: snapshot.nodes().flat_map(addresses).collect(),
-            pools: LongestMatch::new(snapshot.pools().map(|pool| (pool.cidr, pool)), |_, _| false),
-            routes: LongestMatch::new(
-                host.routes.iter().map(|route| (route.prefix, route)),
-                |new, old| new.metric < old.metric,
-            ),
+            snapshot,
         }
     }
 
     /// Resolves the equal paths to a prefix, the best first.
     pub fn resolve_all(
-        &self,
+        &mut self,
         prefix: Prefix,
-        next_hops: impl IntoIterator<Item = IpAddr>,
-    ) -> Resolved {
+        next_hops: SmallVec<[IpAddr; 1]>,
+    ) -> Arc<Resolved> {
+        if self.node.pod_cidrs.contains(&prefix) {
+            return Arc::new(self.decide(prefix, &next_hops));
+        }
+        let case = Case {
+            family: prefix.family(),
+            pool: self.pools.covering(&prefix).map(|(cidr, _)| cidr),
+            next_hops,
+        };
+        if let Some(resolved) = self.decided.get(&case) {
+            return resolved.clone();
+        }
+        // A peer may name as many next hops as it likes.
+        if self.decided.len() >= REMEMBERED_CASES {
+            self.decided.clear();
+        }
+        let resolved = Arc::new(self.decide(prefix, &case.next_hops));
+        self.decided.insert(case, resolved.clone());
+        resolved
+    }
+
+    fn decide(&self, prefix: Prefix, next_hops: &[IpAddr]) -> Resolved {
         let mut lead: Option<Option<IpAddr>> = None;
         let mut hops = SmallVec::<[Hop; 1]>::new();
         let mut paths = SmallVec::new();
-        for next_hop in next_hops {
+        for next_hop in next_hops.iter().copied() {
             let mut resolution = self.resolve(prefix, next_hop);
             if let Resolution::Program { hop, source, .. } = &resolution {
                 if *lead.get_or_insert(*source) == *source {
@@ -159,8 +206,9 @@ impl<'a> NextHopResolver<'a> {
             paths.push((next_hop, resolution));
         }
         let source = lead.flatten();
+        let route = Hops::all(hops).map(|hops| Route::Via { hops, source });
         Resolved {
-            route: Hops::all(hops).map(|hops| Route::Via { hops, source }),
+            route: route.map(Arc::new),
             paths,
         }
     }
@@ -207,12 +255,18 @@ impl<'a> NextHopResolver<'a> {
 
     /// The interface by which the kernel's route to a next hop leaves; `None` for own addresses, and
     /// where there is no route or several interfaces.
-    pub fn interface(&self, next_hop: IpAddr) -> Option<&'a str> {
+    pub fn interface(&self, next_hop: IpAddr) -> Option<&str> {
         if self.host.addresses.contains_key(&next_hop) || self.is_own(next_hop) {
             return None;
         }
-        let (_, route) = self.routes.of_address(next_hop)?;
+        let (_, route) = self.route_to(next_hop)?;
         route.device.as_deref().filter(|_| route.is_unicast)
+    }
+
+    /// The kernel's own, without ours.
+    fn route_to(&self, address: IpAddr) -> Option<(Prefix, &HostRoute)> {
+        let (prefix, position) = self.routes.of_address(address)?;
+        Some((prefix, self.host.routes.get(*position)?))
     }
 
     fn has_tunnel(&self) -> bool {
@@ -229,18 +283,19 @@ impl<'a> NextHopResolver<'a> {
     }
 
     /// Whether the prefix must travel through a tunnel, and why.
-    fn demand(&self, prefix: Prefix, next_hop: IpAddr, way: &Way) -> Demand<'a> {
-        let Some((_, pool)) = self.pools.covering(&prefix) else {
+    fn demand(&self, prefix: Prefix, next_hop: IpAddr, way: &Way<'_>) -> Demand<'_> {
+        let Some((_, (encapsulation, pool))) = self.pools.covering(&prefix) else {
             return Demand::None;
         };
-        let Encapsulation::Tunnel { kind, when } = pool.encapsulation else {
+        let Encapsulation::Tunnel { kind, when } = *encapsulation else {
             return Demand::None;
         };
-        let Some(node) = self.nodes.get(&next_hop).copied() else {
+        let node = self.nodes.get(&next_hop);
+        let Some(node) = node.and_then(|name| self.snapshot.node(name.as_str())) else {
             return Demand::None;
         };
         let is_on_link = matches!(way, Way::OnLink { .. });
-        let (name, pool) = (&node.name, &pool.name);
+        let name = &node.name;
         let why = match when {
             TunnelWhen::CrossSubnet if is_on_link => return Demand::None,
             TunnelWhen::CrossSubnet => format!(
@@ -252,6 +307,7 @@ impl<'a> NextHopResolver<'a> {
         };
         Demand::Tunnel { kind, node, why }
     }
+
     fn via_tunnel(
         &self,
         kind: TunnelKind,
@@ -298,8 +354,8 @@ impl<'a> NextHopResolver<'a> {
     }
 
     /// How the kernel reaches an address without us.
-    fn way_to(&self, next_hop: IpAddr) -> Way<'a> {
-        let Some((prefix, route)) = self.routes.of_address(next_hop) else {
+    fn way_to(&self, next_hop: IpAddr) -> Way<'_> {
+        let Some((prefix, route)) = self.route_to(next_hop) else {
             return Way::None(format!("no route to next hop {next_hop}"));
         };
         if !route.is_unicast {

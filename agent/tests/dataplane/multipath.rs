@@ -1,5 +1,7 @@
 //! Routes with several hops, and IPv4 by IPv6 neighbours (RFC 8950), as the kernel keeps them.
 
+use std::sync::Arc;
+
 use agent::dataplane::ApplyReport;
 use agent::dataplane::desired::{Desired, Hop, Hops, LearnedChange, Route, RouteState};
 
@@ -134,7 +136,7 @@ fn hops_come_and_go_and_the_route_with_the_last() {
             ] {
                 let change = LearnedChange {
                     prefix: prefix(destination),
-                    route,
+                    route: route.map(Arc::new),
                 };
                 let report = dataplane.apply_learned(vec![change]).await;
                 assert_eq!(report, ApplyReport::default(), "{name}");

@@ -1,5 +1,6 @@
 //! Which routes are written, which are left alone, and what is said of each.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use agent::dataplane::desired::{Desired, Hop, LearnedChange, Route, RouteState};
@@ -26,7 +27,7 @@ pub fn via(gateway: &str, device: &str) -> Route {
 pub fn learned(text: &str, route: Option<Route>) -> LearnedChange {
     LearnedChange {
         prefix: prefix(text),
-        route,
+        route: route.map(Arc::new),
     }
 }
 
@@ -187,7 +188,7 @@ fn foreign_holder_of_our_key_is_left_and_named() {
         );
         assert_eq!(
             dataplane.route_state(prefix("172.17.8.0/24")).await,
-            Some((Some(Route::Blackhole), RouteState::Failed { reason }))
+            Some((Some(Route::Blackhole.into()), RouteState::Failed { reason }))
         );
         let routes = host.ip("route show");
         assert!(

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use agent::carrier::Encapsulation;
@@ -72,13 +73,13 @@ impl Node {
         let tunnel = tunnel(driver, local, number, Some((remote, other)));
         let learned = LearnedChange {
             prefix: prefix(&format!("172.17.{other}.0/24")),
-            route: Some(Route::via(
+            route: Some(Arc::new(Route::via(
                 Hop {
                     gateway: gateway(driver, remote, other),
                     device: driver.device().into(),
                 },
                 Some(address.into()),
-            )),
+            ))),
         };
         Some(Node {
             host,

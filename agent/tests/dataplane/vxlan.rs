@@ -1,6 +1,7 @@
 //! The kernel's VXLAN between two nodes whose router knows only the host subnets.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 use std::time::Instant;
 
 use agent::dataplane::desired::{Desired, Hop, LearnedChange, Route, TunnelDriver};
@@ -306,13 +307,13 @@ fn vxlan_carries_ipv6_between_the_tunnel_addresses() {
         }
         let learned = LearnedChange {
             prefix: prefix(&format!("fd00:{}::/64", 2 - number)),
-            route: Some(Route::via(
+            route: Some(Arc::new(Route::via(
                 Hop {
                     gateway: other.into(),
                     device: "caracal-vxlan".into(),
                 },
                 Some(own.into()),
-            )),
+            ))),
         };
         node.host.block_on(async || {
             let mut dataplane = node.open().await;

@@ -35,23 +35,27 @@ fn via(device: &str, source: Option<&str>) -> Route {
     Route::via(hop, source.map(|text| text.parse().expect("an address")))
 }
 
-fn wanted() -> KernelRoute {
-    resolve(prefix(), &via("eth0", None), PROTOCOL_LEARNED, &links())
+fn wanted() -> Arc<FibInfo> {
+    resolve(Family::Ipv4, &via("eth0", None), PROTOCOL_LEARNED, &links())
         .expect("resolves")
-        .route
+        .info
 }
 
 fn foreign(metric: u32) -> KernelRoute {
     KernelRoute {
-        protocol: 4,
-        metric,
-        hops: not_onlink(),
-        ..wanted()
+        prefix: prefix(),
+        tos: 0,
+        info: Arc::new(FibInfo {
+            protocol: 4,
+            metric,
+            hops: not_onlink(),
+            ..FibInfo::clone(&wanted())
+        }),
     }
 }
 
 fn not_onlink() -> SmallVec<[KernelHop; 1]> {
-    let mut hops = wanted().hops;
+    let mut hops = wanted().hops.clone();
     hops[0].is_onlink = false;
     hops
 }
@@ -80,7 +84,7 @@ fn routes_wait_for_what_they_need() {
         ),
         ("blackhole needs nothing", Route::Blackhole, Ok(())),
     ] {
-        let resolved = resolve(prefix(), &route, PROTOCOL_LEARNED, &links()).map(|_| ());
+        let resolved = resolve(Family::Ipv4, &route, PROTOCOL_LEARNED, &links()).map(|_| ());
         assert_eq!(resolved, expected.map_err(str::to_owned), "{name}");
     }
 }
@@ -114,18 +118,18 @@ fn hops_that_cannot_be_used_now_are_left_out_while_one_can() {
             Err("device eth1 is down".to_owned()),
         ),
     ] {
-        let resolved = resolve(prefix(), &route, PROTOCOL_LEARNED, &links());
-        let shown = resolved.map(|writable| (writable.route.hops.len(), writable.missing));
+        let resolved = resolve(Family::Ipv4, &route, PROTOCOL_LEARNED, &links());
+        let shown = resolved.map(|writable| (writable.info.hops.len(), writable.missing));
         assert_eq!(shown, expected, "{name}");
     }
 }
 
 #[test]
 fn step_follows_from_wanted_and_held() {
-    let changed = KernelRoute {
+    let changed = Arc::new(FibInfo {
         hops: not_onlink(),
-        ..wanted()
-    };
+        ..FibInfo::clone(&wanted())
+    });
     for (name, want, held, others, expected) in [
         ("nothing at all", None, None, vec![], Step::Keep),
         (
@@ -152,10 +156,10 @@ fn step_follows_from_wanted_and_held() {
         (
             "of our other protocol",
             Some(wanted()),
-            Some(KernelRoute {
+            Some(Arc::new(FibInfo {
                 protocol: PROTOCOL_LOCAL,
-                ..wanted()
-            }),
+                ..FibInfo::clone(&wanted())
+            })),
             vec![],
             Step::Replace(wanted()),
         ),

@@ -128,13 +128,21 @@ fn resolve_learned(
     host: &HostView,
     tunnel: Option<&TunnelPlan>,
 ) -> Resolution {
+    resolver(snapshot, node, host, tunnel).resolve(prefix, next_hop)
+}
+
+fn resolver<'a>(
+    snapshot: &Snapshot,
+    node: &Node,
+    host: &HostView,
+    plans: impl IntoIterator<Item = &'a TunnelPlan>,
+) -> NextHopResolver {
     NextHopResolver::new(
-        snapshot,
-        node,
-        host,
-        tunnel.map_or(&[], std::slice::from_ref),
+        Arc::new(snapshot.clone()),
+        node.clone(),
+        Arc::new(host.clone()),
+        plans.into_iter().cloned().collect(),
     )
-    .resolve(prefix, next_hop)
 }
 
 const CROSS: &str = "ipipMode: CrossSubnet";
@@ -397,7 +405,7 @@ fn the_kernels_routes_say_what_is_near() {
         let snapshot = snapshot(mode);
         let node = snapshot.node("a1").expect("a1");
         let tunnel = tunnel();
-        let resolver = NextHopResolver::new(&snapshot, node, &host, std::slice::from_ref(&tunnel));
+        let resolver = resolver(&snapshot, node, &host, [&tunnel]);
         let prefix = "172.17.10.0/24".parse().expect("prefix");
         let resolution = resolver.resolve(prefix, far.parse().expect(far));
         assert_eq!(shown(&resolution), expected, "{name}: {resolution:?}");
@@ -502,7 +510,7 @@ fn next_hops_are_as_far_as_the_kernel_says() {
         let mut host = host();
         change(&mut host);
         let tunnel = Some(tunnel()).filter(|_| has_tunnel);
-        let resolver = NextHopResolver::new(&snapshot, node, &host, tunnel.as_slice());
+        let resolver = resolver(&snapshot, node, &host, &tunnel);
         let reach = resolver.reach(next_hop.parse().expect(next_hop));
         assert_eq!(reach, expected, "{name}");
     }
@@ -540,7 +548,7 @@ fn the_interface_of_a_next_hop_is_that_of_the_kernels_route() {
         let node = snapshot.node("a1").expect("a1");
         let mut host = host();
         change(&mut host);
-        let resolver = NextHopResolver::new(&snapshot, node, &host, &[]);
+        let resolver = resolver(&snapshot, node, &host, []);
         let interface = resolver.interface(next_hop.parse().expect(next_hop));
         assert_eq!(interface, expected, "{name}");
     }
@@ -633,7 +641,7 @@ fn each_pool_takes_its_own_kind_of_tunnel() {
         let snapshot = snapshot(mode);
         let node = snapshot.node("a1").expect("a1");
         let host = host();
-        let resolver = NextHopResolver::new(&snapshot, node, &host, &plans);
+        let resolver = resolver(&snapshot, node, &host, &plans);
         let prefix = "172.17.10.0/24".parse().expect("prefix");
         let resolution = resolver.resolve(prefix, next_hop.parse().expect(next_hop));
         assert_eq!(shown_or_why(&resolution), expected, "{name}");
@@ -665,7 +673,7 @@ spec: {cidr: 'fd00::/16', vxlanMode: Always}
     let host = host();
     let settings = tunnel::TunnelSettings::default();
     let plans = tunnel::resolve_tunnels(&snapshot, node, &host, &settings);
-    let resolver = NextHopResolver::new(&snapshot, node, &host, &plans);
+    let resolver = resolver(&snapshot, node, &host, &plans);
     let prefix = "fd00:10::/64".parse().expect("prefix");
     let resolution = resolver.resolve(prefix, "fd00:200::101".parse().expect("address"));
     assert_eq!(
@@ -751,14 +759,14 @@ fn equal_paths_join_the_best_where_they_go_its_way() {
         let snapshot = snapshot(CROSS);
         let node = snapshot.node("a1").expect("a1");
         let (host, tunnel) = (host(), tunnel());
-        let resolver = NextHopResolver::new(&snapshot, node, &host, std::slice::from_ref(&tunnel));
+        let mut resolver = resolver(&snapshot, node, &host, [&tunnel]);
         let next_hops: Vec<IpAddr> = next_hops
             .iter()
             .map(|text| text.parse().expect(text))
             .collect();
         let prefix = "172.17.10.0/24".parse().expect("prefix");
-        let resolved = resolver.resolve_all(prefix, next_hops.iter().copied());
-        let (hops, is_tunnelled): (Vec<String>, bool) = match &resolved.route {
+        let resolved = resolver.resolve_all(prefix, next_hops.iter().copied().collect());
+        let (hops, is_tunnelled): (Vec<String>, bool) = match resolved.route.as_deref() {
             Some(Route::Via { hops, source }) => {
                 let text = |hop: &Hop| format!("via {} dev {}", hop.gateway, hop.device);
                 (hops.iter().map(text).collect(), source.is_some())
@@ -774,4 +782,31 @@ fn equal_paths_join_the_best_where_they_go_its_way() {
             .collect();
         assert_eq!(shown, next_hops, "{name}: each is shown");
     }
+}
+
+#[test]
+fn prefixes_of_one_case_share_their_answer_and_others_do_not() {
+    let snapshot = snapshot(CROSS);
+    let node = snapshot.node("a1").expect("a1");
+    let (host, tunnel) = (host(), tunnel());
+    let mut resolver = resolver(&snapshot, node, &host, [&tunnel]);
+    let mut resolve = |prefix: &str, next_hop: &str| {
+        let next_hops = SmallVec::from_slice(&[next_hop.parse().expect(next_hop)]);
+        resolver.resolve_all(prefix.parse().expect(prefix), next_hops)
+    };
+    let (mate, far) = ("192.168.100.101", "192.168.200.101");
+    let first = resolve("172.17.10.0/25", far);
+    for (name, prefix, next_hop, is_shared) in [
+        ("the same pool and next hop", "172.17.11.0/24", far, true),
+        ("another next hop", "172.17.11.0/24", mate, false),
+        ("another pool", "172.17.10.128/25", far, false),
+        ("no pool", "172.30.0.0/24", far, false),
+        ("an own podCIDR", "172.17.8.0/24", far, false),
+        ("the first again", "172.17.10.0/25", far, true),
+    ] {
+        let resolved = resolve(prefix, next_hop);
+        assert_eq!(Arc::ptr_eq(&resolved, &first), is_shared, "{name}");
+    }
+    let own = resolve("172.17.8.0/24", far);
+    assert!(own.route.is_none(), "{own:?}");
 }
