@@ -54,6 +54,14 @@ struct Learned {
     held: Option<Arc<FibInfo>>,
 }
 
+/// Of one prefix.
+struct Both<'a> {
+    /// With its protocol.
+    wanted: Option<(u8, &'a Arc<Route>)>,
+    /// At our key, as the kernel last said.
+    held: Option<&'a Arc<FibInfo>>,
+}
+
 impl Table {
     /// Reads the whole table and takes the learned routes in it as unclaimed.
     ///
@@ -328,16 +336,22 @@ impl Table {
     }
 
     fn wanted(&self, prefix: &Prefix) -> Option<(u8, &Arc<Route>)> {
-        let local = self.local.get(prefix).map(|route| (PROTOCOL_LOCAL, route));
-        local.or_else(|| {
-            let learned = self.learned.get(prefix)?.wanted.as_ref()?;
-            Some((PROTOCOL_LEARNED, learned))
-        })
+        self.both(prefix).wanted
     }
 
     fn held(&self, prefix: &Prefix) -> Option<&Arc<FibInfo>> {
-        let local = self.held_local.get(prefix);
-        local.or_else(|| self.learned.get(prefix)?.held.as_ref())
+        self.both(prefix).held
+    }
+
+    fn both(&self, prefix: &Prefix) -> Both<'_> {
+        let learned = self.learned.get(prefix);
+        let local = self.local.get(prefix).map(|route| (PROTOCOL_LOCAL, route));
+        let wanted = learned.and_then(|one| Some((PROTOCOL_LEARNED, one.wanted.as_ref()?)));
+        let held = learned.and_then(|one| one.held.as_ref());
+        Both {
+            wanted: local.or(wanted),
+            held: self.held_local.get(prefix).or(held),
+        }
     }
 
     fn unlearn(&mut self, prefix: Prefix) {
@@ -374,13 +388,14 @@ impl Table {
     }
 
     fn step(&self, prefix: &Prefix, links: &Links, resolved: &mut ResolvedRoutes) -> Step {
-        let wanted = self.wanted(prefix).map(|(protocol, route)| {
+        let Both { wanted, held } = self.both(prefix);
+        let wanted = wanted.map(|(protocol, route)| {
             let writable = resolved.get(prefix.family(), route, protocol, links);
             writable.map(|writable| writable.info)
         });
         if wanted.is_none() && self.unclaimed.contains(prefix) {
             return Step::Keep;
         }
-        diff::step(wanted, self.held(prefix), self.foreign_for(prefix), links)
+        diff::step(wanted, held, self.foreign_for(prefix), links)
     }
 }

