@@ -9,6 +9,7 @@
 //! per kind of object turns values into messages; `table` and `pass` decide what to write, on the
 //! thread of `engine`; `veth` stands apart, for CNI calls.
 
+mod attribute;
 mod conntrack;
 pub mod desired;
 pub mod diff;
@@ -20,6 +21,7 @@ mod monitor;
 mod neigh;
 mod netlink;
 pub mod netns;
+mod next_hop;
 pub mod nft;
 pub mod ownership;
 mod pass;

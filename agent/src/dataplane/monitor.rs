@@ -25,6 +25,7 @@ use tracing::{debug, warn};
 
 use super::link::Links;
 use super::netlink::{Part, Parts};
+use super::next_hop;
 use super::ownership::{is_own_device, is_own_protocol};
 
 const GROUPS: [u32; 6] = [
@@ -35,6 +36,8 @@ const GROUPS: [u32; 6] = [
     9,  // RTNLGRP_IPV6_IFADDR
     11, // RTNLGRP_IPV6_ROUTE
 ];
+/// Kernels before 5.3 have no such objects.
+const NEXT_HOP_GROUP: u32 = 32; // RTNLGRP_NEXTHOP
 /// Of our last nft processes: what they did is told before they have ended, and read soon after.
 const OWN_PROCESSES: usize = 16;
 /// Room for some ten thousand notifications, such as a foreign daemon's table arriving.
@@ -200,6 +203,9 @@ pub fn subscribe() -> io::Result<TokioSocket> {
     for group in GROUPS {
         inner.add_membership(group)?;
     }
+    if let Err(error) = inner.add_membership(NEXT_HOP_GROUP) {
+        debug!(%error, "next-hop objects are not watched");
+    }
     Ok(socket)
 }
 
@@ -233,7 +239,7 @@ pub async fn run(socket: TokioSocket, board: Arc<Board>, links: Links) {
     let links = links
         .by_name
         .into_iter()
-        .map(|(name, link)| (link.index, (name, link.is_up)))
+        .map(|(name, link)| (link.index, (name, Leads::of(link.is_up, link.is_running))))
         .collect();
     let mut monitor = Monitor { board, links };
     let mut buffer = Vec::with_capacity(64 * 1024);
@@ -261,8 +267,27 @@ pub async fn run(socket: TokioSocket, board: Arc<Board>, links: Links) {
 
 struct Monitor {
     board: Arc<Board>,
-    /// Name and whether up.
-    links: HashMap<u32, (String, bool)>,
+    /// By index.
+    links: HashMap<u32, (String, Leads)>,
+}
+
+/// What a link lets stand: plain routes while it is up, those by a next-hop object while it has a
+/// carrier.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Leads {
+    Nothing,
+    Routes,
+    Objects,
+}
+
+impl Leads {
+    fn of(is_up: bool, is_running: bool) -> Leads {
+        match (is_up, is_running) {
+            (false, _) => Leads::Nothing,
+            (true, false) => Leads::Routes,
+            (true, true) => Leads::Objects,
+        }
+    }
 }
 
 impl Monitor {
@@ -302,6 +327,11 @@ impl Monitor {
                 None => {}
             },
             RTM_NEWNEIGH | RTM_DELNEIGH => change.own = self.concerns_own_neighbour(part),
+            _ if next_hop::concerns_own(part) => {
+                // Routes by an object go silently with it.
+                change.own = true;
+                stale = &[Family::Ipv4];
+            }
             _ => {}
         }
         self.board.report(change, stale);
@@ -318,7 +348,8 @@ impl Monitor {
             return false;
         };
         let index = message.header.index;
-        let is_up = message.header.flags.contains(LinkFlags::Up) && part.kind == RTM_NEWLINK;
+        let has = |flag| message.header.flags.contains(flag) && part.kind == RTM_NEWLINK;
+        let leads = Leads::of(has(LinkFlags::Up), has(LinkFlags::Running));
         let name = message
             .attributes
             .iter()
@@ -327,18 +358,18 @@ impl Monitor {
                 _ => None,
             });
         let Some(name) = name else { return false };
-        let was_up = match part.kind {
+        let led = match part.kind {
             RTM_DELLINK => self.links.remove(&index),
-            _ => self.links.insert(index, (name.clone(), is_up)),
+            _ => self.links.insert(index, (name.clone(), leads)),
         }
-        .is_none_or(|(_, was_up)| was_up);
+        .map_or(Leads::Objects, |(_, led)| led);
         let is_ours = is_own_device(&name);
         if !is_own_doing {
             change.own |= is_ours;
             change.links |= !is_ours;
         }
         // Local routes, the only ones over a workload's link, are read in every pass anyway.
-        was_up && !is_up && !super::ownership::is_workload_device(&name)
+        leads < led && !super::ownership::is_workload_device(&name)
     }
 
     /// `None`: nobody cares. That is other tables, and what the kernel adds to each of our devices,

@@ -228,24 +228,47 @@ impl Netlink {
         self.dump_as(what, message, Some)
     }
 
-    /// Reads all objects that `message` asks for, each as what `take` makes of it. A dump during
-    /// which the kernel's tables changed is read again.
+    /// Reads all objects that `message` asks for, each as what `take` makes of it.
     ///
     /// # Errors
-    /// `Interrupted` if the tables never held still, else as `request`.
+    /// As `dump_parts`.
     pub fn dump_as<T>(
         &mut self,
         what: &'static str,
         message: RouteNetlinkMessage,
         mut take: impl FnMut(RouteNetlinkMessage) -> Option<T>,
     ) -> Result<Vec<T>, NetlinkError> {
-        let request = Request {
-            message,
-            flags: NLM_F_DUMP,
-        };
+        let request = Request { message, flags: 0 };
+        self.dump_parts(what, &request, |part| {
+            match NetlinkMessage::<RouteNetlinkMessage>::deserialize(part.bytes) {
+                Ok(NetlinkMessage {
+                    payload: NetlinkPayload::InnerMessage(object),
+                    ..
+                }) => take(object),
+                Ok(_) => None,
+                // One object of an unknown kind must not hide all the others.
+                Err(error) => {
+                    debug!(%error, "object in a dump cannot be decoded");
+                    None
+                }
+            }
+        })
+    }
+
+    /// Reads the messages of all objects that `request` asks for, each as what `take` makes of it. A
+    /// dump during which the kernel's tables changed is read again.
+    ///
+    /// # Errors
+    /// `Interrupted` if the tables never held still, else as `request`.
+    pub fn dump_parts<T>(
+        &mut self,
+        what: &'static str,
+        request: &impl Ask,
+        mut take: impl FnMut(&Part<'_>) -> Option<T>,
+    ) -> Result<Vec<T>, NetlinkError> {
         for attempt in 0..DUMP_ATTEMPTS {
             std::thread::sleep(DUMP_PAUSE * attempt);
-            match self.dump_once(&request, &mut take) {
+            match self.dump_once(request, &mut take) {
                 Ok(Some(objects)) => return Ok(objects),
                 Ok(None) => debug!(what, "dump was interrupted, reading again"),
                 Err(error) if error.errno() == Some(Errno::EINTR) => {}
@@ -299,13 +322,14 @@ impl Netlink {
     /// `None`: the dump is inconsistent (NLM_F_DUMP_INTR).
     fn dump_once<T>(
         &mut self,
-        request: &Request,
-        take: &mut impl FnMut(RouteNetlinkMessage) -> Option<T>,
+        request: &impl Ask,
+        take: &mut impl FnMut(&Part<'_>) -> Option<T>,
     ) -> Result<Option<Vec<T>>, NetlinkError> {
         self.sequence = self.sequence.wrapping_add(1);
         let sequence = self.sequence;
         let mut outgoing = Vec::new();
         encode(&mut outgoing, request, sequence);
+        add_flag(&mut outgoing, NLM_F_DUMP);
         self.send(&outgoing)?;
         let mut objects = Vec::new();
         let mut is_consistent = true;
@@ -325,15 +349,7 @@ impl Netlink {
                             None => Ok(is_consistent.then_some(objects)),
                         };
                     }
-                    _ => match NetlinkMessage::<RouteNetlinkMessage>::deserialize(part.bytes) {
-                        Ok(NetlinkMessage {
-                            payload: NetlinkPayload::InnerMessage(object),
-                            ..
-                        }) => objects.extend(take(object)),
-                        Ok(_) => {}
-                        // One object of an unknown kind must not hide all the others.
-                        Err(error) => debug!(%error, "object in a dump cannot be decoded"),
-                    },
+                    _ => objects.extend(take(&part)),
                 }
             }
         }

@@ -18,6 +18,7 @@ use smallvec::SmallVec;
 
 use super::diff::{FibInfo, KernelHop, KernelRoute, RouteKind};
 use super::netlink::{Ask, Netlink, NetlinkError};
+use super::next_hop::NextHops;
 
 /// What is to be done with a route.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -36,6 +37,8 @@ pub enum Write {
 pub struct RouteWrite {
     pub write: Write,
     pub route: KernelRoute,
+    /// The object for its hop, to be written in its place.
+    pub next_hop: Option<u32>,
 }
 
 impl RouteWrite {
@@ -46,7 +49,15 @@ impl RouteWrite {
             tos: 0,
             info,
         };
-        RouteWrite { write, route }
+        RouteWrite::new(write, route)
+    }
+
+    pub fn new(write: Write, route: KernelRoute) -> RouteWrite {
+        RouteWrite {
+            write,
+            route,
+            next_hop: None,
+        }
     }
 }
 
@@ -61,7 +72,7 @@ impl Ask for RouteWrite {
 
     fn put(&self, out: &mut Vec<u8>) {
         match self.write {
-            Write::Create | Write::Replace => encode::put(&self.route, out),
+            Write::Create | Write::Replace => encode::put(&self.route, self.next_hop, out),
             Write::Remove => encode::put_key(&self.route, out),
         }
     }
@@ -112,6 +123,7 @@ pub fn observe(
     family: Family,
     protocol: Option<u8>,
     infos: &mut FibInfos,
+    next_hops: &mut NextHops,
 ) -> Result<Vec<KernelRoute>, NetlinkError> {
     let mut request = RouteMessage::default();
     request.header.address_family = match family {
@@ -122,7 +134,7 @@ pub fn observe(
     request.header.protocol = protocol.unwrap_or_default().into();
     let take = |object| match object {
         // Where the kernel is too old to filter, it sends everything.
-        RouteNetlinkMessage::NewRoute(message) => decode(message, infos)
+        RouteNetlinkMessage::NewRoute(message) => decode(message, infos, next_hops)
             .filter(|route| protocol.is_none_or(|protocol| route.info.protocol == protocol)),
         _ => None,
     };
@@ -140,7 +152,11 @@ pub fn observe(
     }
 }
 
-fn decode(message: RouteMessage, infos: &mut FibInfos) -> Option<KernelRoute> {
+fn decode(
+    message: RouteMessage,
+    infos: &mut FibInfos,
+    next_hops: &mut NextHops,
+) -> Option<KernelRoute> {
     let header = &message.header;
     let unspecified: IpAddr = match header.address_family {
         AddressFamily::Inet => std::net::Ipv4Addr::UNSPECIFIED.into(),
@@ -171,6 +187,7 @@ fn decode(message: RouteMessage, infos: &mut FibInfos) -> Option<KernelRoute> {
         is_onlink: header.flags.contains(RouteFlags::Onlink),
         ..KernelHop::default()
     };
+    let mut by_object = None;
     for attribute in &message.attributes {
         match attribute {
             RouteAttribute::Destination(address) => destination = ip_of(address)?,
@@ -186,12 +203,20 @@ fn decode(message: RouteMessage, infos: &mut FibInfos) -> Option<KernelRoute> {
                 }
                 info.hops.sort_unstable();
             }
+            // The hop is told as well, unless the kernel is set not to (nexthop_compat_mode).
+            RouteAttribute::NhId(id) => match next_hops.hop_of(*id) {
+                Some(hop) => by_object = Some(hop.clone()),
+                None => info.has_extras = true,
+            },
             RouteAttribute::PrefSource(address) => info.source = ip_of(address),
             RouteAttribute::Table(id) => table = *id,
             // IPv6 sends an empty list with every route.
             RouteAttribute::Metrics(metrics) => info.has_extras |= !metrics.is_empty(),
             other => info.has_extras |= is_extra(other),
         }
+    }
+    if let Some(hop) = by_object {
+        info.hops = SmallVec::from_buf([hop]);
     }
     match info.kind {
         // IPv6 blackholes are dumped with the loopback device.
@@ -229,10 +254,7 @@ fn gateway_of(attribute: &RouteAttribute) -> Option<IpAddr> {
 fn is_extra(attribute: &RouteAttribute) -> bool {
     matches!(
         attribute,
-        RouteAttribute::Encap(_)
-            | RouteAttribute::EncapType(_)
-            | RouteAttribute::NhId(_)
-            | RouteAttribute::Realm(_)
+        RouteAttribute::Encap(_) | RouteAttribute::EncapType(_) | RouteAttribute::Realm(_)
     )
 }
 

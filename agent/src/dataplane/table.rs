@@ -19,6 +19,7 @@ use super::desired::{LearnedChange, Route, RouteState};
 use super::diff::{self, FibInfo, KernelRoute, Step};
 use super::link::Links;
 use super::netlink::{Netlink, NetlinkError};
+use super::next_hop::NextHops;
 use super::route::{self, FibInfos, RouteWrite, Write};
 use crate::names::{PROTOCOL_LEARNED, PROTOCOL_LOCAL};
 use crate::prefix_map::PrefixMap;
@@ -44,6 +45,7 @@ pub struct Table {
     /// Repaired since last asked.
     repairs: u64,
     infos: FibInfos,
+    next_hops: NextHops,
 }
 
 /// One prefix of protocol 203. Small: there can be a full feed of them.
@@ -101,7 +103,11 @@ impl Table {
         families: &BTreeSet<Family>,
     ) -> Result<(), NetlinkError> {
         for family in families {
-            let routes = route::observe(netlink, *family, None, &mut self.infos)?;
+            if *family == Family::Ipv4 {
+                self.next_hops.observe(netlink)?;
+            }
+            let (infos, next_hops) = (&mut self.infos, &mut self.next_hops);
+            let routes = route::observe(netlink, *family, None, infos, next_hops)?;
             self.strays.retain(|stray| stray.prefix.family() != *family);
             self.foreign.retain(|prefix, _| prefix.family() != *family);
             let mut local = Vec::new();
@@ -134,7 +140,9 @@ impl Table {
         but: &BTreeSet<Family>,
     ) -> Result<(), NetlinkError> {
         for family in Family::ALL.iter().filter(|family| !but.contains(family)) {
-            let routes = route::observe(netlink, *family, Some(PROTOCOL_LOCAL), &mut self.infos)?;
+            let (infos, next_hops) = (&mut self.infos, &mut self.next_hops);
+            let local = Some(PROTOCOL_LOCAL);
+            let routes = route::observe(netlink, *family, local, infos, next_hops)?;
             self.strays.retain(|stray| {
                 stray.prefix.family() != *family || stray.info.protocol != PROTOCOL_LOCAL
             });
@@ -221,7 +229,8 @@ impl Table {
         }
         self.local = local;
         self.remove_strays(netlink)?;
-        self.converge(netlink, links, prefixes)
+        self.converge(netlink, links, prefixes)?;
+        self.next_hops.remove_unused(netlink)
     }
 
     /// Takes over changes of learned routes and writes them.
@@ -275,15 +284,14 @@ impl Table {
         let mut writes: Vec<_> = ours
             .map(|(prefix, info)| RouteWrite::ours(Write::Remove, prefix, info))
             .collect();
-        writes.extend(self.strays.iter().map(|stray| RouteWrite {
-            write: Write::Remove,
-            route: stray.clone(),
-        }));
+        let strays = self.strays.iter().cloned();
+        writes.extend(strays.map(|stray| RouteWrite::new(Write::Remove, stray)));
         let refused = netlink
             .batch(&writes)?
             .into_iter()
             .filter_map(Result::err)
             .find(|refusal| !write::is_gone(refusal));
+        self.next_hops.remove_all(netlink)?;
         *self = Table {
             foreign: std::mem::take(&mut self.foreign),
             ..Table::default()

@@ -192,9 +192,8 @@ fn set_up_inside(spec: &WorkloadSpec) -> Result<[u8; 6], AttachError> {
         .map_err(failed("add the gateway's neighbour"))?;
     for route in workload_routes(index) {
         let prefix = route.prefix;
-        let write = Write::Create;
         netlink
-            .ask(&RouteWrite { write, route })
+            .ask(&RouteWrite::new(Write::Create, route))
             .map_err(failed(format!("add route {prefix}")))?;
     }
     Ok(mac)

@@ -10,6 +10,7 @@ mod guard;
 mod kernel_tunnel;
 mod multipath;
 mod netns;
+mod next_hops;
 mod routes;
 mod site;
 mod tables;

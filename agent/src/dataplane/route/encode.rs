@@ -7,6 +7,7 @@ use std::net::IpAddr;
 
 use bgp::types::Prefix;
 
+use crate::dataplane::attribute::{put_address, put_nested, put_octets};
 use crate::dataplane::diff::{FibInfo, KernelHop, KernelRoute, RouteKind};
 
 const AF_INET: u8 = 2;
@@ -24,22 +25,26 @@ const RTA_PRIORITY: u16 = 6;
 const RTA_PREFSRC: u16 = 7;
 const RTA_MULTIPATH: u16 = 9;
 const RTA_VIA: u16 = 18;
+const RTA_NH_ID: u16 = 30;
 
-/// Appends the whole route.
-pub fn put(route: &KernelRoute, out: &mut Vec<u8>) {
+/// Appends the whole route, by the next-hop object if there is one for its hop.
+pub fn put(route: &KernelRoute, next_hop: Option<u32>, out: &mut Vec<u8>) {
     let info = &*route.info;
     let only = match info.hops.as_slice() {
         [only] => Some(only),
         _ => None,
     };
-    let is_onlink = only.is_some_and(|hop| hop.is_onlink);
+    let is_onlink = next_hop.is_none() && only.is_some_and(|hop| hop.is_onlink);
     put_header(route, info.scope, is_onlink, out);
-    put_attribute(RTA_DST, route.prefix.network(), out);
+    put_address(RTA_DST, route.prefix.network(), out);
     put_octets(RTA_PRIORITY, &info.metric.to_ne_bytes(), out);
     if let Some(source) = info.source {
-        put_attribute(RTA_PREFSRC, source, out);
+        put_address(RTA_PREFSRC, source, out);
     }
-    put_hops(&route.prefix, info, out);
+    match next_hop {
+        Some(id) => put_octets(RTA_NH_ID, &id.to_ne_bytes(), out),
+        None => put_hops(&route.prefix, info, out),
+    }
 }
 
 /// Appends what names the route to be removed.
@@ -50,10 +55,11 @@ pub fn put_key(route: &KernelRoute, out: &mut Vec<u8>) {
         IpAddr::V6(_) => info.scope,
     };
     put_header(route, scope, false, out);
-    put_attribute(RTA_DST, route.prefix.network(), out);
+    put_address(RTA_DST, route.prefix.network(), out);
     put_octets(RTA_PRIORITY, &info.metric.to_ne_bytes(), out);
-    // Of several hops IPv6 would remove the named ones, and stop at the first that is gone already.
-    if info.hops.len() == 1 {
+    // Named hops are not those of a route by a next-hop object. Of several hops IPv6 would remove the
+    // named ones, and stop at the first that is gone already.
+    if info.hops.len() == 1 && route.prefix.network().is_ipv6() {
         put_hops(&route.prefix, info, out);
     }
 }
@@ -116,33 +122,8 @@ fn put_gateway(prefix: &Prefix, hop: &KernelHop, out: &mut Vec<u8>) {
             out.extend(u16::from(AF_INET6).to_ne_bytes());
             out.extend(gateway.octets());
         }),
-        (_, Some(gateway)) => put_attribute(RTA_GATEWAY, gateway, out),
+        (_, Some(gateway)) => put_address(RTA_GATEWAY, gateway, out),
     }
-}
-
-fn put_attribute(kind: u16, address: IpAddr, out: &mut Vec<u8>) {
-    match address {
-        IpAddr::V4(address) => put_octets(kind, &address.octets(), out),
-        IpAddr::V6(address) => put_octets(kind, &address.octets(), out),
-    }
-}
-
-fn put_octets(kind: u16, octets: &[u8], out: &mut Vec<u8>) {
-    put_nested(out, Some(kind), |out| out.extend_from_slice(octets));
-}
-
-/// Puts the length in front of what `put` writes, and the attribute's kind if it has one.
-fn put_nested(out: &mut Vec<u8>, kind: Option<u16>, put: impl FnOnce(&mut Vec<u8>)) {
-    let start = out.len();
-    out.extend([0; 2]);
-    if let Some(kind) = kind {
-        out.extend(kind.to_ne_bytes());
-    }
-    put(out);
-    // A route has no more hops than a BGP speaker keeps paths, so this fits.
-    let length = u16::try_from(out.len() - start).unwrap_or(u16::MAX);
-    out[start..start + 2].copy_from_slice(&length.to_ne_bytes());
-    out.resize(out.len().next_multiple_of(4), 0);
 }
 
 #[cfg(test)]

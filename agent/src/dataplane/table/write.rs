@@ -4,20 +4,25 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bgp::types::Prefix;
+use hashbrown::HashMap;
 use nix::errno::Errno;
 use tracing::{debug, info};
 
 use super::Table;
 use super::resolved::ResolvedRoutes;
 use crate::dataplane::desired::RouteState;
-use crate::dataplane::diff::{self, FibInfo, KernelRoute, Step};
+use crate::dataplane::diff::{self, FibInfo, KernelHop, KernelRoute, Step};
 use crate::dataplane::link::Links;
 use crate::dataplane::netlink::{Netlink, NetlinkError, Refusal};
 use crate::dataplane::route::{RouteWrite, Write};
+use crate::names::PROTOCOL_LEARNED;
 
 /// Rounds of writing in one pass: the first finds out what changed behind our back, the second
 /// acts on a fresh dump, the third is for bad luck. What is left is retried in the next pass.
 const ROUNDS: u32 = 3;
+/// Routes of one hop, written at once, that are worth a next-hop object. A cluster of fewer nodes
+/// has plain routes.
+const SHARED: usize = 256;
 
 impl Table {
     /// Writes what is needed so that the kernel has what is wanted for `prefixes`.
@@ -91,7 +96,7 @@ impl Table {
         links: &Links,
         resolved: &mut ResolvedRoutes,
         removals: Vec<RouteWrite>,
-        puts: Vec<RouteWrite>,
+        mut puts: Vec<RouteWrite>,
     ) -> Result<Vec<Prefix>, NetlinkError> {
         let answers = netlink.batch(&removals)?;
         for (removal, answer) in removals.iter().zip(answers) {
@@ -102,8 +107,15 @@ impl Table {
             }
         }
         let mut surprises = Vec::new();
+        self.use_next_hops(netlink, &mut puts)?;
         let answers = netlink.batch(&puts)?;
-        for (RouteWrite { route, .. }, answer) in puts.into_iter().zip(answers) {
+        for (
+            RouteWrite {
+                route, next_hop, ..
+            },
+            answer,
+        ) in puts.into_iter().zip(answers)
+        {
             let KernelRoute { prefix, info, .. } = route;
             match answer {
                 Ok(()) => self.note_written(prefix, info, links, resolved),
@@ -111,10 +123,28 @@ impl Table {
                 Err(refusal) if matches!(refusal.errno, Errno::EEXIST | Errno::ENOENT) => {
                     surprises.push(prefix);
                 }
+                // The object went, most likely with its device's carrier.
+                Err(_) if next_hop.is_some() => surprises.push(prefix),
                 Err(refusal) => self.note_failed(prefix, &refusal),
             }
         }
         Ok(surprises)
+    }
+
+    /// Lets routes be written by next-hop objects where there is one for their hop, and makes those
+    /// that many of them share.
+    fn use_next_hops(
+        &mut self,
+        netlink: &mut Netlink,
+        puts: &mut [RouteWrite],
+    ) -> Result<(), NetlinkError> {
+        for hop in shared_hops(puts) {
+            self.next_hops.ensure(netlink, &hop)?;
+        }
+        for put in puts {
+            put.next_hop = only_hop(put).and_then(|hop| self.next_hops.id_of(hop));
+        }
+        Ok(())
     }
 
     fn note_in_place(&mut self, prefix: Prefix, links: &Links, resolved: &mut ResolvedRoutes) {
@@ -173,10 +203,7 @@ impl Table {
     pub(super) fn remove_strays(&mut self, netlink: &mut Netlink) -> Result<(), NetlinkError> {
         let strays = std::mem::take(&mut self.strays).into_iter();
         let writes: Vec<_> = strays
-            .map(|route| RouteWrite {
-                write: Write::Remove,
-                route,
-            })
+            .map(|route| RouteWrite::new(Write::Remove, route))
             .collect();
         let answers = netlink.batch(&writes)?;
         for (RouteWrite { route, .. }, answer) in writes.iter().zip(answers) {
@@ -184,6 +211,28 @@ impl Table {
             info!(prefix = %route.prefix, metric, ?answer, "removed stray route");
         }
         Ok(())
+    }
+}
+
+/// Those that are worth a next-hop object.
+fn shared_hops(writes: &[RouteWrite]) -> Vec<KernelHop> {
+    let mut shares: HashMap<*const FibInfo, (usize, &KernelHop)> = HashMap::new();
+    for write in writes {
+        if let Some(hop) = only_hop(write) {
+            let info = Arc::as_ptr(&write.route.info);
+            shares.entry(info).or_insert((0, hop)).0 += 1;
+        }
+    }
+    let shared = shares.values().filter(|(share, _)| *share >= SHARED);
+    shared.map(|(_, hop)| KernelHop::clone(hop)).collect()
+}
+
+/// The hop of a learned IPv4 route that has just one.
+fn only_hop(write: &RouteWrite) -> Option<&KernelHop> {
+    let KernelRoute { prefix, info, .. } = &write.route;
+    match info.hops.as_slice() {
+        [only] if prefix.network().is_ipv4() && info.protocol == PROTOCOL_LEARNED => Some(only),
+        _ => None,
     }
 }
 
