@@ -76,6 +76,9 @@ pub struct RunArgs {
     /// What to do about a host firewall that does not forward for workloads [default: ignore]
     #[arg(long, value_name = "WHAT")]
     pub host_firewall: Option<HostFirewallChoice>,
+    /// Whether hops that many learned routes share are next-hop objects of the kernel [default: auto]
+    #[arg(long, value_name = "WHEN")]
+    pub next_hop_objects: Option<NextHopObjects>,
     /// MTU of workloads and tunnel [default: follows the NIC]
     #[arg(long, value_parser = clap::value_parser!(u32).range(file::MTU_RANGE))]
     pub mtu: Option<u32>,
@@ -207,6 +210,15 @@ pub enum HostFirewallChoice {
     Insert,
 }
 
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
+pub enum NextHopObjects {
+    /// From 256 routes of one hop on.
+    #[default]
+    Auto,
+    /// Routes stand over a loss of carrier while no agent runs; a full table takes longer.
+    Never,
+}
+
 /// What the agent runs with.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Settings {
@@ -218,6 +230,7 @@ pub struct Settings {
     pub http_listen: Option<SocketAddr>,
     pub tunnel_driver: TunnelDriverChoice,
     pub host_firewall: HostFirewallChoice,
+    pub next_hop_objects: NextHopObjects,
     /// `None`: follows the NIC.
     pub mtu: Option<u32>,
     /// `None`: the interface with the node's address.
@@ -286,6 +299,10 @@ impl Settings {
             host_firewall: args
                 .host_firewall
                 .or(file.host_firewall)
+                .unwrap_or_default(),
+            next_hop_objects: args
+                .next_hop_objects
+                .or(file.next_hop_objects)
                 .unwrap_or_default(),
             mtu: args.mtu.or(file.mtu),
             nic: args.nic.clone().or(file.nic),

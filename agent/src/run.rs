@@ -17,7 +17,7 @@ use crate::api::serve;
 use crate::cni::links::{LinkError, NewLink, WorkloadLinks};
 use crate::cni::server;
 use crate::cni::verbs::Verbs;
-use crate::config::{HostFirewallChoice, Settings, StoreLocation};
+use crate::config::{HostFirewallChoice, NextHopObjects, Settings, StoreLocation};
 use crate::dataplane::{self, Dataplane, DataplaneOptions, WorkloadSpec};
 use crate::datastore::{FileStore, passwords};
 use crate::descriptors;
@@ -45,6 +45,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let socket = PrivateSocket::bind_when_free(&settings.socket(), PREDECESSOR_ENDS).await?;
     let options = DataplaneOptions {
         opens_host_firewall: settings.host_firewall == HostFirewallChoice::Insert,
+        uses_next_hop_objects: settings.next_hop_objects == NextHopObjects::Auto,
         ..DataplaneOptions::new(settings.run_dir.clone())
     };
     let dataplane = Dataplane::open(options)

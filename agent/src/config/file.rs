@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::{
     ConfigError, ConfigProblem, HostFirewallChoice, HttpListen, LogFormat, LogLevel,
-    TunnelDriverChoice,
+    NextHopObjects, TunnelDriverChoice,
 };
 
 /// From the least an IPv4 host must take to the most an IPIP packet can hold.
@@ -20,7 +20,7 @@ const GRACEFUL_RESTART_RANGE: RangeInclusive<i64> = 0..=4095;
 const RESYNC_RANGE: RangeInclusive<i64> = 1..=86400;
 const MAX_FILE_BYTES: usize = 1024 * 1024;
 
-const KEYS: [&str; 11] = [
+const KEYS: [&str; 12] = [
     "cniBinDir",
     "cniConfDir",
     "gracefulRestartSeconds",
@@ -29,6 +29,7 @@ const KEYS: [&str; 11] = [
     "logFormat",
     "logLevel",
     "mtu",
+    "nextHopObjects",
     "nic",
     "resyncSeconds",
     "tunnelDriver",
@@ -44,6 +45,7 @@ pub struct FileConfig {
     pub log_format: Option<LogFormat>,
     pub log_level: Option<LogLevel>,
     pub mtu: Option<u32>,
+    pub next_hop_objects: Option<NextHopObjects>,
     pub nic: Option<String>,
     pub resync: Option<Duration>,
     pub tunnel_driver: Option<TunnelDriverChoice>,
@@ -86,6 +88,7 @@ impl FileConfig {
             log_format: keys.take("logFormat", choice),
             log_level: keys.take("logLevel", |value| text_of(value)?.parse()),
             mtu: keys.take("mtu", |value| number(value, MTU_RANGE)),
+            next_hop_objects: keys.take("nextHopObjects", choice),
             nic: keys.take("nic", |value| text_of(value).map(str::to_owned)),
             resync: keys.take("resyncSeconds", |value| seconds(value, RESYNC_RANGE)),
             tunnel_driver: keys.take("tunnelDriver", choice),

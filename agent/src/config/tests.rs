@@ -57,7 +57,7 @@ fn every_key_is_read() {
     let config = parse(
         "tunnelDriver: userspace\nmtu: 1400\nnic: eth1\nlogLevel: info,bgp=debug\n\
          logFormat: json\nhttpListen: none\ncniBinDir: /b\ncniConfDir: /c\n\
-         resyncSeconds: 5\ngracefulRestartSeconds: 0\nhostFirewall: insert\n",
+         resyncSeconds: 5\ngracefulRestartSeconds: 0\nhostFirewall: insert\nnextHopObjects: never\n",
     );
     let expected = FileConfig {
         cni_bin_dir: Some(PathBuf::from("/b")),
@@ -68,6 +68,7 @@ fn every_key_is_read() {
         log_format: Some(LogFormat::Json),
         log_level: Some("info,bgp=debug".parse().expect("a filter")),
         mtu: Some(1400),
+        next_hop_objects: Some(NextHopObjects::Never),
         nic: Some(String::from("eth1")),
         resync: Some(Duration::from_secs(5)),
         tunnel_driver: Some(TunnelDriverChoice::Userspace),
@@ -85,7 +86,7 @@ fn all_problems_of_a_file_are_reported() {
          logLevel: verbose\ncniBinDir: bin\nresyncSeconds: soon\n",
     );
     let keys = "cniBinDir, cniConfDir, gracefulRestartSeconds, hostFirewall, httpListen, logFormat, \
-                logLevel, mtu, nic, resyncSeconds, tunnelDriver";
+                logLevel, mtu, nextHopObjects, nic, resyncSeconds, tunnelDriver";
     let expected = [
         "agent.yaml: cniBinDir: \"bin\" is not an absolute path",
         "agent.yaml: httpListen: 9179 is not a non-empty string",

@@ -139,7 +139,7 @@ impl Engine {
     pub fn open(board: Arc<Board>, options: DataplaneOptions) -> Result<Engine, NetlinkError> {
         let mut netlink = Netlink::open()?;
         board.add_own_port(netlink.port());
-        let table = Table::open(&mut netlink)?;
+        let table = Table::open(&mut netlink, options.uses_next_hop_objects)?;
         let links = link::observe(&mut netlink)?;
         Ok(Engine {
             netlink,

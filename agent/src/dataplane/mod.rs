@@ -72,6 +72,8 @@ pub struct DataplaneOptions {
     pub nft_program: PathBuf,
     /// Whether host firewalls that stop workloads are opened for them, or only reported.
     pub opens_host_firewall: bool,
+    /// Hops that many learned routes share are next-hop objects.
+    pub uses_next_hop_objects: bool,
 }
 
 /// Longer than nodes differ in when they hear of a changed pool.
@@ -85,6 +87,7 @@ impl DataplaneOptions {
             tunnel_linger: TUNNEL_LINGER,
             nft_program: "nft".into(),
             opens_host_firewall: false,
+            uses_next_hop_objects: true,
         }
     }
 }

@@ -50,9 +50,18 @@ pub struct NextHops {
     /// Of those, the ones that no route was by when routes were last read, and none since.
     unused: HashSet<u32>,
     is_unsupported: bool,
+    makes_new: bool,
 }
 
 impl NextHops {
+    /// None are known. With `makes_new` false those of an earlier agent are known all the same.
+    pub fn new(makes_new: bool) -> NextHops {
+        NextHops {
+            makes_new,
+            ..NextHops::default()
+        }
+    }
+
     /// Reads those of our protocol. None where the kernel knows no such objects (before 5.3).
     ///
     /// # Errors
@@ -109,7 +118,7 @@ impl NextHops {
         let (Some(device), Some(IpAddr::V4(gateway))) = (hop.device, hop.gateway) else {
             return Ok(());
         };
-        if self.is_unsupported || !is_simple || self.ids.contains_key(hop) {
+        if self.is_unsupported || !self.makes_new || !is_simple || self.ids.contains_key(hop) {
             return Ok(());
         }
         let free = (FIRST_ID..=LAST_ID).filter(|id| !self.own.contains_key(id));

@@ -69,8 +69,11 @@ impl Table {
     ///
     /// # Errors
     /// As `route::observe`.
-    pub fn open(netlink: &mut Netlink) -> Result<Table, NetlinkError> {
-        let mut table = Table::default();
+    pub fn open(netlink: &mut Netlink, uses_next_hops: bool) -> Result<Table, NetlinkError> {
+        let mut table = Table {
+            next_hops: NextHops::new(uses_next_hops),
+            ..Table::default()
+        };
         table.refresh(netlink, &Family::ALL.into())?;
         table.unclaimed = table.learned.iter().map(|(prefix, _)| prefix).collect();
         Ok(table)
