@@ -8,6 +8,7 @@ pub mod api;
 pub mod carrier;
 pub mod cni;
 pub mod config;
+pub mod crash;
 pub mod dataplane;
 pub mod datastore;
 pub mod descriptors;

@@ -20,6 +20,7 @@ fn main() -> ExitCode {
         Command::Run(args) => Settings::load(&args)
             .map_err(Into::into)
             .and_then(|settings| {
+                agent::crash::arm();
                 logging::init(&settings.log_level, settings.log_format)
                     .map_err(|error| anyhow::anyhow!("failed to set up logging: {error}"))?;
                 block_on(agent::run::run(settings))

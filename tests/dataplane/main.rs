@@ -1,5 +1,6 @@
 //! What a node's kernel holds and carries, whatever happens to the programs around it.
 
+mod crash;
 mod drain;
 mod foreign;
 mod multipath;

@@ -223,15 +223,20 @@ impl Site {
 
 impl Drop for Site {
     fn drop(&mut self) {
-        for namespace in self.more.iter().chain([&self.ours, &self.theirs]) {
-            let name: Vec<PathBuf> = namespace.kernel_name().into_iter().collect();
-            for process in process::in_namespaces(&name) {
-                // Threads of ours may be in there; they are not ours to kill.
-                if process.pid != i32::try_from(std::process::id()).unwrap_or_default() {
-                    process.signal(Signal::SIGKILL);
-                    // What cannot be ended has no one left to tell.
-                    let _ = process.wait_gone(Duration::from_secs(5));
-                }
+        end_all_in(self.more.iter().chain([&self.ours, &self.theirs]));
+    }
+}
+
+/// Ends every process in these namespaces, and with their holders the namespaces.
+pub fn end_all_in<'a>(namespaces: impl IntoIterator<Item = &'a Namespace>) {
+    for namespace in namespaces {
+        let name: Vec<PathBuf> = namespace.kernel_name().into_iter().collect();
+        for process in process::in_namespaces(&name) {
+            // Threads of ours may be in there; they are not ours to kill.
+            if process.pid != i32::try_from(std::process::id()).unwrap_or_default() {
+                process.signal(Signal::SIGKILL);
+                // What cannot be ended has no one left to tell.
+                let _ = process.wait_gone(Duration::from_secs(5));
             }
         }
     }

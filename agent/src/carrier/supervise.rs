@@ -24,6 +24,7 @@ use tracing::{info, warn};
 use super::control::{Command, Reply, Request, VERSION};
 use super::forward::CounterValues;
 use super::{Encapsulation, log_path, socket_path};
+use crate::crash::crash_point;
 
 /// A carrier answers at once; one that does not for this long is hung and replaced.
 const ANSWER_TIME: Duration = Duration::from_secs(3);
@@ -273,6 +274,7 @@ async fn start(options: &SupervisorOptions) -> Result<(Connection, Reply), Super
         .kill_on_drop(false)
         .spawn()
         .map_err(spawn_failed)?;
+    crash_point(format_args!("carrier started"));
     let deadline = Instant::now() + START_TIME;
     loop {
         if let Ok(mut connection) = Connection::open(&options.run_dir, options.encapsulation).await
@@ -360,6 +362,7 @@ impl Connection {
             .ok()
             .and_then(|peer| peer.pid());
         let _ = self.ask(Command::Stop).await;
+        crash_point(format_args!("carrier told to stop"));
         if self.ends_within(ANSWER_TIME).await {
             return Ok(());
         }

@@ -20,6 +20,7 @@ use super::protocol::{
 use super::result::CniResult;
 use super::verbs::Verbs;
 use crate::api::listener::Descriptors;
+use crate::crash::crash_point;
 use crate::dataplane::netns;
 
 /// Room for the call around the network configuration.
@@ -60,7 +61,9 @@ async fn call<L: WorkloadLinks>(
     if let Err(error) = check_namespace(netns.as_ref(), &call.netns) {
         return reply(version, Err(error));
     }
-    reply(version, verbs.call(call, netns).await)
+    let answer = verbs.call(call, netns).await;
+    crash_point(format_args!("call done, not answered"));
+    reply(version, answer)
 }
 
 fn parse(body: &[u8]) -> Result<Call, CniError> {

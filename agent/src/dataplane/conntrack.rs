@@ -18,6 +18,7 @@ use nix::sys::time::{TimeVal, TimeValLike};
 
 use super::netlink::{Parts, Refusal};
 use super::sysctl;
+use crate::crash::crash_point;
 
 /// NFNL_SUBSYS_CTNETLINK, the upper octet of a message's type.
 const SUBSYSTEM: u16 = 1 << 8;
@@ -175,6 +176,7 @@ impl Connection {
                     }
                 }
             }
+            crash_point(format_args!("{} connections forgotten", batch.len()));
         }
         Ok(removed)
     }

@@ -20,6 +20,8 @@ use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike};
 use tracing::debug;
 
+use crate::crash::crash_point;
+
 /// Requests per send. Beyond some 64 little is gained.
 const BATCH: usize = 128;
 /// A dump that the kernel marks as inconsistent is read again this often, after a pause that grows
@@ -211,6 +213,7 @@ impl Netlink {
             add_flag(&mut outgoing[last..], NLM_F_ACK);
             self.send(&outgoing)?;
             self.collect_answers(first, count, &mut answers)?;
+            crash_point(format_args!("{count} kernel requests"));
         }
         self.writes += answers.iter().filter(|answer| answer.is_ok()).count() as u64;
         Ok(answers)

@@ -5,6 +5,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::crash::crash_point;
+
 const BASE: &str = "/proc/sys/net";
 
 /// Sets the parameter `path` (`ipv4/ip_forward`). Returns whether it had another value before.
@@ -16,6 +18,7 @@ pub fn ensure(path: &str, value: &str) -> io::Result<bool> {
         return Ok(false);
     }
     std::fs::write(file(path), value)?;
+    crash_point(format_args!("sysctl {path}"));
     Ok(true)
 }
 

@@ -18,6 +18,7 @@ use super::link::{self, LinkChange, LinkState, Links, TunnelEnds, VxlanEnds};
 use super::netlink::{Netlink, NetlinkError};
 use super::{netns, sysctl};
 use crate::carrier::tap;
+use crate::crash::crash_point;
 use crate::names::{IPIP_DEVICE, VXLAN_DEVICE, VXLAN_PORT, VXLAN_VNI};
 
 /// Of outer headers, as the carrier writes it too.
@@ -182,9 +183,9 @@ fn create(
     let device = driver.device();
     let made = match driver {
         TunnelDriver::Userspace | TunnelDriver::Udp => {
-            return tap::open_persistent(device)
-                .map(drop)
-                .map_err(|source| TunnelError::Tap { device, source });
+            let made = tap::open_persistent(device).map(drop);
+            crash_point(format_args!("device {device} made"));
+            return made.map_err(|source| TunnelError::Tap { device, source });
         }
         TunnelDriver::Kernel => put_ipip(netlink, device, tunnel.local, NLM_F_CREATE | NLM_F_EXCL),
         TunnelDriver::Vxlan => put_vxlan(netlink, tunnel, NLM_F_CREATE | NLM_F_EXCL),

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use super::document::{Document, parse_stream};
 use crate::api::schema::StoreError;
+use crate::crash::crash_point;
 use crate::model::object::{Identity, ObjectId};
 
 /// Accepted documents by file. Every one of them has an object.
@@ -288,7 +289,10 @@ impl AcceptedDirectory {
         let mut output = File::create(&temporary)?;
         output.write_all(text.as_bytes())?;
         output.sync_all()?;
-        fs::rename(&temporary, self.path.join(file))
+        crash_point(format_args!("accepted {file} beside its place"));
+        fs::rename(&temporary, self.path.join(file))?;
+        crash_point(format_args!("accepted {file} in place"));
+        Ok(())
     }
 
     fn error(&self, what: &str, error: &io::Error) -> StoreError {

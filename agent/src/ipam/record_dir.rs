@@ -13,6 +13,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::crash::crash_point;
+
 /// No record of ours comes near it; a longer file is not one.
 const MAX_RECORD_BYTES: u64 = 256 * 1024;
 const SUFFIX: &str = ".json";
@@ -86,7 +88,10 @@ impl RecordDir {
     /// Removes a record; gone from disk when this returns. `false` if there was none.
     pub fn remove(&self, name: &str) -> io::Result<bool> {
         match fs::remove_file(self.path.join(format!("{name}{SUFFIX}"))) {
-            Ok(()) => self.sync().map(|()| true),
+            Ok(()) => {
+                crash_point(format_args!("record {name} removed"));
+                self.sync().map(|()| true)
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(error) => Err(error),
         }
@@ -96,7 +101,9 @@ impl RecordDir {
     pub fn write_hint(&self, file_name: &str, text: &str) -> io::Result<()> {
         let temporary = self.temporary_for(file_name);
         fs::write(&temporary, text)?;
-        fs::rename(&temporary, self.path.join(file_name))
+        fs::rename(&temporary, self.path.join(file_name))?;
+        crash_point(format_args!("hint {file_name} in place"));
+        Ok(())
     }
 
     pub fn read_hint(&self, file_name: &str) -> Option<String> {
@@ -115,7 +122,11 @@ impl RecordDir {
                 file.write_all(text)?;
                 file.sync_all()
             })
-            .and_then(|()| fs::rename(&temporary, self.path.join(file_name)));
+            .and_then(|()| {
+                crash_point(format_args!("record {file_name} beside its place"));
+                fs::rename(&temporary, self.path.join(file_name))
+            });
+        crash_point(format_args!("record {file_name} in place"));
         if written.is_err() {
             // The first error is the one that tells; a leftover goes at the next start.
             let _ = fs::remove_file(&temporary);

@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
+use crate::crash::crash_point;
+
 /// A transaction of many thousand elements takes a second on a slow machine.
 const LONGEST: Duration = Duration::from_secs(10);
 /// Some 100 octets an element: a hundred thousand workloads.
@@ -71,6 +73,10 @@ pub fn run(
     let input = in_memory(script).map_err(ProgramError::Run)?;
     let mut child = spawn(program, arguments, input)?;
     started(child.id());
+    let does_write = !script.is_empty();
+    if does_write {
+        crash_point(format_args!("{} started", program.display()));
+    }
     let collected = collect(&mut child, LONGEST);
     if collected.is_err() {
         // It may have ended just now; either way it is gone after this.
@@ -82,6 +88,9 @@ pub fn run(
         output,
         complaint,
     } = collected?;
+    if does_write {
+        crash_point(format_args!("{} ended", program.display()));
+    }
     if !is_success {
         return Err(refusal(&complaint));
     }
