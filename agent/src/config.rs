@@ -67,6 +67,15 @@ pub struct RunArgs {
     /// Show what would be written to the kernel, write nothing
     #[arg(long)]
     pub dry_run: bool,
+    /// How a dry run is shown
+    #[arg(
+        short,
+        long,
+        value_name = "FORMAT",
+        default_value = "text",
+        requires = "dry_run"
+    )]
+    pub output: OutputFormat,
     /// Address of /livez, /readyz and /metrics, or none [default: 127.0.0.1:9179]
     #[arg(long, value_name = "ADDRESS")]
     pub http_listen: Option<HttpListen>,
@@ -202,6 +211,13 @@ pub enum TunnelDriverChoice {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
+pub enum OutputFormat {
+    #[default]
+    Text,
+    Json,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
 pub enum HostFirewallChoice {
     /// Leave it alone; `caracal check` tells.
     #[default]
@@ -227,6 +243,7 @@ pub struct Settings {
     pub run_dir: PathBuf,
     pub state_dir: PathBuf,
     pub dry_run: bool,
+    pub output: OutputFormat,
     pub http_listen: Option<SocketAddr>,
     pub tunnel_driver: TunnelDriverChoice,
     pub host_firewall: HostFirewallChoice,
@@ -291,6 +308,7 @@ impl Settings {
             run_dir: args.directories.run_dir.clone(),
             state_dir: args.directories.state_dir.clone(),
             dry_run: args.dry_run,
+            output: args.output,
             http_listen: http_listen.map_or(Some(DEFAULT_HTTP_LISTEN), |listen| listen.0),
             tunnel_driver: args
                 .tunnel_driver
@@ -311,7 +329,11 @@ impl Settings {
                 .log_level
                 .clone()
                 .or(file.log_level)
-                .unwrap_or_default(),
+                .unwrap_or_else(|| match args.dry_run {
+                    // It prints what it found; a log would say that it was done.
+                    true => LogLevel::errors(),
+                    false => LogLevel::default(),
+                }),
             log_format: args
                 .logging
                 .log_format

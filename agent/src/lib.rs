@@ -13,6 +13,7 @@ pub mod dataplane;
 pub mod datastore;
 pub mod descriptors;
 pub mod drain;
+pub mod dry_run;
 pub mod ipam;
 pub mod lab;
 pub mod model;

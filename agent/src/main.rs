@@ -7,7 +7,10 @@ use std::process::ExitCode;
 
 use agent::carrier::{self, CarrierOptions};
 use agent::cni::install;
-use agent::config::{Cli, Command, InstallCniArgs, LogArgs, Settings, UninstallArgs, logging};
+use agent::config::{
+    Cli, Command, InstallCniArgs, LogArgs, LogFormat, LogLevel, RunArgs, Settings, UninstallArgs,
+    logging,
+};
 use agent::names::{PROTOCOL_LEARNED, PROTOCOL_LOCAL};
 use anyhow::Context;
 use clap::Parser;
@@ -17,14 +20,8 @@ const ROUTE_PROTOCOLS: &str = "/etc/iproute2/rt_protos.d/caracal.conf";
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
-        Command::Run(args) => Settings::load(&args)
-            .map_err(Into::into)
-            .and_then(|settings| {
-                agent::crash::arm();
-                logging::init(&settings.log_level, settings.log_format)
-                    .map_err(|error| anyhow::anyhow!("failed to set up logging: {error}"))?;
-                block_on(agent::run::run(settings))
-            }),
+        Command::Run(args) if args.dry_run => return dry_run(&args),
+        Command::Run(args) => run(&args),
         Command::InstallCni(args) => install_cni(&args),
         Command::Install => install_route_protocols(Path::new(ROUTE_PROTOCOLS)),
         Command::Uninstall(args) => uninstall(&args),
@@ -46,7 +43,36 @@ fn main() -> ExitCode {
     }
 }
 
-fn block_on(future: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+fn run(args: &RunArgs) -> anyhow::Result<()> {
+    agent::crash::arm();
+    let settings = Settings::load(args)?;
+    begin_log(&settings.log_level, settings.log_format)?;
+    block_on(agent::run::run(settings))
+}
+
+/// 0: nothing would change, 1: something would, 2: that could not be found out.
+fn dry_run(args: &RunArgs) -> ExitCode {
+    let compare = || {
+        let settings = Settings::load(args)?;
+        begin_log(&settings.log_level, settings.log_format)?;
+        block_on(agent::dry_run::run(settings))
+    };
+    match compare() {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("caracal-agent: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn begin_log(level: &LogLevel, format: LogFormat) -> anyhow::Result<()> {
+    logging::init(level, format)
+        .map_err(|error| anyhow::anyhow!("failed to set up logging: {error}"))
+}
+
+fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -60,8 +86,7 @@ fn block_on(future: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<
 
 fn run_carrier(logging: &LogArgs, options: CarrierOptions) -> anyhow::Result<()> {
     let level = logging.log_level.clone().unwrap_or_default();
-    logging::init(&level, logging.log_format.unwrap_or_default())
-        .map_err(|error| anyhow::anyhow!("failed to set up logging: {error}"))?;
+    begin_log(&level, logging.log_format.unwrap_or_default())?;
     Ok(carrier::run(&options)?)
 }
 

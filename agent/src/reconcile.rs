@@ -4,6 +4,7 @@
 //! difference. The kernel is not written before the store's first full sync.
 
 mod pass;
+mod rehearse;
 mod show;
 
 use std::collections::BTreeMap;
@@ -30,6 +31,7 @@ use crate::resolve::tunnel::TunnelPlan;
 use crate::routing::{Routing, StartState};
 
 use pass::Basis;
+pub use rehearse::Rehearsed;
 
 /// Requests worked off together: their workloads share one pass.
 const REQUESTS_PER_PASS: usize = 64;

@@ -19,7 +19,7 @@ use crate::cni::server;
 use crate::cni::verbs::Verbs;
 use crate::config::{HostFirewallChoice, NextHopObjects, Settings, StoreLocation};
 use crate::dataplane::{self, Dataplane, DataplaneOptions, WorkloadSpec};
-use crate::datastore::{FileStore, passwords};
+use crate::datastore::FileStore;
 use crate::descriptors;
 use crate::drain::DrainMark;
 use crate::reconcile::Reconciler;
@@ -52,9 +52,6 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         .await
         .context("failed to read the kernel")?;
     let store = FileStore::open(directory, &settings.state_dir);
-    if settings.dry_run {
-        return dry_run(&settings, store, dataplane).await;
-    }
     let (requests, request_queue) = mpsc::channel(REQUEST_QUEUE);
     let handle = Handle::new(requests);
     let (node_state, node_watch) = watch::channel(Err("the agent has just started".to_owned()));
@@ -115,48 +112,6 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         .is_err()
     {
         warn!("not everything ended in time");
-    }
-    Ok(())
-}
-
-/// Prints what the agent would have the kernel hold, and what the store gets wrong.
-async fn dry_run(
-    settings: &Settings,
-    mut store: FileStore,
-    mut dataplane: Dataplane,
-) -> anyhow::Result<()> {
-    use crate::resolve::{peering, routes, tunnel};
-    let update = store.next().await;
-    for error in &update.errors {
-        println!("{error}");
-    }
-    if !update.synced {
-        bail!("the store could not be read");
-    }
-    let Some(node) = update.snapshot.node(&settings.node) else {
-        bail!("the store has no Node {}", settings.node);
-    };
-    let host = dataplane.observe_host().await?;
-    let plans = tunnel::resolve_tunnels(
-        &update.snapshot,
-        node,
-        &host,
-        &tunnel::TunnelSettings::default(),
-    );
-    for plan in plans {
-        println!("tunnel: {}: {}", plan.kind, plan.reason);
-    }
-    for prefix in routes::blackholes(node).keys() {
-        println!("route: blackhole {prefix}");
-    }
-    let (config, errors) =
-        peering::speaker_config(&update.snapshot, &passwords::read(&update.snapshot), node);
-    for error in errors {
-        println!("{error}");
-    }
-    println!("bgp: AS {}, router id {}", config.asn, config.router_id);
-    for (key, peer) in &config.peers {
-        println!("peer: {key} {} ({})", peer.name, peer.source);
     }
     Ok(())
 }

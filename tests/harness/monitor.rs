@@ -1,4 +1,4 @@
-//! What happens to a machine's routes while a test does something to its programs.
+//! What happens to a machine's kernel while a test does something to its programs.
 
 use std::fs::{self, File};
 use std::process::{Child, Command, Stdio};
@@ -21,13 +21,22 @@ pub struct RouteMonitor {
 const MARKS: [&str; 2] = ["198.18.0.1", "198.18.0.2"];
 
 impl RouteMonitor {
-    /// Hears every change from the time this returns.
+    /// Hears every change of an IPv4 route from the time this returns.
     pub fn start(lab: &Lab, name: &str) -> Result<RouteMonitor> {
-        let namespace = lab.namespace(name)?.clone();
+        RouteMonitor::of(lab.namespace(name)?, &["-4", "monitor", "route"])
+    }
+
+    /// Hears every change of anything that `ip` knows.
+    pub fn of_everything(namespace: &Namespace) -> Result<RouteMonitor> {
+        RouteMonitor::of(namespace, &["monitor", "all"])
+    }
+
+    fn of(namespace: &Namespace, arguments: &[&str]) -> Result<RouteMonitor> {
+        let namespace = namespace.clone();
         let output = NamedTempFile::new()?;
         let mut command = Command::new("ip");
         command
-            .args(["-4", "monitor", "route"])
+            .args(arguments)
             .stdin(Stdio::null())
             .stdout(File::create(output.path())?)
             .stderr(Stdio::null());
@@ -52,13 +61,21 @@ impl RouteMonitor {
     }
 
     /// Ends it and returns every change of a route of ours, or of FRR's bgpd.
-    pub fn stop(mut self) -> Result<Vec<String>> {
+    pub fn stop(self) -> Result<Vec<String>> {
+        let mut changes = self.stop_with_all()?;
+        changes.retain(|line| line.contains("caracal") || line.contains("proto bgp"));
+        Ok(changes)
+    }
+
+    /// Ends it and returns every change.
+    pub fn stop_with_all(mut self) -> Result<Vec<String>> {
         self.mark(MARKS[1])?;
         self.child.kill()?;
         self.child.wait()?;
         let text = fs::read_to_string(self.output.path())?;
-        let is_routed = |line: &&str| line.contains("caracal") || line.contains("proto bgp");
-        Ok(text.lines().filter(is_routed).map(str::to_owned).collect())
+        let is_mark = |line: &str| MARKS.iter().any(|mark| line.contains(mark));
+        let lines = text.lines().filter(|line| !is_mark(line));
+        Ok(lines.map(str::to_owned).collect())
     }
 }
 

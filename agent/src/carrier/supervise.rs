@@ -167,6 +167,34 @@ pub async fn stop(run_dir: &Path, encapsulation: Encapsulation) -> Result<(), Su
     }
 }
 
+/// What an agent that supervises would find.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Found {
+    /// It would adopt it.
+    Right,
+    /// It would replace it.
+    Other(String),
+    /// It would start one.
+    None,
+}
+
+/// Looks for the carrier of these options and changes nothing.
+pub async fn look(options: &SupervisorOptions) -> Found {
+    match Connection::open(&options.run_dir, options.encapsulation).await {
+        Ok(mut connection) => match connection.ask(Command::Hello).await {
+            Ok(reply) if is_right(&reply, options) => Found::Right,
+            Ok(reply) => Found::Other(format!("one with local {}", reply.local)),
+            Err(error) => Found::Other(describe(&error)),
+        },
+        Err(_) => Found::None,
+    }
+}
+
+/// Whether a carrier of this encapsulation takes connections in the run directory.
+pub async fn is_there(run_dir: &Path, encapsulation: Encapsulation) -> bool {
+    Connection::open(run_dir, encapsulation).await.is_ok()
+}
+
 async fn supervise(options: SupervisorOptions, status: watch::Sender<CarrierStatus>) {
     let mut delay = RETRY_FIRST;
     loop {

@@ -52,6 +52,21 @@ impl Attachments {
     /// `Read` if the directory cannot be made or listed.
     pub fn open(directory: &Path) -> Result<Attachments, AttachmentError> {
         let records = RecordDir::open(directory).map_err(AttachmentError::Read)?;
+        Attachments::load(records)
+    }
+
+    /// The same for somebody who only looks. A directory that is missing has none.
+    ///
+    /// # Errors
+    /// As `open`.
+    pub fn read(directory: &Path) -> Result<Vec<Attachment>, AttachmentError> {
+        match RecordDir::existing(directory) {
+            Some(records) => Ok(Attachments::load(records)?.all()),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    fn load(records: RecordDir) -> Result<Attachments, AttachmentError> {
         let mut by_owner = BTreeMap::new();
         let mut unreadable = Vec::new();
         for found in records.load().map_err(AttachmentError::Read)? {

@@ -17,6 +17,12 @@ impl Default for LogLevel {
     }
 }
 
+impl LogLevel {
+    pub fn errors() -> LogLevel {
+        LogLevel(String::from("error"))
+    }
+}
+
 impl FromStr for LogLevel {
     type Err = String;
 

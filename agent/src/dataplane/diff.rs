@@ -15,8 +15,8 @@ use super::link::Links;
 use super::ownership::is_own_protocol;
 use crate::names::{PROTOCOL_LEARNED, PROTOCOL_LOCAL, ROUTE_METRIC};
 
-const SCOPE_UNIVERSE: u8 = 0;
-const SCOPE_LINK: u8 = 253;
+pub const SCOPE_UNIVERSE: u8 = 0;
+pub const SCOPE_LINK: u8 = 253;
 
 /// A route of table main as dumped, or as to be written.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -20,6 +20,7 @@ use super::monitor::Board;
 use super::neigh::NeighbourKey;
 use super::netlink::{Netlink, NetlinkError};
 use super::nft::Nft;
+use super::rehearsal::{Difference, Seen};
 use super::table::Table;
 use super::{DataplaneError, DataplaneOptions};
 use super::{ownership, tunnel};
@@ -137,7 +138,8 @@ impl Engine {
     /// # Errors
     /// If it cannot be read.
     pub fn open(board: Arc<Board>, options: DataplaneOptions) -> Result<Engine, NetlinkError> {
-        let mut netlink = Netlink::open()?;
+        let rehearsal = options.rehearsal;
+        let mut netlink = Netlink::open_for(rehearsal.clone())?;
         board.add_own_port(netlink.port());
         let table = Table::open(&mut netlink, options.uses_next_hop_objects)?;
         let links = link::observe(&mut netlink)?;
@@ -147,8 +149,12 @@ impl Engine {
             table,
             links,
             in_place: InPlace::default(),
-            nft: Nft::new(options.nft_program.clone()),
-            firewall: HostFirewall::new(options.nft_program, options.opens_host_firewall),
+            nft: Nft::new(options.nft_program.clone(), rehearsal.clone()),
+            firewall: HostFirewall::new(
+                options.nft_program,
+                options.opens_host_firewall,
+                rehearsal.clone(),
+            ),
             guarded_tunnels: BTreeMap::new(),
             is_resync_due: true,
             moved_addresses: BTreeSet::new(),
@@ -156,7 +162,7 @@ impl Engine {
             unchecked_families: Family::ALL.into(),
             wanted_tunnels: BTreeSet::new(),
             idle_tunnels: BTreeMap::new(),
-            has_kernel_ipip: tunnel::has_kernel_ipip(),
+            has_kernel_ipip: tunnel::has_kernel_ipip(&rehearsal),
         })
     }
 
@@ -172,6 +178,18 @@ impl Engine {
     /// Kernel objects written through netlink, and transactions of nftables, since open.
     pub fn writes(&self) -> u64 {
         self.netlink.writes() + self.nft.transactions()
+    }
+
+    /// What would have been written since open, in a rehearsal.
+    ///
+    /// # Errors
+    /// If the kernel cannot be read.
+    pub fn rehearsed(&mut self) -> Result<Vec<Difference>, NetlinkError> {
+        let seen = Seen::read(&mut self.netlink)?;
+        let wanted = seen.after(self.netlink.held_back());
+        let mut found = self.netlink.rehearsal().noted();
+        found.extend(seen.differences(&wanted));
+        Ok(found)
     }
 
     /// The next pass reads everything again.

@@ -1,5 +1,7 @@
 //! Links and their addresses: reads them, and changes the properties of those that are ours.
 
+mod replay;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -99,11 +101,21 @@ impl Links {
     }
 }
 
-/// Reads all links and addresses.
+/// Reads all links and addresses. In a rehearsal they are as they would be by now.
 ///
 /// # Errors
 /// As `Netlink::dump`.
 pub fn observe(netlink: &mut Netlink) -> Result<Links, NetlinkError> {
+    let mut links = observe_kernel(netlink)?;
+    links.replay(netlink.held_back());
+    Ok(links)
+}
+
+/// The same as they are, rehearsal or not.
+///
+/// # Errors
+/// As `Netlink::dump`.
+pub fn observe_kernel(netlink: &mut Netlink) -> Result<Links, NetlinkError> {
     let mut request = LinkMessage::default();
     // Counters are half of the answer and nobody reads them here.
     request

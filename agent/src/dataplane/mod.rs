@@ -17,6 +17,7 @@ mod engine;
 mod firewall;
 pub mod host;
 mod link;
+mod modules;
 mod monitor;
 mod neigh;
 mod netlink;
@@ -25,6 +26,7 @@ mod next_hop;
 pub mod nft;
 pub mod ownership;
 mod pass;
+pub mod rehearsal;
 mod route;
 mod sysctl;
 mod table;
@@ -51,13 +53,14 @@ use self::host::HostView;
 use self::monitor::Board;
 pub use self::monitor::{Changes, KernelChange};
 pub use self::netlink::NetlinkError;
+use self::rehearsal::{Difference, Rehearsal};
 use self::tunnel_pass::Unwanted;
 pub use self::veth::{
     AttachError, AttachedWorkload, WorkloadSpec, attach_workload, detach_workload,
 };
 use crate::carrier::Encapsulation;
 use crate::carrier::supervise::{
-    self, CarrierStatus, SuperviseError, Supervisor, SupervisorOptions,
+    self, CarrierStatus, Found, SuperviseError, Supervisor, SupervisorOptions,
 };
 
 #[derive(Clone, Debug)]
@@ -74,6 +77,8 @@ pub struct DataplaneOptions {
     pub opens_host_firewall: bool,
     /// Hops that many learned routes share are next-hop objects.
     pub uses_next_hop_objects: bool,
+    /// Begun: nothing is written, and `rehearsed` tells what would be.
+    pub rehearsal: Rehearsal,
 }
 
 /// Longer than nodes differ in when they hear of a changed pool.
@@ -88,6 +93,7 @@ impl DataplaneOptions {
             nft_program: "nft".into(),
             opens_host_firewall: false,
             uses_next_hop_objects: true,
+            rehearsal: Rehearsal::default(),
         }
     }
 }
@@ -203,7 +209,16 @@ impl Dataplane {
         let mut report = self.run(move |engine| engine.apply(&wanted)).await;
         self.release_tunnels(&mut report).await;
         for (driver, tunnel) in &desired.tunnels {
-            self.supervise_carrier(*driver, tunnel.local, &mut report);
+            let Some(encapsulation) = driver.carrier() else {
+                continue;
+            };
+            match self.supervisor_options(encapsulation, tunnel.local) {
+                Ok(options) if self.options.rehearsal.is_on() => {
+                    self.rehearse_carrier(options).await;
+                }
+                Ok(options) => self.supervise_carrier(*driver, options, &mut report),
+                Err(error) => report.fail("carrier", error),
+            }
         }
         report
     }
@@ -285,6 +300,27 @@ impl Dataplane {
             .unwrap_or_default()
     }
 
+    /// What would have been written since open. Only of a rehearsal.
+    ///
+    /// # Errors
+    /// If the kernel cannot be read.
+    pub async fn rehearsed(&self) -> Result<Vec<Difference>, DataplaneError> {
+        let told = self.engine.run(Engine::rehearsed).await;
+        Ok(told.ok_or(DataplaneError::Gone)??)
+    }
+
+    /// How many learned routes the kernel holds, wanted or not.
+    pub async fn learned_routes(&self) -> usize {
+        let ask = |engine: &mut Engine| engine.table().learned_count();
+        self.engine.run(ask).await.unwrap_or_default()
+    }
+
+    /// Routes of ours that foreign ones of lower metric take the packets of, with the reason.
+    pub async fn shadowed(&self) -> Vec<(String, String)> {
+        let ask = |engine: &mut Engine| engine.table().shadowed();
+        self.engine.run(ask).await.unwrap_or_default()
+    }
+
     /// `None` unless the driver is a carrier whose tunnel is wanted, or was a moment ago.
     pub fn carrier_status(&self, driver: TunnelDriver) -> Option<CarrierStatus> {
         let supervisor = self.supervisors.get(&driver)?;
@@ -343,6 +379,16 @@ impl Dataplane {
         let Some(encapsulation) = driver.carrier() else {
             return Ok(());
         };
+        if self.options.rehearsal.is_on() {
+            if supervise::is_there(&self.options.run_dir, encapsulation).await {
+                self.options.rehearsal.takes(|| Difference {
+                    object: carrier_object(encapsulation),
+                    present: Some("it runs".to_owned()),
+                    wanted: None,
+                });
+            }
+            return Ok(());
+        }
         match self.supervisors.remove(&driver) {
             Some(supervisor) => supervisor.stop().await,
             None => supervise::stop(&self.options.run_dir, encapsulation).await,
@@ -352,24 +398,31 @@ impl Dataplane {
     fn supervise_carrier(
         &mut self,
         driver: TunnelDriver,
-        local: Ipv4Addr,
+        options: SupervisorOptions,
         report: &mut ApplyReport,
     ) {
-        let Some(encapsulation) = driver.carrier() else {
-            return;
-        };
         let supervisor = self.supervisors.get(&driver);
-        if supervisor.is_none_or(|supervisor| supervisor.options().local != local) {
-            match self.supervisor_options(encapsulation, local) {
-                Ok(options) => {
-                    self.supervisors.insert(driver, Supervisor::start(options));
-                }
-                Err(error) => report.fail("carrier", error),
-            }
+        if supervisor.is_none_or(|supervisor| supervisor.options().local != options.local) {
+            self.supervisors.insert(driver, Supervisor::start(options));
         }
         if let Some(CarrierStatus::Failed { reason }) = self.carrier_status(driver) {
             report.fail(format!("carrier of {}", driver.device()), reason);
         }
+    }
+
+    async fn rehearse_carrier(&self, options: SupervisorOptions) {
+        let object = carrier_object(options.encapsulation);
+        let present = match supervise::look(&options).await {
+            Found::Right => return,
+            Found::None => None,
+            Found::Other(what) => Some(what),
+        };
+        let wanted = Some(format!("one with local {}", options.local));
+        self.options.rehearsal.takes(|| Difference {
+            object,
+            present,
+            wanted,
+        });
     }
 
     fn supervisor_options(
@@ -413,6 +466,10 @@ fn gone() -> ApplyReport {
     let mut report = ApplyReport::default();
     report.fail("dataplane", DataplaneError::Gone);
     report
+}
+
+fn carrier_object(encapsulation: Encapsulation) -> String {
+    format!("carrier of {}", encapsulation.device())
 }
 
 impl Drop for Dataplane {

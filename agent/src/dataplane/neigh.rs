@@ -113,7 +113,7 @@ fn forwarding_message(index: u32, (mac, node): ForwardingEntry) -> NeighbourMess
 }
 
 /// `None` for entries without a destination and those whose destination is IPv6.
-fn decode_forwarding(message: &NeighbourMessage) -> Option<ForwardingEntry> {
+pub fn decode_forwarding(message: &NeighbourMessage) -> Option<ForwardingEntry> {
     let mut node = None;
     let mut mac = None;
     for attribute in &message.attributes {
@@ -144,22 +144,25 @@ fn message((ifindex, address): NeighbourKey) -> NeighbourMessage {
     message
 }
 
-fn decode(message: &NeighbourMessage) -> Option<(IpAddr, [u8; 6])> {
-    let mut address = None;
-    let mut mac = None;
-    for attribute in &message.attributes {
-        match attribute {
-            NeighbourAttribute::Destination(NeighbourAddress::Inet(v4)) => {
-                address = Some(IpAddr::V4(*v4));
-            }
-            NeighbourAttribute::Destination(NeighbourAddress::Inet6(v6)) => {
-                address = Some(IpAddr::V6(*v6));
-            }
-            NeighbourAttribute::LinkLayerAddress(bytes) => {
-                mac = bytes.as_slice().try_into().ok();
-            }
-            _ => {}
-        }
-    }
-    Some((address?, mac?))
+/// `None` for neighbours without an address or a MAC.
+pub fn decode(message: &NeighbourMessage) -> Option<(IpAddr, [u8; 6])> {
+    let mac = message
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            NeighbourAttribute::LinkLayerAddress(bytes) => bytes.as_slice().try_into().ok(),
+            _ => None,
+        });
+    Some((address_of(message)?, mac?))
+}
+
+pub fn address_of(message: &NeighbourMessage) -> Option<IpAddr> {
+    message
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            NeighbourAttribute::Destination(NeighbourAddress::Inet(v4)) => Some(IpAddr::V4(*v4)),
+            NeighbourAttribute::Destination(NeighbourAddress::Inet6(v6)) => Some(IpAddr::V6(*v6)),
+            _ => None,
+        })
 }

@@ -20,6 +20,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike};
 use tracing::debug;
 
+use super::rehearsal::Rehearsal;
 use crate::crash::crash_point;
 
 /// Requests per send. Beyond some 64 little is gained.
@@ -117,6 +118,9 @@ pub struct Netlink {
     buffer: Vec<u8>,
     /// Requests acknowledged without error since open.
     writes: u64,
+    rehearsal: Rehearsal,
+    /// What a rehearsal did not send.
+    held_back: Vec<Request>,
 }
 
 impl Netlink {
@@ -125,6 +129,15 @@ impl Netlink {
     /// # Errors
     /// `Socket` if the system refuses the socket.
     pub fn open() -> Result<Netlink, NetlinkError> {
+        Netlink::open_for(Rehearsal::default())
+    }
+
+    /// The same. In a rehearsal requests that change something are kept, not sent, and answered as
+    /// if the kernel had taken them.
+    ///
+    /// # Errors
+    /// As `open`.
+    pub fn open_for(rehearsal: Rehearsal) -> Result<Netlink, NetlinkError> {
         let mut socket = Socket::new(NETLINK_ROUTE).map_err(NetlinkError::Socket)?;
         let port = socket
             .bind_auto()
@@ -148,7 +161,18 @@ impl Netlink {
             sequence: 0,
             buffer: Vec::with_capacity(RECEIVE_BUFFER),
             writes: 0,
+            rehearsal,
+            held_back: Vec::new(),
         })
+    }
+
+    pub fn rehearsal(&self) -> &Rehearsal {
+        &self.rehearsal
+    }
+
+    /// What was not sent, in order.
+    pub fn held_back(&self) -> &[Request] {
+        &self.held_back
     }
 
     /// Marks notifications that this socket caused.
@@ -194,6 +218,10 @@ impl Netlink {
         &mut self,
         requests: impl IntoIterator<Item = &'a A>,
     ) -> Result<Vec<Result<(), Refusal>>, NetlinkError> {
+        if self.rehearsal.is_on() {
+            let requests = requests.into_iter();
+            return requests.map(|request| self.hold_back(request)).collect();
+        }
         let mut answers = Vec::new();
         let mut requests = requests.into_iter().peekable();
         let mut outgoing = Vec::with_capacity(BATCH * 96);
@@ -217,6 +245,24 @@ impl Netlink {
         }
         self.writes += answers.iter().filter(|answer| answer.is_ok()).count() as u64;
         Ok(answers)
+    }
+
+    /// Keeps the request as the kernel would have read it.
+    fn hold_back(&mut self, request: &impl Ask) -> Result<Result<(), Refusal>, NetlinkError> {
+        let mut bytes = Vec::new();
+        encode(&mut bytes, request, 0);
+        let (_, flags) = request.kind();
+        match NetlinkMessage::<RouteNetlinkMessage>::deserialize(&bytes) {
+            Ok(NetlinkMessage {
+                payload: NetlinkPayload::InnerMessage(message),
+                ..
+            }) => {
+                self.held_back.push(Request { message, flags });
+                Ok(Ok(()))
+            }
+            Ok(_) => Err(NetlinkError::Malformed("a request that is none".into())),
+            Err(error) => Err(NetlinkError::Malformed(error.to_string())),
+        }
     }
 
     /// Reads all objects that `message` asks for.

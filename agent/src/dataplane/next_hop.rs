@@ -19,6 +19,7 @@ use tracing::debug;
 use super::attribute::{put_address, put_octets};
 use super::diff::KernelHop;
 use super::netlink::{Ask, Netlink, NetlinkError, Part};
+use super::rehearsal::Difference;
 use crate::names::PROTOCOL_LEARNED;
 
 const RTM_NEWNEXTHOP: u16 = 104;
@@ -118,7 +119,8 @@ impl NextHops {
         let (Some(device), Some(IpAddr::V4(gateway))) = (hop.device, hop.gateway) else {
             return Ok(());
         };
-        if self.is_unsupported || !self.makes_new || !is_simple || self.ids.contains_key(hop) {
+        let makes_new = self.makes_new && !self.is_unsupported && !netlink.rehearsal().is_on();
+        if !makes_new || !is_simple || self.ids.contains_key(hop) {
             return Ok(());
         }
         let free = (FIRST_ID..=LAST_ID).filter(|id| !self.own.contains_key(id));
@@ -167,6 +169,16 @@ impl NextHops {
     }
 
     fn remove(&mut self, netlink: &mut Netlink, ids: &[u32]) -> Result<(), NetlinkError> {
+        if netlink.rehearsal().is_on() {
+            for id in ids {
+                netlink.rehearsal().takes(|| Difference {
+                    object: format!("next hop {id}"),
+                    present: Some("no route is by it".to_owned()),
+                    wanted: None,
+                });
+            }
+            return Ok(());
+        }
         let requests: Vec<_> = ids.iter().map(|id| Message::Remove { id: *id }).collect();
         for (id, answer) in ids.iter().zip(netlink.batch(&requests)?) {
             if let Err(refusal) = answer {

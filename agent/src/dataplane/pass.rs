@@ -19,6 +19,7 @@ use super::engine::{Engine, InPlace};
 use super::link::{self, LinkChange, LinkState};
 use super::neigh::{self, NeighbourKey};
 use super::netlink::NetlinkError;
+use super::rehearsal::Rehearsal;
 use super::{conntrack, nft, ownership, sysctl, tunnel_pass};
 use crate::names::{HOST_VETH_MAC, IPIP_DEVICE};
 
@@ -153,7 +154,7 @@ impl Engine {
         if desired.workloads.is_empty() && desired.tunnels.is_empty() && desired.routes.is_empty() {
             return;
         }
-        match sysctl::ensure("ipv4/ip_forward", "1") {
+        match sysctl::ensure(self.netlink.rehearsal(), "ipv4/ip_forward", "1") {
             Ok(is_changed) => {
                 if is_changed && self.in_place.is_forwarding {
                     report.repaired("sysctl", "ipv4/ip_forward");
@@ -212,7 +213,7 @@ impl Engine {
         }
         // Before the link is up: from its first packet on the host answers and forwards.
         if !self.in_place.checked.contains(&link.index) {
-            for path in ensure_parameters(name)? {
+            for path in ensure_parameters(self.netlink.rehearsal(), name)? {
                 repaired("sysctl");
                 debug!(iface = name, path, "parameter set");
             }
@@ -363,7 +364,7 @@ impl Engine {
         self.table.refresh_local(&mut self.netlink, &stale)?;
         stale.append(&mut self.unchecked_families);
         self.note_moved(&local, !self.has_passed);
-        match conntrack::forget(&self.moved_addresses) {
+        match conntrack::forget(self.netlink.rehearsal(), &self.moved_addresses) {
             Ok(entries) => {
                 if entries > 0 {
                     debug!(entries, "connections of moved addresses forgotten");
@@ -439,7 +440,7 @@ fn local_routes(desired: &Desired) -> BTreeMap<Prefix, Arc<Route>> {
 }
 
 /// The host side's parameters. Returns those that had to be written.
-fn ensure_parameters(name: &str) -> Result<Vec<String>, String> {
+fn ensure_parameters(rehearsal: &Rehearsal, name: &str) -> Result<Vec<String>, String> {
     // What a link gets that nobody touched; the host's administrator decides it.
     let rp_filter = sysctl::read("ipv4/conf/default/rp_filter")
         .map_err(|error| format!("failed to read rp_filter: {error}"))?;
@@ -454,7 +455,7 @@ fn ensure_parameters(name: &str) -> Result<Vec<String>, String> {
     ];
     let mut written = Vec::new();
     for (path, value) in parameters {
-        match sysctl::ensure(&path, value) {
+        match sysctl::ensure(rehearsal, &path, value) {
             Ok(true) => written.push(path),
             Ok(false) => {}
             Err(error)

@@ -152,7 +152,8 @@ pub fn observe(
     }
 }
 
-fn decode(
+/// `None` for other families and other tables than main.
+pub fn decode(
     message: RouteMessage,
     infos: &mut FibInfos,
     next_hops: &mut NextHops,

@@ -5,6 +5,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use super::rehearsal::{Difference, Rehearsal};
 use crate::crash::crash_point;
 
 const BASE: &str = "/proc/sys/net";
@@ -13,9 +14,23 @@ const BASE: &str = "/proc/sys/net";
 ///
 /// # Errors
 /// As the file system says; `NotFound` if the kernel has no such parameter or device.
-pub fn ensure(path: &str, value: &str) -> io::Result<bool> {
-    if read(path)? == value {
+pub fn ensure(rehearsal: &Rehearsal, path: &str, value: &str) -> io::Result<bool> {
+    let present = match read(path) {
+        // The device is one of those that are not made either.
+        Err(error) if error.kind() == io::ErrorKind::NotFound && rehearsal.is_on() => {
+            read(&of_new_device(path).ok_or(error)?)?
+        }
+        present => present?,
+    };
+    if present == value {
         return Ok(false);
+    }
+    if rehearsal.takes(|| Difference {
+        object: format!("sysctl net/{path}"),
+        present: Some(present),
+        wanted: Some(value.to_owned()),
+    }) {
+        return Ok(true);
     }
     std::fs::write(file(path), value)?;
     crash_point(format_args!("sysctl {path}"));
@@ -28,6 +43,14 @@ pub fn ensure(path: &str, value: &str) -> io::Result<bool> {
 /// As `ensure`.
 pub fn read(path: &str) -> io::Result<String> {
     Ok(std::fs::read_to_string(file(path))?.trim().to_owned())
+}
+
+/// Where the value is that a device of this kind of parameters begins with.
+fn of_new_device(path: &str) -> Option<String> {
+    match path.split('/').collect::<Vec<_>>().as_slice() {
+        [family, kind, _, parameter] => Some(format!("{family}/{kind}/default/{parameter}")),
+        _ => None,
+    }
 }
 
 fn file(path: &str) -> PathBuf {

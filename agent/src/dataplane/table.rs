@@ -84,6 +84,12 @@ impl Table {
         self.learned.iter().any(|(_, one)| one.held.is_some())
     }
 
+    /// How many of them it has.
+    pub fn learned_count(&self) -> usize {
+        let held = self.learned.iter();
+        held.filter(|(_, one)| one.held.is_some()).count()
+    }
+
     /// Whether a route of ours in the kernel leaves by the link `index`.
     pub fn uses(&self, index: u32) -> bool {
         let learned = self.learned.iter().filter_map(|(_, one)| one.held.as_ref());
@@ -339,6 +345,25 @@ impl Table {
             report.push(("routes".into(), format!("{rest} more failed")));
         }
         report
+    }
+
+    /// Routes in the kernel that foreign ones of lower metric take the packets of, with the reason.
+    pub fn shadowed(&self) -> Vec<(String, String)> {
+        let mut shadowed: Vec<_> = self
+            .states
+            .iter()
+            .filter_map(|(prefix, state)| match state {
+                RouteState::Shadowed { reason } => Some((*prefix, reason)),
+                RouteState::Installed | RouteState::Pending { .. } | RouteState::Failed { .. } => {
+                    None
+                }
+            })
+            .collect();
+        shadowed.sort_unstable();
+        let named = shadowed.into_iter();
+        named
+            .map(|(prefix, reason)| (format!("route {prefix}"), reason.clone()))
+            .collect()
     }
 
     /// Repairs since the last call.

@@ -16,7 +16,8 @@ use nix::errno::Errno;
 use super::desired::{Tunnel, TunnelDriver};
 use super::link::{self, LinkChange, LinkState, Links, TunnelEnds, VxlanEnds};
 use super::netlink::{Netlink, NetlinkError};
-use super::{netns, sysctl};
+use super::rehearsal::Rehearsal;
+use super::{modules, netns, sysctl};
 use crate::carrier::tap;
 use crate::crash::crash_point;
 use crate::names::{IPIP_DEVICE, VXLAN_DEVICE, VXLAN_PORT, VXLAN_VNI};
@@ -64,8 +65,14 @@ pub enum TunnelError {
 }
 
 /// Whether this kernel can make ipip devices. Tried in a namespace of its own; the kernel loads the
-/// module if it has one.
-pub fn has_kernel_ipip() -> bool {
+/// module if it has one, with which a device tunl0 comes into every namespace. A rehearsal only looks
+/// whether there is a module to be loaded.
+pub fn has_kernel_ipip(rehearsal: &Rehearsal) -> bool {
+    if rehearsal.is_on()
+        && let Some(has_module) = modules::has_unloaded("ipip")
+    {
+        return has_module;
+    }
     let local = Ipv4Addr::LOCALHOST;
     netns::run_in_new(|| {
         let mut netlink = Netlink::open().ok()?;
@@ -168,7 +175,7 @@ pub fn ensure(
         | TunnelDriver::Udp => {}
     }
     // Before the device is up: a link that has IPv6 begins with an address and solicitations.
-    done.is_changed |= configure_parameters(device, tunnel)
+    done.is_changed |= configure_parameters(netlink.rehearsal(), device, tunnel)
         .map_err(|source| TunnelError::Sysctl { device, source })?;
     done.is_changed |= configure_link(netlink, link, tunnel).map_err(configure)?;
     Ok(done)
@@ -181,7 +188,29 @@ fn create(
     tunnel: &Tunnel,
 ) -> Result<(), TunnelError> {
     let device = driver.device();
+    let taken = || match driver {
+        TunnelDriver::Vxlan => foreign_vxlan(links).map(|holder| TunnelError::TakenVxlan {
+            holder: holder.into(),
+        }),
+        TunnelDriver::Kernel | TunnelDriver::Userspace | TunnelDriver::Udp => {
+            let holder = foreign_holder(links, tunnel.local);
+            holder.map(|holder| TunnelError::Taken {
+                holder: holder.into(),
+                local: tunnel.local,
+            })
+        }
+    };
+    // In a rehearsal there is no kernel to refuse it.
+    if netlink.rehearsal().is_on()
+        && driver.carrier().is_none()
+        && let Some(taken) = taken()
+    {
+        return Err(taken);
+    }
     let made = match driver {
+        TunnelDriver::Userspace | TunnelDriver::Udp if netlink.rehearsal().is_on() => {
+            rehearse_tap(netlink, driver)
+        }
         TunnelDriver::Userspace | TunnelDriver::Udp => {
             let made = tap::open_persistent(device).map(drop);
             crash_point(format_args!("device {device} made"));
@@ -192,23 +221,20 @@ fn create(
     };
     made.map_err(|source| {
         let is_taken = source.errno() == Some(Errno::EEXIST);
-        let holder = match driver {
-            TunnelDriver::Vxlan => foreign_vxlan(links),
-            TunnelDriver::Kernel | TunnelDriver::Userspace | TunnelDriver::Udp => {
-                foreign_holder(links, tunnel.local)
-            }
-        };
-        match holder.filter(|_| is_taken) {
-            Some(holder) if driver == TunnelDriver::Vxlan => TunnelError::TakenVxlan {
-                holder: holder.into(),
-            },
-            Some(holder) => TunnelError::Taken {
-                holder: holder.into(),
-                local: tunnel.local,
-            },
-            None => TunnelError::Create { device, source },
-        }
+        let taken = is_taken.then(taken).flatten();
+        taken.unwrap_or(TunnelError::Create { device, source })
     })
+}
+
+/// The kernel makes a TAP by other means than netlink; in its stead what it would show is kept.
+fn rehearse_tap(netlink: &mut Netlink, driver: TunnelDriver) -> Result<(), NetlinkError> {
+    let mut message = LinkMessage::default();
+    let kind = LinkInfo::Kind(InfoKind::Tun);
+    message.attributes.extend([
+        LinkAttribute::IfName(driver.device().into()),
+        LinkAttribute::LinkInfo(vec![kind]),
+    ]);
+    netlink.request(RouteNetlinkMessage::NewLink(message), NLM_F_CREATE)
 }
 
 fn ends(local: Ipv4Addr) -> TunnelEnds {
@@ -320,8 +346,13 @@ fn configure_link(
 }
 
 /// Returns whether anything had to be written.
-fn configure_parameters(device: &str, tunnel: &Tunnel) -> std::io::Result<bool> {
-    let mut is_changed = sysctl::ensure(&format!("ipv4/conf/{device}/rp_filter"), LOOSE)?;
+fn configure_parameters(
+    rehearsal: &Rehearsal,
+    device: &str,
+    tunnel: &Tunnel,
+) -> std::io::Result<bool> {
+    let rp_filter = format!("ipv4/conf/{device}/rp_filter");
+    let mut is_changed = sysctl::ensure(rehearsal, &rp_filter, LOOSE)?;
     let mut parameters = vec![];
     // Where there is nothing for IPv6 to do it would only send its solicitations there.
     let is_disabled = if tunnel.address6.is_some() { "0" } else { "1" };
@@ -332,7 +363,7 @@ fn configure_parameters(device: &str, tunnel: &Tunnel) -> std::io::Result<bool> 
     }
     parameters.push((format!("ipv6/conf/{device}/disable_ipv6"), is_disabled));
     for (path, value) in parameters {
-        match sysctl::ensure(&path, value) {
+        match sysctl::ensure(rehearsal, &path, value) {
             Ok(is_also_changed) => is_changed |= is_also_changed,
             // A kernel without IPv6.
             Err(error)

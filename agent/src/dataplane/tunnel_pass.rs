@@ -171,6 +171,6 @@ fn without_others(tunnel: &Tunnel) -> Tunnel {
     }
 }
 
-fn mac_text(mac: [u8; 6]) -> String {
+pub fn mac_text(mac: [u8; 6]) -> String {
     mac.map(|byte| format!("{byte:02x}")).join(":")
 }

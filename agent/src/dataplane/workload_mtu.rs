@@ -16,6 +16,7 @@ use super::engine::Engine;
 use super::link::{self, LinkChange};
 use super::netlink::{Netlink, NetlinkError};
 use super::netns;
+use super::rehearsal::Rehearsal;
 
 #[derive(Debug, thiserror::Error)]
 enum MtuError {
@@ -61,26 +62,28 @@ impl Engine {
         mtu: u32,
         end: &WorkloadEnd,
     ) -> Result<(), MtuError> {
+        let rehearsal = self.netlink.rehearsal().clone();
         if mtu < held {
-            change_inside(end, mtu)?;
+            change_inside(&rehearsal, end, mtu)?;
         }
         change_link(&mut self.netlink, index, mtu)?;
         if mtu > held {
-            change_inside(end, mtu)?;
+            change_inside(&rehearsal, end, mtu)?;
         }
         Ok(())
     }
 }
 
-/// A link of the name that is not the one we made stays as it is.
-fn change_inside(end: &WorkloadEnd, mtu: u32) -> Result<(), MtuError> {
+/// A link of the name that is not the one we made stays as it is. A rehearsal shows the host's end
+/// only.
+fn change_inside(rehearsal: &Rehearsal, end: &WorkloadEnd, mtu: u32) -> Result<(), MtuError> {
     let failed = |source| MtuError::Namespace {
         netns: end.netns.display().to_string(),
         source,
     };
     let netns = File::open(&end.netns).map_err(failed)?;
     let work = || -> Result<(), NetlinkError> {
-        let mut netlink = Netlink::open()?;
+        let mut netlink = Netlink::open_for(rehearsal.clone())?;
         let found = link::find(&mut netlink, &end.interface)?;
         let is_ours = |link: &link::LinkState| link.kind == "veth" && link.mac == Some(end.mac);
         match found.filter(is_ours) {

@@ -48,11 +48,22 @@ impl FileStore {
     /// # Panics
     /// If called outside of a tokio runtime.
     pub fn open(directory: impl Into<PathBuf>, state_directory: impl AsRef<Path>) -> FileStore {
-        let directory = directory.into();
-        let accepted = state_directory.as_ref().join("accepted");
+        FileStore::begin(directory.into(), state_directory.as_ref(), true)
+    }
+
+    /// The same, for somebody who only looks: what was accepted before counts, and is left as it is.
+    ///
+    /// # Panics
+    /// As `open`.
+    pub fn open_read_only(directory: &Path, state_directory: &Path) -> FileStore {
+        FileStore::begin(directory.to_owned(), state_directory, false)
+    }
+
+    fn begin(directory: PathBuf, state_directory: &Path, keeps: bool) -> FileStore {
+        let accepted = state_directory.join("accepted");
         let (sender, updates) = watch::channel(None);
         let watch = DirectoryWatch::new(directory.clone());
-        tokio::spawn(run(directory, accepted, watch, sender));
+        tokio::spawn(run(directory, (accepted, keeps), watch, sender));
         FileStore { updates }
     }
 
@@ -73,7 +84,7 @@ impl FileStore {
 
 async fn run(
     directory: PathBuf,
-    accepted: PathBuf,
+    (accepted, keeps): (PathBuf, bool),
     mut watch: DirectoryWatch,
     updates: watch::Sender<Option<StoreUpdate>>,
 ) {
@@ -83,7 +94,7 @@ async fn run(
         watch.rearm();
         let paths = (directory.clone(), accepted.clone());
         let scan = tokio::task::spawn_blocking(move || {
-            let mut scanner = scanner.unwrap_or_else(|| Scanner::open(paths.0, paths.1));
+            let mut scanner = scanner.unwrap_or_else(|| Scanner::open(paths.0, paths.1, keeps));
             let update = scanner.scan();
             (scanner, update)
         });
@@ -137,6 +148,8 @@ fn publish(updates: &watch::Sender<Option<StoreUpdate>>, update: StoreUpdate) {
 struct Scanner {
     directory: PathBuf,
     kept: AcceptedDirectory,
+    /// Whether what is accepted is kept on disk.
+    keeps: bool,
     accepted: Accepted,
     /// What went wrong when the accepted versions were read.
     startup_errors: Vec<StoreError>,
@@ -145,11 +158,12 @@ struct Scanner {
 }
 
 impl Scanner {
-    fn open(directory: PathBuf, accepted: PathBuf) -> Scanner {
+    fn open(directory: PathBuf, accepted: PathBuf, keeps: bool) -> Scanner {
         let (kept, accepted, startup_errors) = AcceptedDirectory::open(accepted);
         Scanner {
             directory,
             kept,
+            keeps,
             accepted,
             startup_errors,
             parsed: BTreeMap::new(),
@@ -183,7 +197,9 @@ impl Scanner {
         self.parsed = parsed;
         let (accepted, mut errors) = merge(&self.accepted, &contents);
         self.accepted = accepted;
-        errors.extend(self.kept.save(&self.accepted));
+        if self.keeps {
+            errors.extend(self.kept.save(&self.accepted));
+        }
         self.update(errors, true)
     }
 

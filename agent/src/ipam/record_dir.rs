@@ -56,6 +56,14 @@ impl RecordDir {
         })
     }
 
+    /// The directory as it is, for reading; `None` if there is none.
+    pub fn existing(path: &Path) -> Option<RecordDir> {
+        path.is_dir().then(|| RecordDir {
+            path: path.to_owned(),
+            writes: AtomicU64::new(0),
+        })
+    }
+
     /// Every record, sorted by name. A file that cannot be read or parsed is reported as such and
     /// does not hide the others.
     pub fn load<T: DeserializeOwned>(&self) -> io::Result<Vec<Found<T>>> {

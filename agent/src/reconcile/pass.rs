@@ -102,7 +102,7 @@ impl Reconciler {
 
     /// # Errors
     /// Why nothing was done.
-    async fn try_pass(&mut self) -> Result<(), String> {
+    pub(super) async fn try_pass(&mut self) -> Result<(), String> {
         let Some(snapshot) = self.snapshot() else {
             return self.not_ready("the store has not been read yet");
         };
@@ -154,6 +154,10 @@ impl Reconciler {
             self.prepared = None;
             self.resolve_learned_again(&snapshot, node, host, plans)
                 .await;
+        }
+        if self.settings.dry_run {
+            // A second speaker with this router id would end the sessions of the one that runs.
+            return Ok(());
         }
         // Files change without the store.
         let passwords = passwords::read(&snapshot);

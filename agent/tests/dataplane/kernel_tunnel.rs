@@ -4,6 +4,8 @@ use std::net::Ipv4Addr;
 
 use agent::carrier::{Encapsulation, supervise};
 use agent::dataplane::desired::{Desired, TunnelDriver};
+use agent::dataplane::rehearsal::Rehearsal;
+use agent::dataplane::{Dataplane, DataplaneOptions};
 use agent::names::IPIP_DEVICE;
 
 use crate::netns::Namespace;
@@ -109,10 +111,58 @@ fn node_address_can_change() {
     assert!(!host.run(&format!("ip link show {IPIP_DEVICE}")).0);
 }
 
+/// What a dry run says of the tunnel, or why there can be none.
+fn rehearsed(host: &Namespace) -> Result<Vec<String>, String> {
+    host.block_on(async || {
+        let options = DataplaneOptions {
+            rehearsal: Rehearsal::begin(),
+            ..DataplaneOptions::new("/nonexistent".into())
+        };
+        let mut dataplane = Dataplane::open(options).await.expect("kernel can be read");
+        let report = dataplane.apply(&desired(LOCAL)).await;
+        if let Some((_, reason)) = failures(&report).pop() {
+            return Err(reason);
+        }
+        let found = dataplane.rehearsed().await.expect("kernel can be read");
+        let tunnel = found.iter().map(ToString::to_string);
+        Ok(tunnel.filter(|line| line.contains(IPIP_DEVICE)).collect())
+    })
+}
+
+#[test]
+fn dry_run_says_how_the_device_would_be_and_makes_none() {
+    let Some(host) = host_with_ipip() else { return };
+    // The kernel's own, as another agent uses it.
+    host.ip("addr add 172.17.8.1/32 dev tunl0");
+    host.ip("link set tunl0 up");
+    let before = host.ip("-d addr show");
+    let said = rehearsed(&host).expect("can be");
+    let device = said.last().map(String::as_str);
+    assert_eq!(
+        device,
+        Some(
+            "+ link caracal-ipip: kind ipip, mtu 1480, up, noarp, local 10.0.0.1, remote 0.0.0.0, \
+             ttl 64, tos 1, pmtudisc true, addresses 172.17.8.1/32"
+        ),
+        "{said:?}"
+    );
+    assert_eq!(host.ip("-d addr show"), before);
+    host.block_on(async || open().await.apply(&desired(LOCAL)).await);
+    assert_eq!(rehearsed(&host), Ok(vec![]));
+    host.ip("link set caracal-ipip type ipip local 10.0.0.1 ttl 7");
+    let line = "~ link caracal-ipip: ttl 7, would be ttl 64";
+    assert_eq!(rehearsed(&host), Ok(vec![line.to_owned()]));
+}
+
 #[test]
 fn foreign_device_in_the_way_is_named() {
     let Some(host) = host_with_ipip() else { return };
     host.ip("link add theirs type ipip local 10.0.0.1");
+    let reason = rehearsed(&host).expect_err("cannot be");
+    assert!(
+        reason.starts_with("device theirs has the parameters"),
+        "{reason}"
+    );
     host.block_on(async || {
         let mut dataplane = open().await;
         let view = dataplane.observe_host().await.expect("host is read");

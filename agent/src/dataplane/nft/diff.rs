@@ -121,6 +121,32 @@ impl PartChanges {
     }
 }
 
+/// A chain or a set by name: what is there, and what would be.
+pub type Part<'a> = (&'a str, Option<String>, Option<String>);
+
+impl PartChanges {
+    /// In words, once for every chain and set that is touched.
+    pub fn in_words(&self) -> Vec<Part<'_>> {
+        let names = self.names().into_iter();
+        names.map(|name| self.part_in_words(name)).collect()
+    }
+
+    fn part_in_words<'a>(&self, name: &'a str) -> Part<'a> {
+        let is_in = |names: &[String]| names.iter().any(|one| one == name);
+        let is_new = is_in(&self.new_sets) || is_in(&self.new_chains);
+        let is_gone = is_in(&self.gone_chains) || self.gone_sets.iter().any(|set| set.name == name);
+        let count = |elements: &BTreeMap<String, BTreeSet<Element>>| {
+            elements.get(name).map_or(0, BTreeSet::len)
+        };
+        let wanted = match (count(&self.added_elements), count(&self.removed_elements)) {
+            (0, 0) => "filled anew".to_owned(),
+            (added, removed) => format!("with {added} elements more and {removed} less"),
+        };
+        let present = (!is_new).then(|| "it differs".to_owned());
+        (name, present, (!is_gone).then_some(wanted))
+    }
+}
+
 /// `observed`: `None` if there is no table. An empty `wanted` wants none.
 pub fn changes(wanted: &Table, observed: Option<&Observed>) -> Changes {
     let Some(observed) = observed else {

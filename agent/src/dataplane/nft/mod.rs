@@ -28,6 +28,7 @@ use self::names::TABLE;
 use self::process::ProgramError;
 use super::ApplyReport;
 use super::monitor::Board;
+use super::rehearsal::{Difference, Rehearsal};
 
 /// After an nft that hung, nobody shall wait for the next one at each pass.
 const PAUSE_AFTER_HANG: Duration = Duration::from_secs(60);
@@ -43,10 +44,11 @@ pub struct Nft {
     must_rebuild: bool,
     paused: Option<(Instant, String)>,
     transactions: u64,
+    rehearsal: Rehearsal,
 }
 
 impl Nft {
-    pub fn new(program: PathBuf) -> Nft {
+    pub fn new(program: PathBuf, rehearsal: Rehearsal) -> Nft {
         Nft {
             program,
             in_place: None,
@@ -54,6 +56,7 @@ impl Nft {
             must_rebuild: false,
             paused: None,
             transactions: 0,
+            rehearsal,
         }
     }
 
@@ -131,6 +134,10 @@ impl Nft {
         if script.is_empty() {
             return Ok(());
         }
+        if self.rehearsal.is_on() {
+            self.rehearse(wanted, &changes, observed.is_some());
+            return Ok(());
+        }
         debug!(script, "changing nftables");
         self.must_rebuild = true;
         process::run(&self.program, &["-f", "-"], &script, |process| {
@@ -151,6 +158,34 @@ impl Nft {
                 .map_err(ProgramError::Answer),
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error),
+        }
+    }
+
+    fn rehearse(&self, wanted: &Table, changes: &Changes, is_there: bool) {
+        let note = |object: String, present: Option<String>, wanted: Option<String>| {
+            self.rehearsal.takes(|| Difference {
+                object,
+                present,
+                wanted,
+            });
+        };
+        let table = format!("nft table inet {TABLE}");
+        let all = || {
+            let chains = wanted.chains.keys().map(|name| format!("chain {name}"));
+            let sets = wanted.sets.iter();
+            let sets = sets.map(|(name, set)| format!("set {name} of {}", set.elements.len()));
+            chains.chain(sets).collect::<Vec<_>>().join(", ")
+        };
+        let other = "it has other contents".to_owned();
+        match changes {
+            Changes::None => {}
+            Changes::RemoveTable => note(table, Some("it is there".to_owned()), None),
+            Changes::Rebuild => note(table, is_there.then_some(other), Some(all())),
+            Changes::Parts(parts) => {
+                for (name, present, wanted) in parts.in_words() {
+                    note(format!("{table} {name}"), present, wanted);
+                }
+            }
         }
     }
 

@@ -33,7 +33,7 @@ impl Fixture {
 
     fn scan(&self) -> StoreUpdate {
         let accepted = self.state.path().join("accepted");
-        Scanner::open(self.store.path().to_owned(), accepted).scan()
+        Scanner::open(self.store.path().to_owned(), accepted, true).scan()
     }
 }
 
@@ -141,7 +141,7 @@ fn the_last_accepted_version_survives_a_restart() {
 fn a_missing_directory_at_a_cold_start_is_not_synced() {
     let state = tempfile::tempdir().expect("state");
     let missing = state.path().join("missing");
-    let update = Scanner::open(missing.clone(), state.path().join("accepted")).scan();
+    let update = Scanner::open(missing.clone(), state.path().join("accepted"), true).scan();
     assert!(!update.synced);
     let error = update
         .errors
