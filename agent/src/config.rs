@@ -25,7 +25,7 @@ pub const DEFAULT_CNI_BIN_DIR: &str = "/opt/cni/bin";
 pub const DEFAULT_CNI_CONF_DIR: &str = "/etc/cni/net.d";
 /// The agent's HTTP listener; the reflector has the port before.
 pub const DEFAULT_HTTP_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9179);
-const DEFAULT_RESYNC: Duration = Duration::from_secs(60);
+const DEFAULT_RESYNC: Duration = Duration::from_secs(90);
 const DEFAULT_GRACEFUL_RESTART: Duration = Duration::from_secs(120);
 
 /// Caracal's node agent: container networking that is just routing.

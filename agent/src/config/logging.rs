@@ -4,10 +4,13 @@ use std::io;
 use std::str::FromStr;
 
 use clap::ValueEnum;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt;
+use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::registry;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
-/// A level, or filters by module: `info,bgp=debug`.
+/// A level, or levels by module: `info,bgp=debug`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct LogLevel(String);
 
@@ -29,8 +32,8 @@ impl FromStr for LogLevel {
     fn from_str(text: &str) -> Result<LogLevel, String> {
         const LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
         // A bare word that is no level would be taken for the name of a module, and silence all.
-        let is_filter = text.contains('=') && EnvFilter::try_new(text).is_ok();
-        if LEVELS.contains(&text) || is_filter {
+        let are_targets = text.contains('=') && Targets::from_str(text).is_ok();
+        if LEVELS.contains(&text) || are_targets {
             return Ok(LogLevel(text.to_owned()));
         }
         Err(format!(
@@ -52,11 +55,11 @@ pub enum LogFormat {
 /// # Errors
 /// If it was started before.
 pub fn init(level: &LogLevel, format: LogFormat) -> Result<(), TryInitError> {
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::new(&level.0))
-        .with_writer(io::stderr);
-    match format {
-        LogFormat::Text => builder.with_ansi(false).finish().try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).finish().try_init(),
-    }
+    let layer = fmt::layer().with_writer(io::stderr);
+    let layer = match format {
+        LogFormat::Text => layer.with_ansi(false).boxed(),
+        LogFormat::Json => layer.json().flatten_event(true).boxed(),
+    };
+    let targets = Targets::from_str(&level.0).expect("it was checked when it was read");
+    registry().with(targets).with(layer).try_init()
 }
