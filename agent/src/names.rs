@@ -52,6 +52,11 @@ pub fn vtep_mac(node: &str) -> [u8; 6] {
     mac
 }
 
+/// As `ip` writes it.
+pub fn mac_text(mac: [u8; 6]) -> String {
+    mac.map(|octet| format!("{octet:02x}")).join(":")
+}
+
 #[cfg(test)]
 mod tests {
     use super::{host_interface, vtep_mac};

@@ -7,7 +7,7 @@ mod pass;
 mod rehearse;
 mod show;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,7 @@ use crate::api::schema::{Drain, StoreError};
 use crate::cni::attachment::Attachment;
 use crate::config::Settings;
 use crate::dataplane::host::HostView;
-use crate::dataplane::{ApplyReport, Changes, Dataplane, KernelChange, Learning};
+use crate::dataplane::{ApplyReport, Changes, Dataplane, Drift, KernelChange, Learning};
 use crate::datastore::{FileStore, StoreUpdate};
 use crate::drain::DrainMark;
 use crate::model::Snapshot;
@@ -37,6 +37,8 @@ pub use rehearse::Rehearsed;
 const REQUESTS_PER_PASS: usize = 64;
 /// First wait before what failed is tried again, doubled up to the second number.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+/// Repairs of which `status` says what differed; older ones are only counted.
+const REMEMBERED_REPAIRS: usize = 20;
 /// A failure that is merely warned about once; SIGTERM must end the agent within 5 s.
 const STOP_DEADLINE: Duration = Duration::from_secs(3);
 
@@ -93,6 +95,8 @@ pub struct Reconciler {
     failed: BTreeMap<String, String>,
     attempts: BTreeMap<String, u32>,
     repairs: BTreeMap<String, u64>,
+    /// The newest of them, the oldest first.
+    last_repairs: VecDeque<Drift>,
     has_passed: bool,
     retry: Option<(Instant, Duration)>,
     /// When something that waits for its time is due.
@@ -144,6 +148,7 @@ impl Reconciler {
             failed: BTreeMap::new(),
             attempts: BTreeMap::new(),
             repairs: BTreeMap::new(),
+            last_repairs: VecDeque::new(),
             has_passed: false,
             retry: None,
             next_pass: None,

@@ -63,6 +63,7 @@ impl Source for Observer {
                 .collect(),
             findings: Vec::new(),
             repairs: BTreeMap::new(),
+            last_repairs: Vec::new(),
             draining: *self.draining.borrow(),
         })
     }

@@ -2,6 +2,7 @@
 
 mod crash;
 mod drain;
+mod drift;
 mod dry_run;
 mod foreign;
 mod multipath;

@@ -1,9 +1,10 @@
 //! Next hops are reached as the kernel says, and no other way (RFC 4271 §9.1.2.1).
 
 use agent::lab::machine;
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use bgp::speaker::status::RouteStatus;
 use harness::crossing::Crossing;
+use harness::monitor::RouteMonitor;
 use harness::needs_root;
 
 /// Said by both neighbours.
@@ -111,6 +112,70 @@ fn a_route_whose_next_hop_is_out_of_reach_gives_way_until_it_is_back() -> Result
         })?;
         crossing.expect(&back, FIRST, |_, kernel| kernel.contains("dev eth1"))?;
     }
+    Ok(())
+}
+
+#[test]
+fn a_node_that_comes_on_link_is_reached_without_the_tunnel_at_once() -> Result<()> {
+    needs_root!();
+    const OF_NODE: &str = "172.17.9.0/24";
+    let mut crossing = Crossing::wired(2)?;
+    lead_to_next_hops(&crossing, 1)?;
+    lead_to_next_hops(&crossing, 2)?;
+    crossing.start_agent(
+        "---\napiVersion: caracal.dev/v1alpha1\nkind: IPPool\nmetadata: {name: default}\n\
+         spec: {cidr: 172.17.0.0/16, vxlanMode: CrossSubnet}\n\
+         ---\napiVersion: caracal.dev/v1alpha1\nkind: Node\nmetadata: {name: n2}\n\
+         spec: {bgp: {ipv4Address: 10.99.2.1/24}, podCIDRs: [172.17.9.0/24]}\n",
+    )?;
+    crossing.announce(1, &[(BOTH, "10.99.1.1")])?;
+    crossing.announce(2, &[(BOTH, "10.99.2.1"), (OF_NODE, "10.99.2.1")])?;
+    let on_link = ["10.99.2.0/24", "dev", "eth2", "metric", "7"];
+    for name in ["at first", "again"] {
+        let tunnelled = format!("{name} through the tunnel");
+        crossing.expect(&tunnelled, OF_NODE, |_, kernel| {
+            kernel.contains("via 172.17.9.1 dev caracal-vxlan")
+        })?;
+        crossing.expect(&format!("{name} as far as the other"), BOTH, |routes, _| {
+            best(routes) == Some("10.99.1.1")
+        })?;
+        machine::ip(&crossing.node, &["route", "del", "10.99.2.0/24"])?;
+        machine::ip(&crossing.node, &[&["route", "add"], &on_link[..]].concat())?;
+        crossing.expect(&format!("{name} on-link"), OF_NODE, |_, kernel| {
+            kernel.contains("via 10.99.2.1 dev eth2")
+        })?;
+        crossing.expect(&format!("{name} nearer"), BOTH, |routes, kernel| {
+            best(routes) == Some("10.99.2.1") && kernel.contains("dev eth2")
+        })?;
+        machine::ip(&crossing.node, &["route", "del", "10.99.2.0/24"])?;
+        lead_to_next_hops(&crossing, 2)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_renamed_link_costs_no_route() -> Result<()> {
+    needs_root!();
+    let crossing = crossing()?;
+    let monitor = RouteMonitor::in_namespace(&crossing.node)?;
+    for (from, to) in [("eth1", "wan1"), ("wan1", "eth1")] {
+        if machine::ip(&crossing.node, &["link", "set", from, "name", to]).is_err() {
+            println!("SKIPPED: this kernel does not rename links that are up");
+            return Ok(());
+        }
+        let by = format!("dev {to}");
+        crossing.expect(&by, FIRST, |routes, kernel| {
+            let is_shown = |route: &RouteStatus| {
+                let kernel = route.kernel.as_ref();
+                kernel.is_some_and(|kernel| {
+                    kernel.state == "installed" && kernel.dev.as_deref() == Some(to)
+                })
+            };
+            routes.iter().any(is_shown) && kernel.contains(&by)
+        })?;
+    }
+    let changes = monitor.stop()?;
+    ensure!(changes.is_empty(), "{}", changes.join("\n"));
     Ok(())
 }
 

@@ -9,14 +9,71 @@ use harness::needs_root;
 use harness::product::{lab, program, succeeded};
 use nix::sys::signal::Signal;
 
+/// Of others, and as near to ours as can be: in our prefixes, on names almost ours, and of a name of
+/// ours but another kind.
+const FOREIGN: &str = "link add name carastrange type veth peer name peer0\n\
+    link add name cara00000000000 type vxlan id 77 dstport 4777\n\
+    link add name caracal-vxlan1 type vxlan id 78 dstport 4778\n\
+    link set carastrange up\n\
+    address add 10.77.0.1/24 dev carastrange\n\
+    route add 198.51.100.0/24 via 192.168.100.1\n\
+    route add 172.17.8.128/25 via 192.168.100.1 proto static metric 202\n\
+    route add blackhole 172.17.9.128/25 proto bird\n\
+    route add blackhole 172.17.10.0/24 table 202\n\
+    route add 172.17.8.77 dev carastrange proto static\n\
+    rule add to 172.17.0.0/16 lookup 202 priority 30000\n\
+    neigh add 10.77.0.9 lladdr 02:00:00:00:00:09 nud permanent dev carastrange\n\
+    neigh add 192.168.100.77 lladdr 02:00:00:00:00:07 nud permanent dev eth0\n";
+
+const EXPECTED: [&str; 11] = [
+    "carastrange",
+    "cara00000000000",
+    "caracal-vxlan1",
+    "10.77.0.1/24",
+    "198.51.100.0/24 via 192.168.100.1",
+    "172.17.8.128/25",
+    "172.17.9.128/25",
+    "172.17.8.77",
+    "30000:",
+    "10.77.0.9 lladdr",
+    "192.168.100.77 lladdr",
+];
+
+/// All that is not ours.
+fn foreign(namespace: &Namespace) -> Result<String> {
+    let mut text = String::new();
+    for arguments in [
+        &["route", "show", "proto", "3"][..],
+        &["route", "show", "proto", "4"],
+        &["route", "show", "proto", "12"],
+        &["route", "show", "proto", "2"],
+        &["route", "show", "table", "202"],
+        &["rule", "show"],
+        &["neigh", "show", "nud", "permanent", "dev", "carastrange"],
+        &["neigh", "show", "nud", "permanent", "dev", "eth0"],
+        &["addr", "show", "dev", "carastrange"],
+        &["-d", "link", "show", "dev", "cara00000000000"],
+        &["-d", "link", "show", "dev", "caracal-vxlan1"],
+        &["addr", "show", "dev", "eth0"],
+    ] {
+        text += &machine::ip(namespace, arguments)?;
+    }
+    let tables = nft(namespace, &["list", "tables"])?;
+    let others = tables.lines().filter(|line| *line != "table inet caracal");
+    Ok(text + &others.collect::<Vec<_>>().join("\n"))
+}
+
 #[test]
 fn uninstall_removes_every_route_device_and_process_of_ours() -> Result<()> {
     needs_root!();
     let lab = lab(Scenario::Mesh)?;
     let a1 = lab.namespace("a1")?;
-    let foreign = ["route", "add", "198.51.100.0/24", "via", "192.168.100.1"];
-    machine::ip(a1, &foreign)?;
+    machine::ip_batch(a1, FOREIGN)?;
     nft(a1, &["add", "table", "inet", "foreign"])?;
+    let before = foreign(a1)?;
+    for object in EXPECTED {
+        ensure!(before.contains(object), "{object}: {before}");
+    }
     let tables = nft(a1, &["list", "tables"])?;
     ensure!(tables.contains("table inet caracal"), "{tables}");
     let agent = program(&lab, "a1")?;
@@ -38,19 +95,22 @@ fn uninstall_removes_every_route_device_and_process_of_ours() -> Result<()> {
         Duration::from_secs(20),
     )?)?;
 
-    let routes = machine::ip(a1, &["route", "show", "table", "all"])?;
-    ensure!(
-        !routes.contains("caracal") && !routes.contains("dev cara"),
-        "{routes}"
-    );
-    ensure!(
-        routes.contains("198.51.100.0/24 via 192.168.100.1"),
-        "{routes}"
-    );
-    let tables = nft(a1, &["list", "tables"])?;
-    ensure!(tables == "table inet foreign\n", "{tables}");
+    let routes = machine::ip(a1, &["-N", "route", "show", "table", "all"])?;
+    let ours = ["proto 202", "proto 203", "dev caracal-"];
+    ensure!(!ours.iter().any(|word| routes.contains(word)), "{routes}");
+    let after = foreign(a1)?;
+    ensure!(after == before, "{after}\nbefore:\n{before}");
     let links = machine::ip(a1, &["-br", "link"])?;
-    ensure!(!links.contains("cara"), "{links}");
+    let ours = [
+        "caracal-ipip",
+        "caracal-tun ",
+        "caracal-vxlan ",
+        "caracal-udp",
+    ];
+    let left = ours.iter().find(|name| links.contains(*name));
+    ensure!(left.is_none(), "{links}");
+    let is_workload = |line: &&str| line.starts_with("cara") && line.contains("ee:ee:ee:ee:ee:ee");
+    ensure!(!links.lines().any(|line| is_workload(&line)), "{links}");
     let namespace = a1.kernel_name().into_iter().collect::<Vec<_>>();
     let left = process::in_namespaces(&namespace);
     let others: Vec<_> = left

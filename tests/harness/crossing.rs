@@ -24,6 +24,8 @@ use tempfile::TempDir;
 use crate::product::{TIMEOUT, eventually, programs, succeeded};
 use crate::speaker::{self, ASN, Running};
 
+const CONFIG: &str = "agent.yaml";
+
 pub struct Crossing {
     pub node: Namespace,
     /// By link number.
@@ -91,10 +93,18 @@ impl Crossing {
         Ok(())
     }
 
+    /// The agent's configuration file from its next start on.
+    pub fn configure(&self, yaml: &str) -> Result<()> {
+        Ok(fs::write(self.path(CONFIG), yaml)?)
+    }
+
     pub fn start_agent_again(&self) -> Result<Process> {
         let mut command = Command::new(self.programs.join("caracal-agent"));
         command.args(["run", "--node", "n1", "--http-listen", "none", "--store"]);
         command.arg(format!("dir:{}", self.path("store").display()));
+        if self.path(CONFIG).exists() {
+            command.arg("--config").arg(self.path(CONFIG));
+        }
         command.arg("--run-dir").arg(self.path("run"));
         command.arg("--state-dir").arg(self.path("state"));
         command.env(netns::LAB_VARIABLE, &self.id);
@@ -191,7 +201,8 @@ impl Crossing {
         Path::join(self.directory.path(), name)
     }
 
-    fn last_lines(&self) -> String {
+    /// The end of the agent's log.
+    pub fn last_lines(&self) -> String {
         let text = fs::read_to_string(self.path("log")).unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
         lines[lines.len().saturating_sub(15)..].join("\n")

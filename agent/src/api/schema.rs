@@ -53,6 +53,9 @@ pub struct Status {
     pub findings: Vec<Finding>,
     /// Kind of object -> how many drifted ones were repaired since start.
     pub repairs: BTreeMap<String, u64>,
+    /// The newest twenty of them, the newest last.
+    #[serde(default)]
+    pub last_repairs: Vec<Repair>,
     /// About to go: every route is said with 65535:0 (RFC 8326).
     #[serde(default)]
     pub draining: bool,
@@ -112,6 +115,17 @@ pub struct FailedItem {
 pub struct Finding {
     pub object: String,
     pub reason: String,
+}
+
+/// Something of ours that others had changed.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Repair {
+    /// As in `repairs`.
+    pub kind: String,
+    pub object: String,
+    /// What differed: `missing`, `mtu 1300 instead of 1450`.
+    pub found: String,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]

@@ -11,12 +11,12 @@ use std::time::Instant;
 use bgp::types::Family;
 use tokio::sync::{mpsc, oneshot};
 
+use super::board::Board;
 use super::desired::{Tunnel, TunnelDriver};
 use super::diff::{KernelHop, KernelRoute, RouteKind};
 use super::firewall::HostFirewall;
 use super::host::{HostRoute, HostView, Link};
 use super::link::{self, Links};
-use super::monitor::Board;
 use super::neigh::NeighbourKey;
 use super::netlink::{Netlink, NetlinkError};
 use super::nft::Nft;
@@ -98,8 +98,8 @@ pub struct InPlace {
     pub neighbours: BTreeMap<NeighbourKey, [u8; 6]>,
     /// Interface indexes of workloads whose link and parameters were right.
     pub links: HashSet<u32>,
-    /// Of those, the ones whose parameters are not read again before the next resync: the kernel
-    /// does not notify about them.
+    /// Of those, the ones whose parameters are not read again before the kernel tells that one of
+    /// them changed, or the next resync: of some it does not tell.
     pub checked: HashSet<u32>,
     /// Without what stands on them for other nodes.
     pub tunnels: BTreeMap<TunnelDriver, Tunnel>,

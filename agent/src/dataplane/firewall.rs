@@ -100,7 +100,7 @@ impl HostFirewall {
                 Err(error) => report.fail(format!("{OBJECT} {shown}"), error),
                 Ok(()) if is_open && !blocked.is_empty() => {
                     if opened_before.contains(&shown) {
-                        report.repaired(OBJECT, &shown);
+                        report.repaired(OBJECT, &shown, "our rules missing");
                     }
                     self.opened.insert(shown);
                     continue;

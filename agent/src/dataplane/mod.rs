@@ -10,6 +10,7 @@
 //! thread of `engine`; `veth` stands apart, for CNI calls.
 
 mod attribute;
+mod board;
 mod conntrack;
 pub mod desired;
 pub mod diff;
@@ -20,6 +21,7 @@ mod link;
 mod modules;
 mod monitor;
 mod neigh;
+mod netconf;
 mod netlink;
 pub mod netns;
 mod next_hop;
@@ -47,11 +49,11 @@ use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 use tracing::{debug, info, warn};
 
+use self::board::Board;
+pub use self::board::{Changes, KernelChange};
 use self::desired::{Desired, LearnedChange, Route, RouteState, TunnelDriver};
 use self::engine::{Engine, EngineThread};
 use self::host::HostView;
-use self::monitor::Board;
-pub use self::monitor::{Changes, KernelChange};
 pub use self::netlink::NetlinkError;
 use self::rehearsal::{Difference, Rehearsal};
 use self::tunnel_pass::Unwanted;
@@ -118,6 +120,8 @@ pub struct ApplyReport {
     /// Kind of object (`route`, `neighbour`, `link`, `sysctl`, `tunnel`, `nft`) -> how many that had been
     /// right this pass found changed and put right.
     pub repairs: BTreeMap<String, u64>,
+    /// What differed, of those repairs: the first hundred.
+    pub drifts: Vec<Drift>,
     /// Object and what about it keeps packets from flowing although all is as wanted. Empty after
     /// `apply_learned`.
     pub findings: Vec<(String, String)>,
@@ -127,14 +131,34 @@ pub struct ApplyReport {
     pub again_in: Option<Duration>,
 }
 
+/// How an object of ours was found that had been right.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Drift {
+    /// As in `ApplyReport::repairs`.
+    pub kind: String,
+    pub object: String,
+    /// `missing`, `down`, `mtu 1300 instead of 1450`.
+    pub found: String,
+}
+
+const REPORTED_DRIFTS: usize = 100;
+
 impl ApplyReport {
     fn fail(&mut self, object: impl Into<String>, error: impl fmt::Display) {
         self.failed.push((object.into(), error.to_string()));
     }
 
-    fn repaired(&mut self, kind: &str, object: &str) {
-        info!(kind, object, "repaired");
+    fn repaired(&mut self, kind: &str, object: &str, found: impl fmt::Display) {
+        let found = found.to_string();
+        info!(kind, object, found, "repaired");
         *self.repairs.entry(kind.to_owned()).or_default() += 1;
+        if self.drifts.len() < REPORTED_DRIFTS {
+            self.drifts.push(Drift {
+                kind: kind.to_owned(),
+                object: object.to_owned(),
+                found,
+            });
+        }
     }
 }
 

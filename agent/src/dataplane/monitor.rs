@@ -1,45 +1,45 @@
 //! Kernel notifications, coalesced into "something changed".
 //!
-//! In: multicast messages about links, addresses, routes and neighbours. Out: flags, one set for
-//! the dataplane's thread (what to read again) and one for the reconcile loop (a reason for a pass).
-//! Flags carry no news, only the kind of it: whoever sees one reads the kernel. So nothing grows,
-//! and lost notifications are one more flag.
+//! In: multicast messages about links, addresses, routes, neighbours and parameters. Out: flags on
+//! the board. What is our own doing, or nobody's concern, is passed over.
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::HashMap;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use bgp::types::Family;
 use netlink_packet_core::NetlinkMessage;
 use netlink_packet_core::NetlinkPayload;
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
-use netlink_packet_route::neighbour::NeighbourMessage;
+use netlink_packet_route::neighbour::{NeighbourMessage, NeighbourState};
 use netlink_packet_route::route::{RouteAttribute, RouteHeader, RouteProtocol};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket};
 use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{SockFilter, SockRef};
-use tokio::sync::Notify;
 use tracing::{debug, warn};
 
+use super::board::{Board, KernelChange};
 use super::link::Links;
+use super::neigh;
+use super::netconf;
 use super::netlink::{Part, Parts};
 use super::next_hop;
-use super::ownership::{is_own_device, is_own_protocol};
+use super::ownership::{is_own_device, is_own_protocol, is_tunnel_device};
 
-const GROUPS: [u32; 6] = [
+const GROUPS: [u32; 8] = [
     1,  // RTNLGRP_LINK
     3,  // RTNLGRP_NEIGH
     5,  // RTNLGRP_IPV4_IFADDR
     7,  // RTNLGRP_IPV4_ROUTE
     9,  // RTNLGRP_IPV6_IFADDR
     11, // RTNLGRP_IPV6_ROUTE
+    24, // RTNLGRP_IPV4_NETCONF
+    25, // RTNLGRP_IPV6_NETCONF
 ];
 /// Kernels before 5.3 have no such objects.
 const NEXT_HOP_GROUP: u32 = 32; // RTNLGRP_NEXTHOP
-/// Of our last nft processes: what they did is told before they have ended, and read soon after.
-const OWN_PROCESSES: usize = 16;
 /// Room for some ten thousand notifications, such as a foreign daemon's table arriving.
 const RECEIVE_BUFFER: usize = 8 << 20;
 
@@ -51,144 +51,10 @@ const RTM_NEWROUTE: u16 = 24;
 const RTM_DELROUTE: u16 = 25;
 const RTM_NEWNEIGH: u16 = 28;
 const RTM_DELNEIGH: u16 = 29;
+const RTM_NEWNETCONF: u16 = 80;
 
-/// What kinds of things changed since last asked, by hands other than ours.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct KernelChange {
-    /// Links that are not ours: `HostView` differs.
-    pub links: bool,
-    pub addresses: bool,
-    /// Foreign routes.
-    pub routes: bool,
-    /// Something of ours: a workload's veth appeared or went, a route, a neighbour or our table in
-    /// nftables was changed.
-    pub own: bool,
-    /// Notifications were lost: anything may have changed.
-    pub overrun: bool,
-}
-
-impl KernelChange {
-    fn is_any(self) -> bool {
-        self != KernelChange::default()
-    }
-
-    fn merge(&mut self, other: KernelChange) {
-        self.links |= other.links;
-        self.addresses |= other.addresses;
-        self.routes |= other.routes;
-        self.own |= other.own;
-        self.overrun |= other.overrun;
-    }
-}
-
-/// Shared by the monitor, the dataplane's thread and the reconcile loop.
-#[derive(Default)]
-pub struct Board {
-    state: Mutex<BoardState>,
-    woken: Notify,
-}
-
-#[derive(Default)]
-struct BoardState {
-    change: KernelChange,
-    /// The routes of these families must be read again as a whole.
-    stale_families: BTreeSet<Family>,
-    /// Links and addresses must be read again.
-    are_links_stale: bool,
-    /// Sockets whose changes are our own doing.
-    own_ports: HashSet<u32>,
-    /// Our table in nftables must be read again.
-    are_tables_stale: bool,
-    /// The newest last. A netlink socket is named after the process that opened it.
-    own_processes: VecDeque<u32>,
-}
-
-impl Board {
-    fn with<T>(&self, work: impl FnOnce(&mut BoardState) -> T) -> T {
-        work(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// Changes made through the netlink socket `port` are not reported.
-    pub fn add_own_port(&self, port: u32) {
-        self.with(|state| state.own_ports.insert(port));
-    }
-
-    /// The families whose routes changed other than by us since the last call.
-    pub fn take_stale_families(&self) -> BTreeSet<Family> {
-        self.with(|state| std::mem::take(&mut state.stale_families))
-    }
-
-    pub fn mark_stale(&self, families: &BTreeSet<Family>) {
-        self.with(|state| state.stale_families.extend(families));
-    }
-
-    /// Whether links or addresses changed since the last call, by us or others.
-    pub fn take_stale_links(&self) -> bool {
-        self.with(|state| std::mem::take(&mut state.are_links_stale))
-    }
-
-    /// Changes of nftables made by the process are not reported.
-    pub fn add_own_process(&self, process: u32) {
-        self.with(|state| {
-            if state.own_processes.len() >= OWN_PROCESSES {
-                state.own_processes.pop_front();
-            }
-            state.own_processes.push_back(process);
-        });
-    }
-
-    pub fn is_own_process(&self, process: u32) -> bool {
-        self.with(|state| state.own_processes.contains(&process))
-    }
-
-    /// Whether our table in nftables was changed by others since the last call.
-    pub fn take_stale_tables(&self) -> bool {
-        self.with(|state| std::mem::take(&mut state.are_tables_stale))
-    }
-
-    /// Others changed our table in nftables.
-    pub fn report_tables(&self) {
-        self.with(|state| {
-            state.are_tables_stale = true;
-            state.change.own = true;
-        });
-        self.woken.notify_one();
-    }
-
-    fn report(&self, change: KernelChange, stale: &[Family]) {
-        self.with(|state| {
-            state.stale_families.extend(stale);
-            state.are_links_stale |= change.links | change.addresses | change.own | change.overrun;
-            state.change.merge(change);
-        });
-        if change.is_any() {
-            self.woken.notify_one();
-        }
-    }
-}
-
-/// The reconcile loop's end. For one consumer.
-#[derive(Clone)]
-pub struct Changes {
-    board: Arc<Board>,
-}
-
-impl Changes {
-    pub fn new(board: Arc<Board>) -> Changes {
-        Changes { board }
-    }
-
-    /// Waits until something changed and returns all that did since the last call. Safe to cancel.
-    pub async fn changed(&mut self) -> KernelChange {
-        loop {
-            let change = self.board.with(|state| std::mem::take(&mut state.change));
-            if change.is_any() {
-                return change;
-            }
-            self.board.woken.notified().await;
-        }
-    }
-}
+/// What `tunnel` sets on its devices; of other links' rp_filter the host decides.
+const TUNNEL_RP_FILTER: i32 = 2;
 
 /// Subscribes in the calling thread's network namespace. Within a tokio runtime.
 ///
@@ -298,9 +164,7 @@ impl Monitor {
     }
 
     fn handle(&mut self, part: &Part<'_>) {
-        let is_own_doing = self
-            .board
-            .with(|state| state.own_ports.contains(&part.port));
+        let is_own_doing = self.board.is_own_port(part.port);
         let mut change = KernelChange::default();
         let mut stale: &[Family] = &[];
         match part.kind {
@@ -327,6 +191,7 @@ impl Monitor {
                 None => {}
             },
             RTM_NEWNEIGH | RTM_DELNEIGH => change.own = self.concerns_own_neighbour(part),
+            RTM_NEWNETCONF => change.own = self.handle_parameters(part),
             _ if next_hop::concerns_own(part) => {
                 // Routes by an object go silently with it.
                 change.own = true;
@@ -404,16 +269,47 @@ impl Monitor {
         }
     }
 
-    /// Neighbours come and go on every host; only those on our devices matter.
+    /// The kernel does not say who changed a parameter: the values that we set ourselves are passed
+    /// over. Returns whether it is another.
+    fn handle_parameters(&self, part: &Part<'_>) -> bool {
+        let Some(changed) = netconf::decode(part.payload()) else {
+            return false;
+        };
+        let is_switched_off = changed.is_forwarding == Some(false);
+        let Some(index) = changed.link else {
+            return is_switched_off;
+        };
+        let Some((name, _)) = self.links.get(&index) else {
+            return false;
+        };
+        let is_right = |value| is_tunnel_device(name) && value == TUNNEL_RP_FILTER;
+        let is_other = is_own_device(name)
+            && (is_switched_off
+                || changed.is_proxying == Some(false)
+                || changed.rp_filter.is_some_and(|value| !is_right(value)));
+        if is_other {
+            self.board.mark_parameters_stale(index);
+        }
+        is_other
+    }
+
+    /// Neighbours come and go on every host, and as a workload likes that asks with made-up senders.
+    /// What matters is ours or, on our devices, meant to stay.
     fn concerns_own_neighbour(&self, part: &Part<'_>) -> bool {
         let message: Option<NeighbourMessage> = decode(part).and_then(|message| match message {
             RouteNetlinkMessage::NewNeighbour(message)
             | RouteNetlinkMessage::DelNeighbour(message) => Some(message),
             _ => None,
         });
-        message
-            .and_then(|message| self.links.get(&message.header.ifindex))
-            .is_some_and(|(name, _)| is_own_device(name))
+        let Some(message) = message else { return false };
+        let device = self.links.get(&message.header.ifindex);
+        device.is_some_and(|(name, _)| is_own_device(name))
+            && (message.header.family == AddressFamily::Bridge
+                || message.header.state == NeighbourState::Permanent
+                || neigh::address_of(&message).is_some_and(|address| {
+                    let key = (message.header.ifindex, address);
+                    self.board.is_own_neighbour(&key)
+                }))
     }
 }
 

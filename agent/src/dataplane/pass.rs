@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use bgp::types::{Family, Prefix};
 use nix::errno::Errno;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use super::ApplyReport;
 use super::desired::{Desired, LearnedChange, Route, RouteState, TunnelDriver, WorkloadLink};
@@ -21,7 +21,7 @@ use super::neigh::{self, NeighbourKey};
 use super::netlink::NetlinkError;
 use super::rehearsal::Rehearsal;
 use super::{conntrack, nft, ownership, sysctl, tunnel_pass};
-use crate::names::{HOST_VETH_MAC, IPIP_DEVICE};
+use crate::names::{HOST_VETH_MAC, IPIP_DEVICE, mac_text};
 
 /// The kernel now and then ignores a new MAC, so it is read back.
 const MAC_ATTEMPTS: u32 = 3;
@@ -43,6 +43,9 @@ impl Engine {
             self.in_place.checked.clear();
             self.nft.forget();
             self.firewall.forget();
+        }
+        for index in self.board.take_stale_parameters() {
+            self.in_place.checked.remove(&index);
         }
         self.apply_tables(desired, &mut report);
         self.apply_forwarding(desired, &mut report);
@@ -155,9 +158,9 @@ impl Engine {
             return;
         }
         match sysctl::ensure(self.netlink.rehearsal(), "ipv4/ip_forward", "1") {
-            Ok(is_changed) => {
-                if is_changed && self.in_place.is_forwarding {
-                    report.repaired("sysctl", "ipv4/ip_forward");
+            Ok(before) => {
+                if let Some(before) = before.filter(|_| self.in_place.is_forwarding) {
+                    report.repaired("sysctl", "ipv4/ip_forward", instead(&before, "1"));
                 }
                 self.in_place.is_forwarding = true;
             }
@@ -202,20 +205,22 @@ impl Engine {
         report: &mut ApplyReport,
     ) -> Result<(), String> {
         let was_in_place = self.in_place.links.contains(&link.index);
-        let mut repaired = |what: &str| {
+        let mut repaired = |kind: &str, object: &str, found: &str| {
             if was_in_place {
-                report.repaired(what, name);
+                report.repaired(kind, object, found);
             }
         };
         if link.mac != Some(HOST_VETH_MAC) {
             self.set_mac(name, link.index)?;
-            repaired("link");
+            let found = link.mac.map_or("none".to_owned(), mac_text);
+            let found = instead(&found, &mac_text(HOST_VETH_MAC));
+            repaired("link", name, &format!("MAC {found}"));
         }
         // Before the link is up: from its first packet on the host answers and forwards.
         if !self.in_place.checked.contains(&link.index) {
-            for path in ensure_parameters(self.netlink.rehearsal(), name)? {
-                repaired("sysctl");
-                debug!(iface = name, path, "parameter set");
+            for (path, found) in ensure_parameters(self.netlink.rehearsal(), name)? {
+                debug!(iface = name, path, found, "parameter set");
+                repaired("sysctl", &path, &found);
             }
         }
         if !link.is_up {
@@ -225,7 +230,7 @@ impl Engine {
             };
             link::change(&mut self.netlink, link.index, up)
                 .map_err(|error| format!("failed to set the link up: {error}"))?;
-            repaired("link");
+            repaired("link", name, "down");
         }
         self.in_place.links.insert(link.index);
         self.in_place.checked.insert(link.index);
@@ -276,6 +281,8 @@ impl Engine {
         report: &mut ApplyReport,
     ) -> Result<(), NetlinkError> {
         let wanted = self.wanted_neighbours(desired);
+        self.board
+            .set_own_neighbours(wanted.keys().copied().collect());
         let held = neigh::observe(&mut self.netlink)?;
         let mut requests = Vec::new();
         let mut keys: Vec<NeighbourKey> = Vec::new();
@@ -301,7 +308,9 @@ impl Engine {
                     if self.in_place.neighbours.contains_key(&key)
                         && self.in_place.neighbours.get(&key) == wanted.get(&key) =>
                 {
-                    report.repaired("neighbour", &format!("{address} dev {name}"));
+                    let object = format!("{address} dev {name}");
+                    let found = difference(held.get(&key), wanted.get(&key));
+                    report.repaired("neighbour", &object, found);
                 }
                 Ok(()) => {}
                 Err(refusal) if matches!(refusal.errno, Errno::ENOENT | Errno::ENODEV) => {}
@@ -405,9 +414,14 @@ impl Engine {
 
     fn report_routes(&mut self, report: &mut ApplyReport) {
         report.failed.extend(self.table.failures());
-        let repairs = self.table.take_repairs();
-        if repairs > 0 {
-            *report.repairs.entry("route".into()).or_default() += repairs;
+        let (repairs, found) = self.table.take_repairs();
+        let others = repairs.saturating_sub(found.len() as u64);
+        for (prefix, found) in found {
+            report.repaired("route", &prefix.to_string(), found);
+        }
+        if others > 0 {
+            info!(routes = others, "more routes repaired");
+            *report.repairs.entry("route".into()).or_default() += others;
         }
     }
 }
@@ -439,8 +453,21 @@ fn local_routes(desired: &Desired) -> BTreeMap<Prefix, Arc<Route>> {
     routes
 }
 
-/// The host side's parameters. Returns those that had to be written.
-fn ensure_parameters(rehearsal: &Rehearsal, name: &str) -> Result<Vec<String>, String> {
+fn instead(found: &str, wanted: &str) -> String {
+    format!("{found} instead of {wanted}")
+}
+
+/// What was found in place of a neighbour.
+fn difference(found: Option<&[u8; 6]>, wanted: Option<&[u8; 6]>) -> String {
+    match (found, wanted) {
+        (None, _) => "missing".to_owned(),
+        (Some(found), None) => mac_text(*found),
+        (Some(found), Some(wanted)) => instead(&mac_text(*found), &mac_text(*wanted)),
+    }
+}
+
+/// The host side's parameters. Returns those that had to be written, with what differed.
+fn ensure_parameters(rehearsal: &Rehearsal, name: &str) -> Result<Vec<(String, String)>, String> {
     // What a link gets that nobody touched; the host's administrator decides it.
     let rp_filter = sysctl::read("ipv4/conf/default/rp_filter")
         .map_err(|error| format!("failed to read rp_filter: {error}"))?;
@@ -456,8 +483,8 @@ fn ensure_parameters(rehearsal: &Rehearsal, name: &str) -> Result<Vec<String>, S
     let mut written = Vec::new();
     for (path, value) in parameters {
         match sysctl::ensure(rehearsal, &path, value) {
-            Ok(true) => written.push(path),
-            Ok(false) => {}
+            Ok(Some(before)) => written.push((path, instead(&before, value))),
+            Ok(None) => {}
             Err(error)
                 if error.kind() == std::io::ErrorKind::NotFound && path.starts_with("ipv6/") =>
             {

@@ -10,11 +10,11 @@ use crate::crash::crash_point;
 
 const BASE: &str = "/proc/sys/net";
 
-/// Sets the parameter `path` (`ipv4/ip_forward`). Returns whether it had another value before.
+/// Sets the parameter `path` (`ipv4/ip_forward`). Returns the value that it had before, if another.
 ///
 /// # Errors
 /// As the file system says; `NotFound` if the kernel has no such parameter or device.
-pub fn ensure(rehearsal: &Rehearsal, path: &str, value: &str) -> io::Result<bool> {
+pub fn ensure(rehearsal: &Rehearsal, path: &str, value: &str) -> io::Result<Option<String>> {
     let present = match read(path) {
         // The device is one of those that are not made either.
         Err(error) if error.kind() == io::ErrorKind::NotFound && rehearsal.is_on() => {
@@ -23,18 +23,18 @@ pub fn ensure(rehearsal: &Rehearsal, path: &str, value: &str) -> io::Result<bool
         present => present?,
     };
     if present == value {
-        return Ok(false);
+        return Ok(None);
     }
     if rehearsal.takes(|| Difference {
         object: format!("sysctl net/{path}"),
-        present: Some(present),
+        present: Some(present.clone()),
         wanted: Some(value.to_owned()),
     }) {
-        return Ok(true);
+        return Ok(Some(present));
     }
     std::fs::write(file(path), value)?;
     crash_point(format_args!("sysctl {path}"));
-    Ok(true)
+    Ok(Some(present))
 }
 
 /// The parameter's value without surrounding white space.

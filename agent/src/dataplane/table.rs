@@ -42,8 +42,9 @@ pub struct Table {
     states: HashMap<Prefix, RouteState>,
     /// Routes of ours that somebody else changed or removed, not repaired yet.
     drifted: HashSet<Prefix>,
-    /// Repaired since last asked.
+    /// Repaired since last asked, and how the first of those were found.
     repairs: u64,
+    found: Vec<(Prefix, String)>,
     infos: FibInfos,
     next_hops: NextHops,
 }
@@ -366,9 +367,10 @@ impl Table {
             .collect()
     }
 
-    /// Repairs since the last call.
-    pub fn take_repairs(&mut self) -> u64 {
-        std::mem::take(&mut self.repairs)
+    /// Repairs since the last call: how many, and how the first of them were found.
+    pub fn take_repairs(&mut self) -> (u64, Vec<(Prefix, String)>) {
+        let found = std::mem::take(&mut self.found);
+        (std::mem::take(&mut self.repairs), found)
     }
 
     fn wanted(&self, prefix: &Prefix) -> Option<(u8, &Arc<Route>)> {

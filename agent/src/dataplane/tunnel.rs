@@ -30,6 +30,8 @@ const INHERIT_TOS: u8 = 1;
 const LOOSE: &str = "2";
 /// `addr_gen_mode`: no link-local address is made.
 const NO_ADDRESSES: &str = "1";
+/// What `ip -d link` shows of the tunnel itself.
+const OTHER_PARAMETERS: &str = "other tunnel parameters";
 const PROBE_DEVICE: &str = "probe";
 
 #[derive(Debug, thiserror::Error)]
@@ -108,14 +110,8 @@ pub fn foreign_vxlan(links: &Links) -> Option<&str> {
         .map(|(name, _)| name.as_str())
 }
 
-/// What `ensure` changed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Done {
-    pub is_created: bool,
-    pub is_changed: bool,
-}
-
-/// Brings the tunnel device about. `links` may be out of date afterwards.
+/// Brings the tunnel device about. Returns what differed and is right now; `links` is out of date
+/// if anything did.
 ///
 /// # Errors
 /// The first step that failed; the next pass takes it up again.
@@ -124,9 +120,9 @@ pub fn ensure(
     links: &Links,
     driver: TunnelDriver,
     tunnel: &Tunnel,
-) -> Result<Done, TunnelError> {
+) -> Result<Vec<String>, TunnelError> {
     let device = driver.device();
-    let mut done = Done::default();
+    let mut differences = Vec::new();
     let configure = |source| TunnelError::Configure { device, source };
     let mut found = links.get(device);
     if let Some(link) = found
@@ -152,7 +148,7 @@ pub fn ensure(
         Some(link) => link,
         None => {
             create(netlink, links, driver, tunnel)?;
-            done.is_created = true;
+            differences.push("missing".to_owned());
             fresh = link::observe(netlink).map_err(configure)?;
             fresh.get(device).ok_or_else(|| TunnelError::Create {
                 device,
@@ -163,11 +159,11 @@ pub fn ensure(
     match driver {
         TunnelDriver::Kernel if link.tunnel != Some(ends(tunnel.local)) => {
             put_ipip(netlink, device, tunnel.local, 0).map_err(configure)?;
-            done.is_changed = true;
+            differences.push(OTHER_PARAMETERS.to_owned());
         }
         TunnelDriver::Vxlan if link.vxlan != Some(vxlan_ends(tunnel.local)) => {
             put_vxlan(netlink, tunnel, 0).map_err(configure)?;
-            done.is_changed = true;
+            differences.push(OTHER_PARAMETERS.to_owned());
         }
         TunnelDriver::Kernel
         | TunnelDriver::Vxlan
@@ -175,10 +171,11 @@ pub fn ensure(
         | TunnelDriver::Udp => {}
     }
     // Before the device is up: a link that has IPv6 begins with an address and solicitations.
-    done.is_changed |= configure_parameters(netlink.rehearsal(), device, tunnel)
+    let parameters = configure_parameters(netlink.rehearsal(), device, tunnel)
         .map_err(|source| TunnelError::Sysctl { device, source })?;
-    done.is_changed |= configure_link(netlink, link, tunnel).map_err(configure)?;
-    Ok(done)
+    differences.extend(parameters);
+    differences.extend(configure_link(netlink, link, tunnel).map_err(configure)?);
+    Ok(differences)
 }
 
 fn create(
@@ -309,12 +306,12 @@ fn put_vxlan(netlink: &mut Netlink, tunnel: &Tunnel, flags: u16) -> Result<(), N
     netlink.request(RouteNetlinkMessage::NewLink(message), flags)
 }
 
-/// Returns whether anything had to be written.
+/// Returns what had to be written.
 fn configure_link(
     netlink: &mut Netlink,
     link: &LinkState,
     tunnel: &Tunnel,
-) -> Result<bool, NetlinkError> {
+) -> Result<Vec<String>, NetlinkError> {
     let change = LinkChange {
         mac: tunnel.mac.filter(|mac| link.mac != Some(*mac)),
         mtu: (link.mtu != tunnel.mtu).then_some(tunnel.mtu),
@@ -322,10 +319,20 @@ fn configure_link(
         // It would ask for the MAC of every destination; all neighbours are permanent.
         is_noarp: (!link.is_noarp).then_some(true),
     };
-    let mut is_changed = change != LinkChange::default();
-    if is_changed {
+    if change != LinkChange::default() {
         link::change(netlink, link.index, change)?;
     }
+    let mut differences: Vec<String> = [
+        change.mac.map(|_| "another MAC".to_owned()),
+        change
+            .mtu
+            .map(|mtu| format!("mtu {} instead of {mtu}", link.mtu)),
+        change.is_up.map(|_| "down".to_owned()),
+        change.is_noarp.map(|_| "with ARP".to_owned()),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
     let wanted: Vec<(IpAddr, u8)> = [(IpAddr::V4(tunnel.address), 32)]
         .into_iter()
         .chain(tunnel.address6.map(|address| (IpAddr::V6(address), 128)))
@@ -333,27 +340,29 @@ fn configure_link(
     for (address, length) in &wanted {
         if !link.addresses.contains(&(*address, *length)) {
             link::add_address(netlink, link.index, *address)?;
-            is_changed = true;
+            differences.push(format!("without {address}/{length}"));
         }
     }
     for (other, length) in &link.addresses {
         if !wanted.contains(&(*other, *length)) {
             link::remove_address(netlink, link.index, *other, *length)?;
-            is_changed = true;
+            differences.push(format!("with {other}/{length}"));
         }
     }
-    Ok(is_changed)
+    Ok(differences)
 }
 
-/// Returns whether anything had to be written.
+/// Returns what had to be written.
 fn configure_parameters(
     rehearsal: &Rehearsal,
     device: &str,
     tunnel: &Tunnel,
-) -> std::io::Result<bool> {
-    let rp_filter = format!("ipv4/conf/{device}/rp_filter");
-    let mut is_changed = sysctl::ensure(rehearsal, &rp_filter, LOOSE)?;
-    let mut parameters = vec![];
+) -> std::io::Result<Vec<String>> {
+    let mut parameters = vec![
+        (format!("ipv4/conf/{device}/rp_filter"), LOOSE),
+        // What comes out of the tunnel is for workloads.
+        (format!("ipv4/conf/{device}/forwarding"), "1"),
+    ];
     // Where there is nothing for IPv6 to do it would only send its solicitations there.
     let is_disabled = if tunnel.address6.is_some() { "0" } else { "1" };
     if tunnel.address6.is_some() {
@@ -362,14 +371,18 @@ fn configure_parameters(
         parameters.push((format!("ipv6/conf/{device}/forwarding"), "1"));
     }
     parameters.push((format!("ipv6/conf/{device}/disable_ipv6"), is_disabled));
+    let mut differences = Vec::new();
     for (path, value) in parameters {
         match sysctl::ensure(rehearsal, &path, value) {
-            Ok(is_also_changed) => is_changed |= is_also_changed,
+            Ok(Some(before)) => differences.push(format!("{path} {before} instead of {value}")),
+            Ok(None) => {}
             // A kernel without IPv6.
             Err(error)
-                if error.kind() == std::io::ErrorKind::NotFound && tunnel.address6.is_none() => {}
+                if error.kind() == std::io::ErrorKind::NotFound
+                    && path.starts_with("ipv6/")
+                    && tunnel.address6.is_none() => {}
             Err(error) => return Err(error),
         }
     }
-    Ok(is_changed)
+    Ok(differences)
 }

@@ -17,6 +17,7 @@ use super::link::{self, LinkState};
 use super::neigh::{self, ForwardingEntry};
 use super::netlink::NetlinkError;
 use super::tunnel;
+use crate::names::mac_text;
 
 /// What is to be done about a tunnel device that is not wanted any more.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -45,12 +46,12 @@ impl Engine {
     fn apply_tunnel(&mut self, driver: TunnelDriver, wanted: &Tunnel, report: &mut ApplyReport) {
         let device = driver.device();
         match tunnel::ensure(&mut self.netlink, &self.links, driver, wanted) {
-            Ok(done) => {
+            Ok(differences) => {
                 let identity = without_others(wanted);
                 let before = self.in_place.tunnels.insert(driver, identity.clone());
-                if done != tunnel::Done::default() {
+                if !differences.is_empty() {
                     if before == Some(identity) {
-                        report.repaired("tunnel", device);
+                        report.repaired("tunnel", device, differences.join(", "));
                     }
                     info!(device, mtu = wanted.mtu, address = %wanted.address, "tunnel device configured");
                     if let Err(error) = self.observe_links() {
@@ -97,7 +98,13 @@ impl Engine {
                     if before.contains_key(&mac)
                         && before.get(&mac) == wanted.forwarding.get(&mac) =>
                 {
-                    report.repaired("forwarding", &object);
+                    let found = held
+                        .iter()
+                        .find(|(held, other)| *held == mac && *other != node);
+                    let found = found.map_or("missing".to_owned(), |(_, other)| {
+                        format!("behind {other} instead")
+                    });
+                    report.repaired("forwarding", &object, found);
                 }
                 Ok(()) => {}
                 Err(refusal) if matches!(refusal.errno, Errno::ENOENT | Errno::ENODEV) => {}
@@ -169,8 +176,4 @@ fn without_others(tunnel: &Tunnel) -> Tunnel {
         forwarding: BTreeMap::new(),
         ..tunnel.clone()
     }
-}
-
-pub fn mac_text(mac: [u8; 6]) -> String {
-    mac.map(|byte| format!("{byte:02x}")).join(":")
 }

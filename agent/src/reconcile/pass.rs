@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bgp::types::Prefix;
 use tracing::{error, info, warn};
 
-use super::{Owed, RETRY, Reconciler};
+use super::{Owed, REMEMBERED_REPAIRS, RETRY, Reconciler};
 use crate::config::TunnelDriverChoice;
 use crate::dataplane::ApplyReport;
 use crate::dataplane::desired::{Desired, LearnedChange, TunnelDriver, WorkloadEnd};
@@ -303,6 +303,9 @@ impl Reconciler {
         for (kind, count) in &report.repairs {
             *self.repairs.entry(kind.clone()).or_default() += count;
         }
+        self.last_repairs.extend(report.drifts.iter().cloned());
+        let excess = self.last_repairs.len().saturating_sub(REMEMBERED_REPAIRS);
+        self.last_repairs.drain(..excess);
         for (object, reason) in &report.failed {
             let attempts = self.attempts.entry(object.clone()).or_default();
             *attempts += 1;

@@ -10,11 +10,12 @@ use bgp::types::Prefix;
 
 use super::Reconciler;
 use crate::api::schema::{
-    EndpointStatus, FailedItem, Finding, RouteQuery, SCHEMA_VERSION, Status, StoreError,
+    EndpointStatus, FailedItem, Finding, Repair, RouteQuery, SCHEMA_VERSION, Status, StoreError,
     StoreStatus, TunnelStatus,
 };
 use crate::carrier::supervise::CarrierStatus;
 use crate::dataplane::desired::{Route, RouteState, TunnelDriver};
+use crate::names::mac_text;
 use crate::resolve::routes::{Resolution, Resolved};
 use crate::resolve::tunnel::TunnelPlan;
 
@@ -56,6 +57,7 @@ impl Reconciler {
             failed: self.show_failed().await,
             findings: self.show_findings(),
             repairs: self.repairs.clone(),
+            last_repairs: self.show_last_repairs(),
             draining: self.routing.is_draining(),
         }
     }
@@ -110,6 +112,17 @@ impl Reconciler {
             .map(|(object, reason)| Finding {
                 object: object.clone(),
                 reason: reason.clone(),
+            })
+            .collect()
+    }
+
+    fn show_last_repairs(&self) -> Vec<Repair> {
+        let repairs = self.last_repairs.iter();
+        repairs
+            .map(|repair| Repair {
+                kind: repair.kind.clone(),
+                object: repair.object.clone(),
+                found: repair.found.clone(),
             })
             .collect()
     }
@@ -294,8 +307,4 @@ fn workload_name(attachment: &crate::cni::attachment::Attachment) -> String {
     } else {
         format!("{}/{}", attachment.namespace, attachment.name)
     }
-}
-
-fn mac_text(mac: [u8; 6]) -> String {
-    mac.map(|byte| format!("{byte:02x}")).join(":")
 }

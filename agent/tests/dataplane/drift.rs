@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use agent::dataplane::desired::{Desired, Route, WorkloadLink};
+use agent::dataplane::{Changes, Dataplane};
 
 use crate::netns::Namespace;
 use crate::routes::{has_ipv6, host, learned, open, prefix, via, wait_for};
@@ -249,6 +250,40 @@ fn own_writes_do_not_wake_the_loop() {
         let written = dataplane.writes().await;
         dataplane.apply(&desired()).await;
         assert_eq!(dataplane.writes().await, written);
+    });
+}
+
+#[test]
+fn neighbours_that_a_workload_makes_up_wake_nobody() {
+    let Some(host) = host_with_veth() else { return };
+    host.block_on(async || {
+        let mut dataplane = open().await;
+        let mut changes = dataplane.changes();
+        let rest = async |dataplane: &mut Dataplane, changes: &mut Changes| {
+            let silence = Duration::from_millis(300);
+            while tokio::time::timeout(silence, changes.changed())
+                .await
+                .is_ok()
+            {
+                dataplane.apply(&desired()).await;
+            }
+        };
+        dataplane.apply(&desired()).await;
+        rest(&mut dataplane, &mut changes).await;
+        for last in 10..30 {
+            host.ip(&format!(
+                "neigh add 172.17.8.{last} lladdr 02:00:00:00:00:07 nud stale dev {IFACE}"
+            ));
+        }
+        let woken = tokio::time::timeout(Duration::from_millis(300), changes.changed()).await;
+        assert!(woken.is_err(), "{woken:?}");
+        // As an ARP answer of another MAC would, if the kernel took it.
+        host.ip(&format!(
+            "neigh replace 172.17.8.2 lladdr 02:00:00:00:00:07 nud stale dev {IFACE}"
+        ));
+        wait_for(&mut changes, |change| change.own).await;
+        let report = dataplane.apply(&desired()).await;
+        assert_eq!(report.repairs.get("neighbour"), Some(&1), "{report:?}");
     });
 }
 

@@ -11,6 +11,8 @@ mod kernel_tunnel;
 mod multipath;
 mod netns;
 mod next_hops;
+mod refusals;
+mod renames;
 mod routes;
 mod site;
 mod tables;

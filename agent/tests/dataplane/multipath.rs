@@ -1,6 +1,9 @@
 //! Routes with several hops, and IPv4 by IPv6 neighbours (RFC 8950), as the kernel keeps them.
 
+use std::io::ErrorKind;
+use std::net::UdpSocket;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use agent::dataplane::ApplyReport;
 use agent::dataplane::desired::{Desired, Hop, Hops, LearnedChange, Route, RouteState};
@@ -289,5 +292,96 @@ fn ipv4_goes_by_ipv6_neighbours_alone_and_beside_others() {
             assert!(text.contains(hop), "{name}: {hop}: {text}");
         }
         assert_eq!(writes, 0, "{name}: known again: {text}");
+    }
+}
+
+/// Sends datagrams as fast as it can until `is_over`; returns how many went and how many found no
+/// route.
+fn send_steadily(to: &str, is_over: &AtomicBool) -> (u64, u64) {
+    let any = if to.starts_with('[') {
+        "[::]:0"
+    } else {
+        "0.0.0.0:0"
+    };
+    let socket = UdpSocket::bind(any).expect("a socket");
+    let (mut sent, mut lost) = (0, 0);
+    while !is_over.load(Ordering::Relaxed) {
+        match socket.send_to(b"x", to) {
+            Ok(_) => sent += 1,
+            // The link's queue is full: it had a route.
+            Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => sent += 1,
+            Err(error) if error.kind() == ErrorKind::ConnectionRefused => sent += 1,
+            Err(_) => lost += 1,
+        }
+    }
+    (sent, lost)
+}
+
+#[test]
+fn hops_are_replaced_without_a_gap() {
+    const ROUNDS: usize = 200;
+    let Some(host) = two_links() else { return };
+    let mut cases = vec![(
+        DESTINATION,
+        "172.17.9.9:9",
+        vec![
+            ("10.0.0.2", "eth0"),
+            ("10.1.0.2", "eth1"),
+            ("10.0.0.3", "eth0"),
+        ],
+    )];
+    if has_ipv6() {
+        cases.push((
+            DESTINATION6,
+            "[2001:db8:9::9]:9",
+            vec![
+                ("2001:db8::2", "eth0"),
+                ("2001:db8:1::2", "eth1"),
+                ("2001:db8::3", "eth0"),
+            ],
+        ));
+    }
+    for (destination, to, hops) in cases {
+        for (gateway, device) in &hops {
+            host.ip(&format!(
+                "neigh replace {gateway} lladdr 02:00:00:00:00:01 nud permanent dev {device}"
+            ));
+        }
+        let all: Vec<Hop> = hops
+            .iter()
+            .map(|(gateway, device)| hop(gateway, device))
+            .collect();
+        let turns = [
+            vec![0, 1],
+            vec![0],
+            vec![0, 1, 2],
+            vec![1, 2],
+            vec![1],
+            vec![2],
+            vec![0, 2],
+        ];
+        let is_over = AtomicBool::new(false);
+        let (sent, lost) = std::thread::scope(|scope| {
+            host.block_on(async || {
+                let mut dataplane = open().await;
+                let first = over([all[0].clone()]);
+                dataplane
+                    .apply_learned(vec![learned(destination, Some(first))])
+                    .await;
+                let sender = scope.spawn(|| host.enter(|| send_steadily(to, &is_over)));
+                for turn in turns.iter().cycle().take(ROUNDS) {
+                    let route = over(turn.iter().map(|index| all[*index].clone()));
+                    let change = learned(destination, Some(route));
+                    let report = dataplane.apply_learned(vec![change]).await;
+                    assert_eq!(report, ApplyReport::default(), "{turn:?}");
+                }
+                is_over.store(true, Ordering::Relaxed);
+                sender.join().expect("sender ends")
+            })
+        });
+        println!(
+            "{destination}: {ROUNDS} replacements, {sent} datagrams sent, {lost} without a route"
+        );
+        assert!(sent > 0 && lost == 0, "{destination}: {lost} of {sent}");
     }
 }

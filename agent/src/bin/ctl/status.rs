@@ -84,5 +84,19 @@ fn text(status: &Status) -> String {
         let table = columns(["OBJECT", "ATTEMPTS", "ERROR"], rows.collect());
         let _ = write!(text, "\nFailed objects, tried again:\n{table}\n");
     }
+    if !status.last_repairs.is_empty() {
+        let rows = status.last_repairs.iter().map(|repair| {
+            [
+                repair.kind.clone(),
+                repair.object.clone(),
+                repair.found.clone(),
+            ]
+        });
+        let table = columns(["KIND", "OBJECT", "FOUND"], rows.collect());
+        let _ = write!(
+            text,
+            "\nChanged by others and put right, the newest last:\n{table}\n"
+        );
+    }
     text
 }

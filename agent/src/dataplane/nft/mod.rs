@@ -27,7 +27,7 @@ use self::model::Table;
 use self::names::TABLE;
 use self::process::ProgramError;
 use super::ApplyReport;
-use super::monitor::Board;
+use super::board::Board;
 use super::rehearsal::{Difference, Rehearsal};
 
 /// After an nft that hung, nobody shall wait for the next one at each pass.
@@ -145,7 +145,11 @@ impl Nft {
         })?;
         self.transactions += 1;
         for name in self.drifted(wanted, &changes, observed.is_some()) {
-            report.repaired(OBJECT, name);
+            let found = match observed.is_some() {
+                true => "changed",
+                false => "missing",
+            };
+            report.repaired(OBJECT, name, found);
         }
         Ok(())
     }

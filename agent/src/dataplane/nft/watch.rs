@@ -13,7 +13,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use tracing::{debug, warn};
 
 use super::names::TABLE;
-use crate::dataplane::monitor::Board;
+use crate::dataplane::board::Board;
 use crate::dataplane::netlink::{Part, Parts};
 
 /// NFNLGRP_NFTABLES

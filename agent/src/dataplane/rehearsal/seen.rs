@@ -14,8 +14,7 @@ use crate::dataplane::neigh::{self, NeighbourKey};
 use crate::dataplane::netlink::{Netlink, NetlinkError, Request};
 use crate::dataplane::next_hop::NextHops;
 use crate::dataplane::route::{self, FibInfos};
-use crate::dataplane::tunnel_pass::mac_text;
-use crate::names::VXLAN_DEVICE;
+use crate::names::{VXLAN_DEVICE, mac_text};
 
 /// As the kernel tells routes apart, but for the hops of IPv6, of which ours have all in one.
 type RouteKey = (Prefix, u8, u32);

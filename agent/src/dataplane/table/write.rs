@@ -10,6 +10,7 @@ use tracing::{debug, info};
 
 use super::Table;
 use super::resolved::ResolvedRoutes;
+use crate::dataplane::REPORTED_DRIFTS;
 use crate::dataplane::desired::RouteState;
 use crate::dataplane::diff::{self, FibInfo, KernelHop, KernelRoute, Step};
 use crate::dataplane::link::Links;
@@ -176,8 +177,14 @@ impl Table {
         resolved: &mut ResolvedRoutes,
     ) {
         if self.drifted.contains(&prefix) {
-            info!(%prefix, route = info.describe(links), "route repaired");
             self.repairs += 1;
+            if self.found.len() < REPORTED_DRIFTS {
+                let found = self.held(&prefix).map_or("missing".to_owned(), |held| {
+                    let (held, wanted) = (held.describe(links), info.describe(links));
+                    format!("{held} instead of {wanted}")
+                });
+                self.found.push((prefix, found));
+            }
         }
         self.hold(prefix, Some(info));
         self.note_in_place(prefix, links, resolved);
