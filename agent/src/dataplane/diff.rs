@@ -19,7 +19,7 @@ pub const SCOPE_UNIVERSE: u8 = 0;
 pub const SCOPE_LINK: u8 = 253;
 
 /// A route of table main as dumped, or as to be written.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct KernelRoute {
     pub prefix: Prefix,
     pub tos: u8,

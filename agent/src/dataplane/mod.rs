@@ -12,6 +12,7 @@
 mod attribute;
 mod board;
 mod conntrack;
+mod deletions;
 pub mod desired;
 pub mod diff;
 mod engine;

@@ -5,6 +5,7 @@ mod encode;
 use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bgp::types::{Family, Prefix};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
@@ -15,6 +16,7 @@ use netlink_packet_route::route::{
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use nix::errno::Errno;
 use smallvec::SmallVec;
+use tracing::debug;
 
 use super::diff::{FibInfo, KernelHop, KernelRoute, RouteKind};
 use super::netlink::{Ask, Netlink, NetlinkError};
@@ -113,12 +115,44 @@ impl FibInfos {
     }
 }
 
+/// Of IPv6; after that many what any of them had counts as there.
+const DISTURBED_DUMPS: u32 = 6;
+const DISTURBED_PAUSE: Duration = Duration::from_millis(1);
+
 /// Reads one family of table main: all of it, or the routes of one protocol (the kernel then
-/// filters).
+/// filters). A dump of IPv6 that may lack what is there (see `deletions`) is read again; where
+/// routes go all the time it has what any of several dumps had.
 ///
 /// # Errors
 /// As `Netlink::dump`.
 pub fn observe(
+    netlink: &mut Netlink,
+    family: Family,
+    protocol: Option<u8>,
+    infos: &mut FibInfos,
+    next_hops: &mut NextHops,
+) -> Result<Vec<KernelRoute>, NetlinkError> {
+    if family == Family::Ipv4 {
+        return read(netlink, family, protocol, infos, next_hops);
+    }
+    let mut seen: Vec<KernelRoute> = Vec::new();
+    for attempt in 0..DISTURBED_DUMPS {
+        std::thread::sleep(DISTURBED_PAUSE * attempt);
+        netlink.take_deletions();
+        let routes = read(netlink, family, protocol, infos, next_hops)?;
+        if !netlink.take_deletions() {
+            return Ok(routes);
+        }
+        // The newest last, since of one key it counts.
+        let newest: HashSet<&KernelRoute> = routes.iter().collect();
+        seen.retain(|route| !newest.contains(route));
+        seen.extend(routes);
+    }
+    debug!(routes = seen.len(), "IPv6 routes are deleted all the time");
+    Ok(seen)
+}
+
+fn read(
     netlink: &mut Netlink,
     family: Family,
     protocol: Option<u8>,

@@ -1,6 +1,10 @@
 //! Which routes are written, which are left alone, and what is said of each.
 
+use std::fmt::Write;
+use std::io::Write as _;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use agent::dataplane::desired::{Desired, Hop, LearnedChange, Route, RouteState};
@@ -350,4 +354,73 @@ fn ipv6_routes_are_written_and_compared_alike() {
         routes.contains("2001:db8:9::/64 via 2001:db8::2 dev eth0"),
         "{routes}"
     );
+}
+
+/// Runs the lines as one `ip -batch`.
+fn batch(host: &Namespace, lines: &str) {
+    host.enter(|| {
+        let mut command = Command::new("ip");
+        command.args(["-batch", "-"]).stdin(Stdio::piped());
+        let mut ip = command.spawn().expect("ip starts");
+        let mut input = ip.stdin.take().expect("its input");
+        input.write_all(lines.as_bytes()).expect("it reads");
+        drop(input);
+        assert!(ip.wait().expect("it ends").success());
+    });
+}
+
+/// Between the parts of a dump of IPv6 routes the kernel loses its place if others are deleted.
+#[test]
+fn ipv6_routes_that_stand_still_are_seen_however_many_others_come_and_go() {
+    const STANDING: u16 = 3000;
+    const COMING: u16 = 2000;
+    let Some(host) = host() else { return };
+    if !has_ipv6() {
+        println!("SKIPPED: this kernel has no IPv6");
+        return;
+    }
+    let lines = |verb: &str, prefix: &str, count: u16| {
+        (0..count).fold(String::new(), |mut lines, number| {
+            let _ = writeln!(
+                lines,
+                "route {verb} {prefix}:{number:x}::/64 dev eth0 proto static"
+            );
+            lines
+        })
+    };
+    batch(&host, &lines("add", "fd00", STANDING));
+    let (add, remove) = (
+        lines("add", "2001:db8", COMING),
+        lines("del", "2001:db8", COMING),
+    );
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let churn = scope.spawn(|| {
+            let mut rounds = 0;
+            while !is_over.load(Ordering::Relaxed) && rounds < 200 {
+                batch(&host, &add);
+                batch(&host, &remove);
+                rounds += 1;
+            }
+            rounds
+        });
+        let worst = host.block_on(async || {
+            let mut dataplane = open().await;
+            let mut worst = usize::from(STANDING);
+            for _ in 0..40 {
+                let view = dataplane.observe_host().await.expect("host is read");
+                let stands = |text: String| text.starts_with("fd00:");
+                let routes = view.routes.iter();
+                let seen = routes
+                    .filter(|route| stands(route.prefix.to_string()))
+                    .count();
+                worst = worst.min(seen);
+            }
+            worst
+        });
+        is_over.store(true, Ordering::Relaxed);
+        let rounds = churn.join().expect("the churn ends");
+        assert!(rounds > 1, "nothing came and went");
+        assert_eq!(worst, usize::from(STANDING), "the fewest that were seen");
+    });
 }
