@@ -197,6 +197,10 @@ impl WorkloadLinks for Veths {
         Ok(dataplane::attach_workload(spec).await?.mac)
     }
 
+    async fn wait_until_running(&self, netns: OwnedFd, container_interface: &str) {
+        dataplane::wait_until_running(netns, container_interface.to_owned()).await;
+    }
+
     async fn detach(&self, host_interface: &str) -> Result<(), LinkError> {
         Ok(dataplane::detach_workload(host_interface.to_owned()).await?)
     }

@@ -22,6 +22,14 @@ pub trait WorkloadLinks: Send + Sync + 'static {
     /// an ADD cut short or by an earlier one, is replaced. After an error nothing of it is left.
     fn attach(&self, link: NewLink) -> impl Future<Output = Result<[u8; 6], LinkError>> + Send;
 
+    /// Returns when the workload's end takes packets, or will not soon: it starts a moment after
+    /// the host's end is up.
+    fn wait_until_running(
+        &self,
+        netns: OwnedFd,
+        container_interface: &str,
+    ) -> impl Future<Output = ()> + Send;
+
     /// Removes both ends. An interface that does not exist is no error.
     fn detach(&self, host_interface: &str) -> impl Future<Output = Result<(), LinkError>> + Send;
 }

@@ -198,6 +198,7 @@ impl<L: WorkloadLinks> Verbs<L> {
             let message = "failed to set up the workload's interface";
             CniError::new(ErrorCode::InterfaceFailed, message).caused_by(&*error)
         };
+        let inside = netns.try_clone().map_err(|error| failed(error.into()))?;
         let link = NewLink {
             netns,
             container_interface: attachment.container_interface.clone(),
@@ -211,7 +212,11 @@ impl<L: WorkloadLinks> Verbs<L> {
         self.blocking(move |verbs| verbs.attachments.save(&saved))
             .await
             .map_err(|error| state_not_written(&error))?;
-        host_side::program(&self.handle, attachment.clone()).await
+        host_side::program(&self.handle, attachment.clone()).await?;
+        let container_interface = &attachment.container_interface;
+        let running = self.links.wait_until_running(inside, container_interface);
+        running.await;
+        Ok(())
     }
 
     /// Removes everything of `owner`. The interface stays if it is someone else's by now. If the

@@ -4,6 +4,7 @@ mod replay;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::address::{
@@ -17,6 +18,10 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use nix::errno::Errno;
 
 use super::netlink::{Netlink, NetlinkError};
+
+/// How long a link may take to start once it is up; usually less than a millisecond.
+pub const START_TIME: Duration = Duration::from_millis(200);
+pub const START_POLL: Duration = Duration::from_micros(500);
 
 /// A link as the kernel describes it, with its addresses.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]

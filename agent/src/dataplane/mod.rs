@@ -60,6 +60,7 @@ use self::rehearsal::{Difference, Rehearsal};
 use self::tunnel_pass::Unwanted;
 pub use self::veth::{
     AttachError, AttachedWorkload, WorkloadSpec, attach_workload, detach_workload,
+    wait_until_running,
 };
 use crate::carrier::Encapsulation;
 use crate::carrier::supervise::{

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bgp::types::{Family, Prefix};
 use nix::errno::Errno;
@@ -25,9 +25,6 @@ use crate::names::{HOST_VETH_MAC, IPIP_DEVICE, mac_text};
 
 /// The kernel now and then ignores a new MAC, so it is read back.
 const MAC_ATTEMPTS: u32 = 3;
-/// How long a link may take to start once it is up; usually less than a millisecond.
-const START_TIME: Duration = Duration::from_millis(200);
-const START_POLL: Duration = Duration::from_micros(500);
 
 impl Engine {
     /// Brings `desired` about, and repairs learned routes if something happened to them.
@@ -240,7 +237,7 @@ impl Engine {
     /// A link that was just set up drops packets until the kernel has started its queue, which it
     /// does in the background. Whoever waits for the pass may then send at once.
     fn wait_until_running(&mut self, names: &[String]) -> Result<(), NetlinkError> {
-        let deadline = Instant::now() + START_TIME;
+        let deadline = Instant::now() + link::START_TIME;
         while Instant::now() < deadline {
             self.observe_links()?;
             let is_waiting =
@@ -248,7 +245,7 @@ impl Engine {
             if !names.iter().any(is_waiting) {
                 return Ok(());
             }
-            std::thread::sleep(START_POLL);
+            std::thread::sleep(link::START_POLL);
         }
         debug!(?names, "links do not start, their other end may be down");
         Ok(())

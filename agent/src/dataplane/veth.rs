@@ -7,6 +7,7 @@
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Instant;
 
 use bgp::types::Prefix;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
@@ -16,7 +17,7 @@ use netlink_packet_route::link::{
 };
 
 use smallvec::SmallVec;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::diff::{FibInfo, KernelHop, KernelRoute, RouteKind};
 use super::link::{self, LinkChange};
@@ -91,6 +92,38 @@ pub async fn detach_workload(host_interface: String) -> Result<(), AttachError> 
     })
     .await
     .map_err(|_| AttachError::Worker)?
+}
+
+/// Waits until the workload's end takes packets. The kernel starts it in the background once the
+/// host's end is up too, and drops until then what the workload sends. An end that does not start
+/// in time, or is gone, is not waited for.
+pub async fn wait_until_running(netns: OwnedFd, container_interface: String) {
+    let waited = tokio::task::spawn_blocking(move || {
+        let wait = || watch_start(&container_interface);
+        let watched = netns::run_in(netns.as_fd(), wait);
+        let is_running = watched.map_err(NetlinkError::Socket).flatten();
+        debug!(
+            iface = container_interface,
+            ?is_running,
+            "workload's end watched"
+        );
+    });
+    // It fails only if the runtime ends.
+    let _ = waited.await;
+}
+
+/// Whether the link of this namespace is running within its time.
+fn watch_start(name: &str) -> Result<bool, NetlinkError> {
+    let deadline = Instant::now() + link::START_TIME;
+    let mut netlink = Netlink::open()?;
+    loop {
+        match link::find(&mut netlink, name)? {
+            Some(link) if link.is_running => return Ok(true),
+            None => return Ok(false),
+            Some(_) if Instant::now() >= deadline => return Ok(false),
+            Some(_) => std::thread::sleep(link::START_POLL),
+        }
+    }
 }
 
 fn attach(spec: &WorkloadSpec) -> Result<AttachedWorkload, AttachError> {

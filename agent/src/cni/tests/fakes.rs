@@ -118,6 +118,10 @@ impl WorkloadLinks for Machine {
         Ok([2, 0, 0, 0, 0, 1])
     }
 
+    async fn wait_until_running(&self, _netns: OwnedFd, _container_interface: &str) {
+        tokio::task::yield_now().await;
+    }
+
     async fn detach(&self, host_interface: &str) -> Result<(), LinkError> {
         tokio::task::yield_now().await;
         self.check("detach")?;
