@@ -1,6 +1,6 @@
 //! Names and numbers that others see or script against.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use sha1::{Digest, Sha1};
 
@@ -8,6 +8,10 @@ use sha1::{Digest, Sha1};
 pub const WORKLOAD_GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 /// MAC of the host side of every workload's veth.
 pub const HOST_VETH_MAC: [u8; 6] = [0xee; 6];
+/// The default gateway of every workload of IPv6: the link-local address of the host's side, as it
+/// follows from its MAC (RFC 4291, appendix A).
+pub const WORKLOAD_GATEWAY_V6: Ipv6Addr =
+    Ipv6Addr::new(0xfe80, 0, 0, 0, 0xecee, 0xeeff, 0xfeee, 0xeeee);
 /// Host veths begin with this.
 pub const INTERFACE_PREFIX: &str = "cara";
 /// Route protocol of workload and blackhole routes, shown as `caracal`.

@@ -4,6 +4,7 @@ mod crash;
 mod drain;
 mod drift;
 mod dry_run;
+mod dual_stack;
 mod foreign;
 mod multipath;
 mod next_hop;

@@ -1,6 +1,6 @@
 //! The result of ADD, in the shape each version of the specification wants.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
@@ -55,7 +55,7 @@ impl CniResult {
         let ips = attachment.addresses.iter().map(|address| Address {
             version: ip_version(*address, version),
             address: bgp::types::Prefix::host(*address).to_string(),
-            gateway: gateway_of(*address),
+            gateway: Some(gateway_of(*address)),
             interface: WORKLOAD_SIDE,
         });
         let routes = attachment.addresses.iter().map(|address| Route {
@@ -63,7 +63,7 @@ impl CniResult {
                 IpAddr::V4(_) => "0.0.0.0/0",
                 IpAddr::V6(_) => "::/0",
             }),
-            gw: gateway_of(*address),
+            gw: Some(gateway_of(*address)),
         });
         CniResult {
             cni_version: version.to_string(),
@@ -95,10 +95,11 @@ fn ip_version(address: IpAddr, version: CniVersion) -> Option<String> {
     }
 }
 
-/// The gateway of IPv6 is the veth's link-local address, which the result need not name.
-fn gateway_of(address: IpAddr) -> Option<IpAddr> {
-    const GATEWAY: Ipv4Addr = names::WORKLOAD_GATEWAY;
-    address.is_ipv4().then_some(IpAddr::V4(GATEWAY))
+fn gateway_of(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => names::WORKLOAD_GATEWAY.into(),
+        IpAddr::V6(_) => names::WORKLOAD_GATEWAY_V6.into(),
+    }
 }
 
 pub fn mac_text(mac: [u8; 6]) -> String {

@@ -1,7 +1,7 @@
 //! What the agent does for each call of a runtime.
 //!
-//! ADD:  address (on disk) -> veth and workload side -> attachment (on disk) -> host side -> answer
-//! DEL:  host side -> veth -> attachment -> address
+//! ADD:  addresses (on disk) -> veth and workload side -> attachment (on disk) -> host side -> answer
+//! DEL:  host side -> veth -> attachment -> addresses
 //!
 //! Whatever is interrupted is found again by what is on disk: an address names the veth it was
 //! given for, and goes last, so it is never reused while a route or a veth of its former holder is
@@ -153,7 +153,7 @@ impl<L: WorkloadLinks> Verbs<L> {
         let _interface = self.locks.lock(&interface_lock(&host_interface)).await;
 
         self.remove_predecessor(&owner, &host_interface).await?;
-        let address = self.assign(&owner, &host_interface, &node).await?;
+        let addresses = self.assign(&owner, &host_interface, &node).await?;
         let mut attachment = Attachment {
             container_id: call.container_id.clone(),
             container_interface: call.ifname.clone(),
@@ -161,7 +161,7 @@ impl<L: WorkloadLinks> Verbs<L> {
             namespace: workload.namespace,
             name: workload.name,
             host_interface,
-            addresses: vec![address],
+            addresses,
             mac: [0; 6],
         };
         match self.attach(&mut attachment, netns, node.mtu).await {
@@ -301,7 +301,7 @@ impl<L: WorkloadLinks> Verbs<L> {
         owner: &Owner,
         host_interface: &str,
         node: &NodeNetwork,
-    ) -> Result<IpAddr, CniError> {
+    ) -> Result<Vec<IpAddr>, CniError> {
         let (owner, host_interface, node) =
             (owner.clone(), host_interface.to_owned(), node.clone());
         let assigned = self.blocking(move |verbs| {
@@ -310,7 +310,7 @@ impl<L: WorkloadLinks> Verbs<L> {
                 .ipam
                 .assign(&owner, &host_interface, &node.pod_cidrs, reserved)
         });
-        assigned.await.map(IpAddr::V4).map_err(|error| match error {
+        assigned.await.map_err(|error| match error {
             IpamError::NoAddress(error @ NoAddress::NoPool(_)) => not_ready(error.to_string()),
             IpamError::NoAddress(error @ NoAddress::Exhausted { .. }) => {
                 CniError::new(ErrorCode::NoAddress, error.to_string())
@@ -325,7 +325,7 @@ impl<L: WorkloadLinks> Verbs<L> {
         if let Some(attachment) = self.attachments.get(owner) {
             return attachment.host_interface;
         }
-        if let Some(assignment) = self.ipam.get(owner) {
+        if let Some(assignment) = self.ipam.of(owner).into_iter().next() {
             return assignment.host_interface;
         }
         let identity = workload.identity(&owner.container_id);
@@ -362,17 +362,15 @@ impl<L: WorkloadLinks> Verbs<L> {
         let mut in_use = Vec::new();
         for attachment in self.attachments.all() {
             for address in &attachment.addresses {
-                if let IpAddr::V4(address) = *address {
-                    in_use.push(Assignment {
-                        owner: Owner::of(&attachment),
-                        host_interface: attachment.host_interface.clone(),
-                        address,
-                    });
-                }
+                in_use.push(Assignment {
+                    owner: Owner::of(&attachment),
+                    host_interface: attachment.host_interface.clone(),
+                    address: *address,
+                });
             }
         }
         let unreadable = self.attachments.unreadable().iter();
-        in_use.extend(unreadable.filter_map(|one| self.ipam.get(&one.owner)));
+        in_use.extend(unreadable.flat_map(|one| self.ipam.of(&one.owner)));
         in_use
     }
 

@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use bgp::types::Prefix;
+use bgp::types::{Family, Prefix};
 use smallvec::SmallVec;
 
 use crate::carrier::Encapsulation;
@@ -29,6 +29,21 @@ pub struct Desired {
     pub workload_ends: BTreeMap<String, WorkloadEnd>,
 }
 
+impl Desired {
+    /// Whether anything of it takes the host to forward IPv6.
+    pub fn speaks_ipv6(&self) -> bool {
+        self.workloads.values().any(WorkloadLink::speaks_ipv6)
+            || self
+                .routes
+                .keys()
+                .any(|prefix| prefix.family() == Family::Ipv6)
+            || self
+                .tunnels
+                .values()
+                .any(|tunnel| tunnel.address6.is_some())
+    }
+}
+
 /// The workload's end of its link.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct WorkloadEnd {
@@ -44,8 +59,14 @@ pub struct WorkloadEnd {
 pub struct WorkloadLink {
     pub addresses: Vec<IpAddr>,
     /// The workload's own MAC, for the permanent neighbour. `None`: not known (a veth served without CNI),
-    /// the kernel resolves it by ARP.
+    /// the kernel resolves it by ARP or neighbour discovery.
     pub mac: Option<[u8; 6]>,
+}
+
+impl WorkloadLink {
+    pub fn speaks_ipv6(&self) -> bool {
+        self.addresses.iter().any(IpAddr::is_ipv6)
+    }
 }
 
 /// A tunnel device of this node, and everything of ours on it but routes.

@@ -96,16 +96,18 @@ impl EngineThread {
 #[derive(Default)]
 pub struct InPlace {
     pub neighbours: BTreeMap<NeighbourKey, [u8; 6]>,
-    /// Interface indexes of workloads whose link and parameters were right.
-    pub links: HashSet<u32>,
+    /// Interface indexes of workloads whose link and parameters were right, and whether those of
+    /// IPv6 belong to them.
+    pub links: HashSet<(u32, bool)>,
     /// Of those, the ones whose parameters are not read again before the kernel tells that one of
     /// them changed, or the next resync: of some it does not tell.
-    pub checked: HashSet<u32>,
+    pub checked: HashSet<(u32, bool)>,
     /// Without what stands on them for other nodes.
     pub tunnels: BTreeMap<TunnelDriver, Tunnel>,
     /// Forwarding entries of VXLAN.
     pub forwarding: BTreeMap<[u8; 6], Ipv4Addr>,
-    pub is_forwarding: bool,
+    /// What the host was found or made to forward.
+    pub forwarded_families: BTreeSet<Family>,
 }
 
 /// Everything known of the kernel, and the socket to change it.
@@ -233,6 +235,11 @@ impl Engine {
                 is_point_to_point: link.is_noarp || link.is_point_to_point,
             };
             view.links.insert(name.clone(), summary);
+            // The gateway of IPv6, the same on each: next hops are never resolved by it, and it would
+            // make hosts differ by which workloads they have.
+            if ownership::is_workload_device(name) {
+                continue;
+            }
             for (address, _) in &link.addresses {
                 view.addresses.insert(*address, name.clone());
             }

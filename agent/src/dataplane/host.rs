@@ -9,7 +9,7 @@ use bgp::types::Prefix;
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct HostView {
     pub links: BTreeMap<String, Link>,
-    /// Every address of this host with its device.
+    /// Every address of this host with its device, apart from those of workloads' links.
     pub addresses: BTreeMap<IpAddr, String>,
     /// Table main without routes of our protocols and devices.
     pub routes: Vec<HostRoute>,

@@ -214,12 +214,16 @@ pub fn remove(netlink: &mut Netlink, name: &str) -> Result<(), NetlinkError> {
     }
 }
 
-/// Adds an address that stands alone (/32 or /128): no route and no broadcast come with it.
+/// Adds an address. One that stands alone (/32 or /128) brings no route and no broadcast with it.
 ///
 /// # Errors
 /// As `Netlink::request`. An address that is there already counts as added.
-pub fn add_address(netlink: &mut Netlink, index: u32, address: IpAddr) -> Result<(), NetlinkError> {
-    let length = if address.is_ipv4() { 32 } else { 128 };
+pub fn add_address(
+    netlink: &mut Netlink,
+    index: u32,
+    address: IpAddr,
+    length: u8,
+) -> Result<(), NetlinkError> {
     let mut message = address_message(index, address, length);
     if address.is_ipv6() {
         // Until it is found to be unique no route may have it as its source; nobody else has it.

@@ -28,6 +28,7 @@ pub mod netns;
 mod next_hop;
 pub mod nft;
 pub mod ownership;
+mod parameters;
 mod pass;
 pub mod rehearsal;
 mod route;
@@ -119,8 +120,8 @@ pub enum DataplaneError {
 pub struct ApplyReport {
     /// Object and reason: everything that is not as wanted now, apart from what merely waits.
     pub failed: Vec<(String, String)>,
-    /// Kind of object (`route`, `neighbour`, `link`, `sysctl`, `tunnel`, `nft`) -> how many that had been
-    /// right this pass found changed and put right.
+    /// Kind of object (`route`, `neighbour`, `link`, `address`, `sysctl`, `tunnel`, `nft`) -> how
+    /// many that had been right this pass found changed and put right.
     pub repairs: BTreeMap<String, u64>,
     /// What differed, of those repairs: the first hundred.
     pub drifts: Vec<Drift>,

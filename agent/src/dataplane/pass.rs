@@ -5,13 +5,13 @@
 //! the others.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Instant;
 
 use bgp::types::{Family, Prefix};
 use nix::errno::Errno;
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
 use super::ApplyReport;
 use super::desired::{Desired, LearnedChange, Route, RouteState, TunnelDriver, WorkloadLink};
@@ -19,12 +19,13 @@ use super::engine::{Engine, InPlace};
 use super::link::{self, LinkChange, LinkState};
 use super::neigh::{self, NeighbourKey};
 use super::netlink::NetlinkError;
-use super::rehearsal::Rehearsal;
-use super::{conntrack, nft, ownership, sysctl, tunnel_pass};
-use crate::names::{HOST_VETH_MAC, IPIP_DEVICE, mac_text};
+use super::{conntrack, nft, ownership, parameters, tunnel_pass};
+use crate::names::{HOST_VETH_MAC, IPIP_DEVICE, WORKLOAD_GATEWAY, WORKLOAD_GATEWAY_V6, mac_text};
 
 /// The kernel now and then ignores a new MAC, so it is read back.
 const MAC_ATTEMPTS: u32 = 3;
+/// On every workload's link. The kernel makes it too, in its own time.
+const GATEWAY_V6: (IpAddr, u8) = (IpAddr::V6(WORKLOAD_GATEWAY_V6), 64);
 
 impl Engine {
     /// Brings `desired` about, and repairs learned routes if something happened to them.
@@ -42,7 +43,9 @@ impl Engine {
             self.firewall.forget();
         }
         for index in self.board.take_stale_parameters() {
-            self.in_place.checked.remove(&index);
+            self.in_place
+                .checked
+                .retain(|(checked, _)| *checked != index);
         }
         self.apply_tables(desired, &mut report);
         self.apply_forwarding(desired, &mut report);
@@ -144,8 +147,15 @@ impl Engine {
         self.guarded_tunnels
             .retain(|driver, _| links.get(driver.device()).is_some());
         self.guarded_tunnels.extend(desired.tunnels.clone());
-        let wanted =
-            nft::contents::wanted(&desired.workloads, &self.guarded_tunnels, &foreign_peers);
+        let contents = nft::contents::Contents {
+            workloads: &desired.workloads,
+            answers_for_gateway: desired
+                .routes
+                .contains_key(&Prefix::host(WORKLOAD_GATEWAY.into())),
+            tunnels: &self.guarded_tunnels,
+            foreign_peers: &foreign_peers,
+        };
+        let wanted = nft::contents::wanted(&contents);
         self.nft.apply(&wanted, &self.board, report);
         self.firewall.apply(!desired.workloads.is_empty(), report);
     }
@@ -154,14 +164,30 @@ impl Engine {
         if desired.workloads.is_empty() && desired.tunnels.is_empty() && desired.routes.is_empty() {
             return;
         }
-        match sysctl::ensure(self.netlink.rehearsal(), "ipv4/ip_forward", "1") {
-            Ok(before) => {
-                if let Some(before) = before.filter(|_| self.in_place.is_forwarding) {
-                    report.repaired("sysctl", "ipv4/ip_forward", instead(&before, "1"));
+        let rehearsal = self.netlink.rehearsal();
+        let mut note = |family, path: &str, before: Result<Option<String>, String>| {
+            let was_in_place = self.in_place.forwarded_families.contains(&family);
+            match before {
+                Ok(before) => {
+                    if let Some(before) = before.filter(|_| was_in_place) {
+                        report.repaired("sysctl", path, instead(&before, "1"));
+                    }
+                    self.in_place.forwarded_families.insert(family);
                 }
-                self.in_place.is_forwarding = true;
+                Err(error) => report.fail(format!("sysctl {path}"), error),
             }
-            Err(error) => report.fail("sysctl ipv4/ip_forward", error),
+        };
+        note(
+            Family::Ipv4,
+            parameters::IPV4_FORWARDING,
+            parameters::ensure_ipv4_forwarding(rehearsal),
+        );
+        if desired.speaks_ipv6() {
+            note(
+                Family::Ipv6,
+                parameters::IPV6_FORWARDING,
+                parameters::ensure_ipv6_forwarding(rehearsal),
+            );
         }
     }
 
@@ -173,19 +199,25 @@ impl Engine {
     ) -> BTreeMap<String, String> {
         let mut errors = BTreeMap::new();
         let mut started = Vec::new();
-        for name in desired.workloads.keys() {
+        let mut failures = Vec::new();
+        for (name, workload) in &desired.workloads {
             let Some(link) = self.links.get(name).cloned() else {
                 errors.insert(name.clone(), format!("interface {name} does not exist"));
                 continue;
             };
-            match self.apply_link(name, &link, report) {
-                Ok(()) if !link.is_up => started.push(name.clone()),
-                Ok(()) => {}
-                Err(error) => {
-                    report.fail(format!("link {name}"), &error);
-                    errors.insert(name.clone(), error);
+            match self.apply_link(name, &link, workload.speaks_ipv6(), report) {
+                Ok(obstacle) => {
+                    if !link.is_up {
+                        started.push(name.clone());
+                    }
+                    failures.extend(obstacle.map(|obstacle| (name, obstacle)));
                 }
+                Err(error) => failures.push((name, error)),
             }
+        }
+        for (name, error) in failures {
+            report.fail(format!("link {name}"), &error);
+            errors.insert(name.clone(), error);
         }
         if !started.is_empty()
             && let Err(error) = self.wait_until_running(&started)
@@ -195,13 +227,23 @@ impl Engine {
         errors
     }
 
+    /// Returns what keeps the link from IPv6, if it is to have it and that alone does not work.
     fn apply_link(
         &mut self,
         name: &str,
         link: &LinkState,
+        speaks_ipv6: bool,
         report: &mut ApplyReport,
-    ) -> Result<(), String> {
-        let was_in_place = self.in_place.links.contains(&link.index);
+    ) -> Result<Option<String>, String> {
+        let mut key = (link.index, speaks_ipv6);
+        // It keeps nothing of IPv4 from working.
+        let mut obstacle = None;
+        if speaks_ipv6 && !self.in_place.checked.contains(&key) {
+            obstacle = parameters::check_ipv6(name).err();
+            key.1 = obstacle.is_none();
+        }
+        let (_, has_ipv6) = key;
+        let was_in_place = self.in_place.links.contains(&key);
         let mut repaired = |kind: &str, object: &str, found: &str| {
             if was_in_place {
                 report.repaired(kind, object, found);
@@ -214,8 +256,12 @@ impl Engine {
             repaired("link", name, &format!("MAC {found}"));
         }
         // Before the link is up: from its first packet on the host answers and forwards.
-        if !self.in_place.checked.contains(&link.index) {
-            for (path, found) in ensure_parameters(self.netlink.rehearsal(), name)? {
+        if !self.in_place.checked.contains(&key) {
+            let rehearsal = self.netlink.rehearsal();
+            for (path, before, value) in
+                parameters::ensure_workload_link(rehearsal, name, has_ipv6)?
+            {
+                let found = instead(&before, &value);
                 debug!(iface = name, path, found, "parameter set");
                 repaired("sysctl", &path, &found);
             }
@@ -229,9 +275,15 @@ impl Engine {
                 .map_err(|error| format!("failed to set the link up: {error}"))?;
             repaired("link", name, "down");
         }
-        self.in_place.links.insert(link.index);
-        self.in_place.checked.insert(link.index);
-        Ok(())
+        if has_ipv6 && !link.addresses.contains(&GATEWAY_V6) {
+            let (address, length) = GATEWAY_V6;
+            link::add_address(&mut self.netlink, link.index, address, length)
+                .map_err(|error| format!("failed to add {address}: {error}"))?;
+            repaired("address", &format!("{address} dev {name}"), "missing");
+        }
+        self.in_place.links.insert(key);
+        self.in_place.checked.insert(key);
+        Ok(obstacle)
     }
 
     /// A link that was just set up drops packets until the kernel has started its queue, which it
@@ -329,10 +381,7 @@ impl Engine {
         };
         for (name, workload) in &desired.workloads {
             if let (Some(index), Some(mac)) = (index_of(name), workload.mac) {
-                let addresses = workload
-                    .addresses
-                    .iter()
-                    .filter(|address| address.is_ipv4());
+                let addresses = workload.addresses.iter();
                 wanted.extend(addresses.map(|address| ((index, *address), mac)));
             }
         }
@@ -393,11 +442,6 @@ impl Engine {
 
     fn workload_state(&self, workload: &WorkloadLink) -> Result<(), String> {
         for address in &workload.addresses {
-            if address.is_ipv6() {
-                return Err(format!(
-                    "address {address} is not supported, workloads are IPv4 only"
-                ));
-            }
             match self.table.state(&Prefix::host(*address)) {
                 Some((_, RouteState::Installed | RouteState::Shadowed { .. })) => {}
                 Some((_, RouteState::Pending { reason } | RouteState::Failed { reason })) => {
@@ -442,8 +486,7 @@ fn local_routes(desired: &Desired) -> BTreeMap<Prefix, Arc<Route>> {
     for (name, workload) in &desired.workloads {
         let device = name.clone();
         let route = Arc::new(Route::Link { device });
-        let addresses = workload.addresses.iter();
-        for address in addresses.filter(|address| address.is_ipv4()) {
+        for address in &workload.addresses {
             routes.insert(Prefix::host(*address), route.clone());
         }
     }
@@ -461,37 +504,4 @@ fn difference(found: Option<&[u8; 6]>, wanted: Option<&[u8; 6]>) -> String {
         (Some(found), None) => mac_text(*found),
         (Some(found), Some(wanted)) => instead(&mac_text(*found), &mac_text(*wanted)),
     }
-}
-
-/// The host side's parameters. Returns those that had to be written, with what differed.
-fn ensure_parameters(rehearsal: &Rehearsal, name: &str) -> Result<Vec<(String, String)>, String> {
-    // What a link gets that nobody touched; the host's administrator decides it.
-    let rp_filter = sysctl::read("ipv4/conf/default/rp_filter")
-        .map_err(|error| format!("failed to read rp_filter: {error}"))?;
-    let parameters = [
-        // The workload's gateway is on no link: the host answers for it, and at once.
-        (format!("ipv4/conf/{name}/proxy_arp"), "1"),
-        (format!("ipv4/neigh/{name}/proxy_delay"), "0"),
-        (format!("ipv4/conf/{name}/forwarding"), "1"),
-        (format!("ipv4/conf/{name}/rp_filter"), rp_filter.as_str()),
-        // A workload must not become the host's IPv6 router by announcing itself.
-        (format!("ipv6/conf/{name}/accept_ra"), "0"),
-    ];
-    let mut written = Vec::new();
-    for (path, value) in parameters {
-        match sysctl::ensure(rehearsal, &path, value) {
-            Ok(Some(before)) => written.push((path, instead(&before, value))),
-            Ok(None) => {}
-            Err(error)
-                if error.kind() == std::io::ErrorKind::NotFound && path.starts_with("ipv6/") =>
-            {
-                // A kernel without IPv6.
-            }
-            Err(error) => {
-                warn!(iface = name, path, %error, "parameter cannot be set");
-                return Err(format!("failed to set {path}: {error}"));
-            }
-        }
-    }
-    Ok(written)
 }

@@ -53,6 +53,17 @@ fn of_new_device(path: &str) -> Option<String> {
     }
 }
 
+/// What is in the directory `path` (`ipv6/conf`), in no order.
+///
+/// # Errors
+/// As `ensure`.
+pub fn list(path: &str) -> io::Result<Vec<String>> {
+    let entries = std::fs::read_dir(file(path))?;
+    entries
+        .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+        .collect()
+}
+
 fn file(path: &str) -> PathBuf {
     PathBuf::from(format!("{BASE}/{path}"))
 }

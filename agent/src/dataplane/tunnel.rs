@@ -339,7 +339,7 @@ fn configure_link(
         .collect();
     for (address, length) in &wanted {
         if !link.addresses.contains(&(*address, *length)) {
-            link::add_address(netlink, link.index, *address)?;
+            link::add_address(netlink, link.index, *address, *length)?;
             differences.push(format!("without {address}/{length}"));
         }
     }

@@ -4,6 +4,7 @@
 //! after the workload's policy. Deliberately apart from `Dataplane`, so that CNI calls run side by
 //! side.
 
+use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
@@ -22,14 +23,21 @@ use tracing::{debug, warn};
 use super::diff::{FibInfo, KernelHop, KernelRoute, RouteKind};
 use super::link::{self, LinkChange};
 use super::netlink::{Netlink, NetlinkError};
+use super::rehearsal::Rehearsal;
 use super::route::{RouteWrite, Write};
-use super::{neigh, netns, ownership};
-use crate::names::{HOST_VETH_MAC, WORKLOAD_GATEWAY};
+use super::{neigh, netns, ownership, sysctl};
+use crate::names::{HOST_VETH_MAC, WORKLOAD_GATEWAY, WORKLOAD_GATEWAY_V6};
 
 const PROTOCOL_BOOT: u8 = 3;
 const SCOPE_UNIVERSE: u8 = 0;
 const SCOPE_LINK: u8 = 253;
 const DEFAULT_ROUTE: Prefix = Prefix::V4 { bits: 0, length: 0 };
+const DEFAULT_ROUTE_V6: Prefix = Prefix::V6 {
+    bits: [0; 16],
+    length: 0,
+};
+/// The least that IPv6 takes (RFC 8200 §5): from a smaller link the kernel removes it.
+const SMALLEST_MTU_V6: u32 = 1280;
 
 /// What a runtime asked for.
 #[derive(Debug)]
@@ -40,7 +48,6 @@ pub struct WorkloadSpec {
     pub container_interface: String,
     /// `names::host_interface` of the workload.
     pub host_interface: String,
-    /// IPv4 only so far.
     pub addresses: Vec<IpAddr>,
     /// 0: the kernel's default.
     pub mtu: u32,
@@ -58,10 +65,21 @@ pub enum AttachError {
     ForeignName(String),
     #[error("device {name} exists and is of kind {kind:?}, not ours to remove")]
     ForeignLink { name: String, kind: String },
-    #[error("address {0} is not supported, workloads are IPv4 only")]
-    UnsupportedFamily(IpAddr),
+    #[error(
+        "an MTU of {mtu} leaves no room for IPv6, which takes {SMALLEST_MTU_V6}; raise mtu in the \
+         agent's configuration, or remove the node's IPv6 podCIDR"
+    )]
+    SmallMtu { mtu: u32 },
+    #[error("the kernel has no IPv6; remove the node's IPv6 podCIDR")]
+    NoIpv6,
+    #[error("failed to set {path} in the workload")]
+    Parameter {
+        path: String,
+        #[source]
+        source: io::Error,
+    },
     #[error("failed to enter the workload's network namespace")]
-    Namespace(#[source] std::io::Error),
+    Namespace(#[source] io::Error),
     #[error("failed to {what}: {source}")]
     Kernel { what: String, source: NetlinkError },
     #[error("interface {0} is missing after its creation")]
@@ -127,8 +145,9 @@ fn watch_start(name: &str) -> Result<bool, NetlinkError> {
 }
 
 fn attach(spec: &WorkloadSpec) -> Result<AttachedWorkload, AttachError> {
-    if let Some(address) = spec.addresses.iter().find(|address| address.is_ipv6()) {
-        return Err(AttachError::UnsupportedFamily(*address));
+    let (mtu, has_ipv6) = (spec.mtu, spec.addresses.iter().any(IpAddr::is_ipv6));
+    if has_ipv6 && mtu != 0 && mtu < SMALLEST_MTU_V6 {
+        return Err(AttachError::SmallMtu { mtu });
     }
     let mut netlink = Netlink::open().map_err(failed("open netlink"))?;
     remove_stale(&mut netlink, &spec.host_interface)?;
@@ -205,8 +224,14 @@ fn set_up_inside(spec: &WorkloadSpec) -> Result<[u8; 6], AttachError> {
         .mac
         .ok_or_else(|| AttachError::Vanished(name.clone()))?;
     let index = link.index;
+    let has_ipv4 = spec.addresses.iter().any(IpAddr::is_ipv4);
+    let has_ipv6 = spec.addresses.iter().any(IpAddr::is_ipv6);
+    if has_ipv6 {
+        prepare_ipv6(name)?;
+    }
     for address in &spec.addresses {
-        link::add_address(&mut netlink, index, *address)
+        let length = Prefix::host(*address).length();
+        link::add_address(&mut netlink, index, *address, length)
             .map_err(failed(format!("add {address} to {name}")))?;
     }
     let up = LinkChange {
@@ -217,13 +242,20 @@ fn set_up_inside(spec: &WorkloadSpec) -> Result<[u8; 6], AttachError> {
         link::change(&mut netlink, loopback.index, up).map_err(failed("set lo up"))?;
     }
     link::change(&mut netlink, index, up).map_err(failed(format!("set {name} up")))?;
-    // The host answers for the gateway by proxy ARP only if it has a route to it, such as a default
-    // route. Knowing the MAC, a workload does not have to ask.
-    let gateway = neigh::put((index, WORKLOAD_GATEWAY.into()), HOST_VETH_MAC);
-    netlink
-        .ask(&gateway)
-        .map_err(failed("add the gateway's neighbour"))?;
-    for route in workload_routes(index) {
+    let mut routes = Vec::new();
+    if has_ipv4 {
+        add_gateway(&mut netlink, index, WORKLOAD_GATEWAY.into())?;
+        routes.extend(workload_routes(index));
+    }
+    if has_ipv6 {
+        add_gateway(&mut netlink, index, WORKLOAD_GATEWAY_V6.into())?;
+        routes.push(default_route(
+            DEFAULT_ROUTE_V6,
+            WORKLOAD_GATEWAY_V6.into(),
+            index,
+        ));
+    }
+    for route in routes {
         let prefix = route.prefix;
         netlink
             .ask(&RouteWrite::new(Write::Create, route))
@@ -232,35 +264,66 @@ fn set_up_inside(spec: &WorkloadSpec) -> Result<[u8; 6], AttachError> {
     Ok(mac)
 }
 
+/// Before the link is up: its addresses are usable at once, and no router but the host is heard.
+/// Runtimes switch IPv6 off in the namespaces they make; this one is to have it.
+fn prepare_ipv6(name: &str) -> Result<(), AttachError> {
+    let rehearsal = Rehearsal::default();
+    for (path, value) in [
+        (String::from("ipv6/conf/lo/disable_ipv6"), "0"),
+        (format!("ipv6/conf/{name}/disable_ipv6"), "0"),
+        (format!("ipv6/conf/{name}/accept_ra"), "0"),
+        (format!("ipv6/conf/{name}/accept_dad"), "0"),
+    ] {
+        sysctl::ensure(&rehearsal, &path, value).map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound => AttachError::NoIpv6,
+            _ => AttachError::Parameter { path, source },
+        })?;
+    }
+    Ok(())
+}
+
+/// Knowing the MAC, a workload does not have to ask.
+fn add_gateway(netlink: &mut Netlink, device: u32, gateway: IpAddr) -> Result<(), AttachError> {
+    netlink
+        .ask(&neigh::put((device, gateway), HOST_VETH_MAC))
+        .map_err(failed(format!("add neighbour {gateway}")))
+}
+
 /// `169.254.1.1 dev eth0 scope link` and `default via 169.254.1.1 dev eth0`.
 fn workload_routes(device: u32) -> [KernelRoute; 2] {
-    let to_gateway = FibInfo {
-        metric: 0,
-        protocol: PROTOCOL_BOOT,
-        kind: RouteKind::Unicast,
-        scope: SCOPE_LINK,
-        hops: SmallVec::from_buf([KernelHop {
-            device: Some(device),
-            ..KernelHop::default()
-        }]),
-        source: None,
-        has_extras: false,
+    let hop = KernelHop {
+        device: Some(device),
+        ..KernelHop::default()
     };
-    let default = FibInfo {
-        scope: SCOPE_UNIVERSE,
-        hops: SmallVec::from_buf([KernelHop {
-            gateway: Some(WORKLOAD_GATEWAY.into()),
-            device: Some(device),
-            ..KernelHop::default()
-        }]),
-        ..to_gateway.clone()
+    [
+        boot_route(Prefix::host(WORKLOAD_GATEWAY.into()), SCOPE_LINK, hop),
+        default_route(DEFAULT_ROUTE, WORKLOAD_GATEWAY.into(), device),
+    ]
+}
+
+fn default_route(prefix: Prefix, gateway: IpAddr, device: u32) -> KernelRoute {
+    let hop = KernelHop {
+        gateway: Some(gateway),
+        device: Some(device),
+        ..KernelHop::default()
     };
-    let gateway = Prefix::host(WORKLOAD_GATEWAY.into());
-    [(gateway, to_gateway), (DEFAULT_ROUTE, default)].map(|(prefix, info)| KernelRoute {
+    boot_route(prefix, SCOPE_UNIVERSE, hop)
+}
+
+fn boot_route(prefix: Prefix, scope: u8, hop: KernelHop) -> KernelRoute {
+    KernelRoute {
         prefix,
         tos: 0,
-        info: Arc::new(info),
-    })
+        info: Arc::new(FibInfo {
+            metric: 0,
+            protocol: PROTOCOL_BOOT,
+            kind: RouteKind::Unicast,
+            scope,
+            hops: SmallVec::from_buf([hop]),
+            source: None,
+            has_extras: false,
+        }),
+    }
 }
 
 fn failed(what: impl Into<String>) -> impl FnOnce(NetlinkError) -> AttachError {

@@ -1,4 +1,5 @@
-//! The node's address assignments on disk: one file per address, named by it.
+//! The node's address assignments on disk: one file per address, named by it. A workload of both
+//! families has two.
 //!
 //! An address is on disk before it is handed out, and off the disk before it can be handed out
 //! again, so no crash leads to one address for two workloads. What a crash can leave is an address
@@ -6,7 +7,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard};
 
@@ -16,7 +17,7 @@ use tracing::warn;
 use super::allocator::{Allocator, Assignment, NoAddress, Owner};
 use super::record_dir::RecordDir;
 
-/// Remembers across restarts which address was given last. Only a hint: losing it means that an
+/// Remembers across restarts which address of each family was given last. Only a hint: losing it means that an
 /// address may be used again sooner.
 const LAST_GIVEN: &str = "last-given";
 
@@ -28,13 +29,13 @@ pub enum IpamError {
     Read(#[source] io::Error),
     #[error("failed to record address {address}")]
     Write {
-        address: Ipv4Addr,
+        address: IpAddr,
         #[source]
         source: io::Error,
     },
     #[error("failed to release address {address}")]
     Release {
-        address: Ipv4Addr,
+        address: IpAddr,
         #[source]
         source: io::Error,
     },
@@ -65,7 +66,7 @@ impl Ipam {
                     format!("it is about {}", assignment.address)
                 }
                 Ok(assignment) if allocator.insert(assignment.clone()) => continue,
-                Ok(_) => String::from("its owner has another address"),
+                Ok(_) => String::from("its owner has another address of this family"),
             };
             warn!(
                 file = found.name,
@@ -74,61 +75,78 @@ impl Ipam {
             );
             records.remove(&found.name).map_err(IpamError::Read)?;
         }
-        let last_given = records.read_hint(LAST_GIVEN);
-        allocator.set_last_given(last_given.and_then(|text| text.trim().parse().ok()));
+        let last_given = records.read_hint(LAST_GIVEN).unwrap_or_default();
+        for address in last_given
+            .split_whitespace()
+            .filter_map(|text| text.parse().ok())
+        {
+            allocator.set_last_given(address);
+        }
         Ok(Ipam {
             records,
             allocator: Mutex::new(allocator),
         })
     }
 
-    /// Gives `owner` an address of `pod_cidrs`, or the one it has already; on disk when this
-    /// returns.
+    /// Gives `owner` an address of each family that `pod_cidrs` have, or those it has already; on
+    /// disk when this returns.
     ///
     /// # Errors
-    /// `NoAddress` if there is none, `Write` if it could not be recorded; then it is free again.
+    /// `NoAddress` if there is none of a family, `Write` if one could not be recorded; then what was
+    /// given anew is free again.
     pub fn assign(
         &self,
         owner: &Owner,
         host_interface: &str,
         pod_cidrs: &[Prefix],
         reserved: &BTreeSet<IpAddr>,
-    ) -> Result<Ipv4Addr, IpamError> {
-        let (assignment, is_new) = {
+    ) -> Result<Vec<IpAddr>, IpamError> {
+        let (addresses, new) = {
             let mut allocator = self.lock();
-            let is_new = allocator.get(owner).is_none();
-            allocator.assign(owner, host_interface, pod_cidrs, reserved)?;
-            let assignment = allocator.get(owner).expect("it was assigned just now");
-            (assignment.clone(), is_new)
+            let before: BTreeSet<IpAddr> = allocator.of(owner).map(|one| one.address).collect();
+            let addresses = allocator.assign(owner, host_interface, pod_cidrs, reserved)?;
+            let all = allocator.of(owner);
+            let new = all.filter(|one| !before.contains(&one.address));
+            let new: Vec<Assignment> = new.cloned().collect();
+            (addresses, new)
         };
         // Synced outside the lock, so that many workloads starting at once wait for the disk
         // together and not one after the other.
-        if is_new && let Err(error) = self.write(&assignment) {
-            self.lock().release(owner);
+        let written = new.iter().try_for_each(|assignment| self.write(assignment));
+        if let Err(error) = written {
+            for assignment in &new {
+                if let Err(error) = self.release_address(assignment.address) {
+                    warn!(%error, "an address stays taken until its owner's DEL");
+                }
+            }
             return Err(error);
         }
-        Ok(assignment.address)
+        Ok(addresses)
     }
 
-    /// Frees the owner's address; it can be given again when this returns. `None` if it had none.
+    /// Frees the owner's addresses; they can be given again when this returns. Returns which.
     ///
     /// # Errors
-    /// `Release` if the record could not be removed; the address stays taken.
-    pub fn release(&self, owner: &Owner) -> Result<Option<Ipv4Addr>, IpamError> {
-        let Some(assignment) = self.get(owner) else {
-            return Ok(None);
-        };
-        let address = assignment.address;
+    /// `Release` for the first whose record could not be removed; it stays taken.
+    pub fn release(&self, owner: &Owner) -> Result<Vec<IpAddr>, IpamError> {
+        let addresses = self.of(owner).into_iter().map(|one| one.address);
+        addresses
+            .map(|address| self.release_address(address).map(|()| address))
+            .collect()
+    }
+
+    fn release_address(&self, address: IpAddr) -> Result<(), IpamError> {
         self.records
             .remove(&address.to_string())
             .map_err(|source| IpamError::Release { address, source })?;
         // Only now: given out earlier, the new record would be the one removed.
-        self.lock().release(owner);
-        Ok(Some(address))
+        self.lock().release(address);
+        Ok(())
     }
 
-    pub fn get(&self, owner: &Owner) -> Option<Assignment> {
-        self.lock().get(owner).cloned()
+    /// What the owner has.
+    pub fn of(&self, owner: &Owner) -> Vec<Assignment> {
+        self.lock().of(owner).cloned().collect()
     }
 
     /// In the order of their addresses.
@@ -162,7 +180,12 @@ impl Ipam {
         self.records
             .write(&address.to_string(), assignment)
             .map_err(|source| IpamError::Write { address, source })?;
-        if let Err(error) = self.records.write_hint(LAST_GIVEN, &address.to_string()) {
+        let last_given: Vec<String> = {
+            let allocator = self.lock();
+            let addresses = allocator.last_given();
+            addresses.map(|address| address.to_string()).collect()
+        };
+        if let Err(error) = self.records.write_hint(LAST_GIVEN, &last_given.join(" ")) {
             warn!(%error, "failed to note the address given last");
         }
         Ok(())

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::path::Path;
 
 use bgp::types::Prefix;
@@ -28,17 +28,18 @@ fn none() -> BTreeSet<IpAddr> {
     BTreeSet::new()
 }
 
-fn address(text: &str) -> Ipv4Addr {
+fn address(text: &str) -> IpAddr {
     text.parse().expect(text)
 }
 
 /// Assigns to `c0`, `c1`, … until there is no address left.
-fn fill(allocator: &mut Allocator, pod_cidrs: &[Prefix]) -> (Vec<Ipv4Addr>, NoAddress) {
+/// Of one family each.
+fn fill(allocator: &mut Allocator, pod_cidrs: &[Prefix]) -> (Vec<IpAddr>, NoAddress) {
     let mut given = Vec::new();
     loop {
         let next = owner(&format!("c{}", given.len()));
         match allocator.assign(&next, "cara0", pod_cidrs, &none()) {
-            Ok(address) => given.push(address),
+            Ok(addresses) => given.extend(addresses),
             Err(error) => return (given, error),
         }
     }
@@ -71,11 +72,25 @@ fn addresses_of_a_pod_cidr_start_at_its_third_and_end_before_its_last() {
             2,
         ),
         (
-            "dual stack",
-            &["2001:db8::/64", "10.0.0.0/30"],
-            "10.0.0.2",
-            "10.0.0.2",
+            "/125",
+            &["2001:db8::8/125"],
+            "2001:db8::a",
+            "2001:db8::e",
+            5,
+        ),
+        (
+            "/126",
+            &["2001:db8::4/126"],
+            "2001:db8::6",
+            "2001:db8::6",
             1,
+        ),
+        (
+            "end of the space of IPv6",
+            &["ffff:ffff:ffff:ffff:ffff:ffff:ffff:fff8/125"],
+            "ffff:ffff:ffff:ffff:ffff:ffff:ffff:fffa",
+            "ffff:ffff:ffff:ffff:ffff:ffff:ffff:fffe",
+            5,
         ),
         (
             "beside a useless one",
@@ -104,12 +119,75 @@ fn lack_of_addresses_is_told_apart() {
     );
     assert_eq!(
         text(&["10.0.0.0/31"]),
-        "the node has no IPv4 podCIDR that holds a workload address: 10.0.0.0/31"
+        "the node has no podCIDR that holds a workload address: 10.0.0.0/31"
     );
     assert_eq!(
         text(&[]),
-        "the node has no IPv4 podCIDR that holds a workload address: none"
+        "the node has no podCIDR that holds a workload address: none"
     );
+}
+
+fn release(allocator: &mut Allocator, id: &str) {
+    let held: Vec<IpAddr> = allocator.of(&owner(id)).map(|one| one.address).collect();
+    for address in held {
+        allocator.release(address);
+    }
+}
+
+#[test]
+fn node_of_both_families_gives_an_address_of_each() {
+    let (v4, v6) = ("10.0.0.0/30", "2001:db8::/64");
+    for (name, pod_cidrs, expected) in [
+        (
+            "IPv4 first",
+            &[v4, v6][..],
+            &["10.0.0.2", "2001:db8::2"][..],
+        ),
+        ("IPv6 first", &[v6, v4], &["2001:db8::2", "10.0.0.2"]),
+        ("IPv6 alone", &[v6], &["2001:db8::2"]),
+        ("no room in IPv4", &["10.0.0.0/31", v6], &["2001:db8::2"]),
+        (
+            "two of a family",
+            &[v6, "2001:db8:1::/64"],
+            &["2001:db8::2"],
+        ),
+    ] {
+        let mut allocator = Allocator::default();
+        for _ in ["first", "again"] {
+            let given = allocator.assign(&owner("a"), "cara0", &cidrs(pod_cidrs), &none());
+            let expected = expected.iter().map(|text| address(text)).collect();
+            assert_eq!(given, Ok(expected), "{name}");
+        }
+    }
+}
+
+#[test]
+fn workload_is_given_what_its_node_got_meanwhile() {
+    let mut allocator = Allocator::default();
+    let mut assign = |pod_cidrs: &[&str]| {
+        let given = allocator.assign(&owner("a"), "cara0", &cidrs(pod_cidrs), &none());
+        given.expect("addresses")
+    };
+    let (v4, v6) = (address("10.0.0.2"), address("2001:db8::2"));
+    assert_eq!(assign(&["10.0.0.0/30"]), [v4]);
+    assert_eq!(assign(&["2001:db8::/64", "10.0.0.0/30"]), [v6, v4]);
+    assert_eq!(assign(&["10.0.0.0/30"]), [v4, v6], "what it has it keeps");
+}
+
+#[test]
+fn lack_of_one_family_takes_nothing_of_the_other() {
+    let mut allocator = Allocator::default();
+    let pod_cidrs = cidrs(&["2001:db8::/64", "10.0.0.0/30"]);
+    let first = allocator.assign(&owner("a"), "cara0", &pod_cidrs, &none());
+    first.expect("addresses");
+    let error = allocator.assign(&owner("b"), "cara1", &pod_cidrs, &none());
+    let error = error.expect_err("the only address of IPv4 is taken");
+    assert_eq!(
+        error.to_string(),
+        "all 1 workload addresses of 10.0.0.0/30 are taken"
+    );
+    assert_eq!(allocator.assignments().count(), 2);
+    assert_eq!(allocator.last_given().count(), 2);
 }
 
 #[test]
@@ -120,27 +198,31 @@ fn freed_address_is_the_last_to_be_given_again() {
         allocator.assign(&owner(id), "cara0", &pod_cidrs, &none())
     };
     for (id, expected) in [("a", "10.0.0.2"), ("b", "10.0.0.3")] {
-        assert_eq!(assign(&mut allocator, id), Ok(address(expected)));
+        assert_eq!(assign(&mut allocator, id), Ok(vec![address(expected)]));
     }
-    allocator.release(&owner("a"));
-    allocator.release(&owner("b"));
+    release(&mut allocator, "a");
+    release(&mut allocator, "b");
     let then = [
         "10.0.0.4", "10.0.0.5", "10.0.0.6", "10.1.0.2", "10.0.0.2", "10.0.0.3",
     ];
     for (id, expected) in ["c", "d", "e", "f", "g", "h"].into_iter().zip(then) {
-        assert_eq!(assign(&mut allocator, id), Ok(address(expected)), "{id}");
+        assert_eq!(
+            assign(&mut allocator, id),
+            Ok(vec![address(expected)]),
+            "{id}"
+        );
     }
     assert!(assign(&mut allocator, "i").is_err());
 }
 
 #[test]
 fn reserved_addresses_are_passed_over() {
-    let reserved = BTreeSet::from(["10.0.0.2", "10.0.0.4"].map(|text| IpAddr::V4(address(text))));
+    let reserved = BTreeSet::from(["10.0.0.2", "10.0.0.4"].map(address));
     let mut allocator = Allocator::default();
     let pod_cidrs = cidrs(&["10.0.0.0/29"]);
     for (id, expected) in [("a", "10.0.0.3"), ("b", "10.0.0.5")] {
         let given = allocator.assign(&owner(id), "cara0", &pod_cidrs, &reserved);
-        assert_eq!(given, Ok(address(expected)));
+        assert_eq!(given, Ok(vec![address(expected)]));
     }
 }
 
@@ -152,13 +234,13 @@ fn addresses_outside_changed_pod_cidrs_are_kept_but_not_given() {
     let kept = allocator.assign(&owner("a"), "cara0", &old, &none());
     assert_eq!(
         allocator.assign(&owner("b"), "cara1", &new, &none()),
-        Ok(address("10.9.0.2"))
+        Ok(vec![address("10.9.0.2")])
     );
     assert_eq!(allocator.assign(&owner("a"), "cara0", &new, &none()), kept);
-    allocator.release(&owner("a"));
+    release(&mut allocator, "a");
     assert_eq!(
         allocator.assign(&owner("a"), "cara0", &new, &none()),
-        Ok(address("10.9.0.3"))
+        Ok(vec![address("10.9.0.3")])
     );
 }
 
@@ -166,25 +248,28 @@ fn addresses_outside_changed_pod_cidrs_are_kept_but_not_given() {
 fn no_address_is_ever_given_twice() {
     let strategy = proptest::collection::vec((any::<bool>(), 0..24_u8), 0..200);
     let pod_cidrs = cidrs(&["10.0.0.0/28", "10.0.1.0/30", "10.0.0.8/29"]);
-    let reserved = BTreeSet::from([IpAddr::V4(address("10.0.0.5"))]);
+    let reserved = BTreeSet::from([address("10.0.0.5")]);
     // The seed is fixed; a failure prints the smallest sequence that shows it.
     let done = TestRunner::deterministic().run(&strategy, |operations| {
         let mut allocator = Allocator::default();
-        let mut held: BTreeMap<Owner, Ipv4Addr> = BTreeMap::new();
+        let mut held: BTreeMap<Owner, IpAddr> = BTreeMap::new();
         for (is_release, id) in operations {
             let owner = owner(&id.to_string());
             if is_release {
-                let released = allocator.release(&owner).map(|one| one.address);
-                prop_assert_eq!(released, held.remove(&owner));
+                let given = allocator.of(&owner).map(|one| one.address).next();
+                prop_assert_eq!(given, held.remove(&owner));
+                given.and_then(|address| allocator.release(address));
                 continue;
             }
             match allocator.assign(&owner, "cara0", &pod_cidrs, &reserved) {
-                Ok(address) => {
+                Ok(addresses) => {
+                    prop_assert_eq!(addresses.len(), 1);
+                    let address = addresses[0];
                     let before = held.insert(owner, address);
                     prop_assert!(before.is_none_or(|before| before == address));
                     let distinct: BTreeSet<_> = held.values().collect();
                     prop_assert_eq!(distinct.len(), held.len());
-                    prop_assert!(!reserved.contains(&IpAddr::V4(address)));
+                    prop_assert!(!reserved.contains(&address));
                 }
                 // 12 of the /28, which holds the /29, without the reserved one; and one of the /30.
                 Err(_) => prop_assert_eq!(held.len(), 13),
@@ -195,9 +280,20 @@ fn no_address_is_ever_given_twice() {
     done.unwrap_or_else(|failure| panic!("{failure}"));
 }
 
-fn assign(ipam: &Ipam, id: &str) -> Result<Ipv4Addr, IpamError> {
-    let pod_cidrs = cidrs(&["10.0.0.0/29"]);
-    ipam.assign(&owner(id), &format!("cara-{id}"), &pod_cidrs, &none())
+/// Of a node with IPv4 alone.
+fn assign(ipam: &Ipam, id: &str) -> Result<IpAddr, IpamError> {
+    let given = assign_of(ipam, id, &["10.0.0.0/29"])?;
+    assert_eq!(given.len(), 1);
+    Ok(given[0])
+}
+
+fn assign_of(ipam: &Ipam, id: &str, pod_cidrs: &[&str]) -> Result<Vec<IpAddr>, IpamError> {
+    ipam.assign(
+        &owner(id),
+        &format!("cara-{id}"),
+        &cidrs(pod_cidrs),
+        &none(),
+    )
 }
 
 fn open(directory: &Path) -> Ipam {
@@ -224,11 +320,33 @@ fn assignments_and_the_place_in_the_ring_survive_a_restart() {
 }
 
 #[test]
+fn both_addresses_of_a_workload_survive_a_restart() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let both = ["10.0.0.0/29", "2001:db8::/64"];
+    let next = |last: &str| [format!("10.0.0.{last}"), format!("2001:db8::{last}")];
+    let ipam = open(directory.path());
+    let shown = |given: Result<Vec<IpAddr>, IpamError>| {
+        let given = given.expect("addresses");
+        let shown: Vec<String> = given.iter().map(IpAddr::to_string).collect();
+        shown
+    };
+    assert_eq!(shown(assign_of(&ipam, "a", &both)), next("2"));
+    assert_eq!(shown(assign_of(&ipam, "b", &both)), next("3"));
+    assert_eq!(shown(ipam.release(&owner("b"))), next("3"));
+
+    let ipam = open(directory.path());
+    assert_eq!(shown(assign_of(&ipam, "a", &both)), next("2"));
+    assert_eq!(shown(assign_of(&ipam, "c", &both)), next("4"));
+    assert_eq!(shown(ipam.release(&owner("a"))), next("2"));
+    assert_eq!(owners(&open(directory.path()).assignments()), ["c", "c"]);
+}
+
+#[test]
 fn release_is_idempotent() {
     let directory = tempfile::tempdir().expect("a directory");
     let ipam = open(directory.path());
     let given = assign(&ipam, "a").expect("an address");
-    for expected in [Some(given), None, None] {
+    for expected in [vec![given], vec![], vec![]] {
         assert_eq!(ipam.release(&owner("a")).expect("no error"), expected);
     }
 }

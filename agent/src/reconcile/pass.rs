@@ -18,6 +18,7 @@ use crate::datastore::passwords;
 use crate::model::{Node, Snapshot};
 use crate::requests::NodeNetwork;
 use crate::resolve::endpoints::resolve_endpoints;
+use crate::resolve::gateway::gateway_route;
 use crate::resolve::peering;
 use crate::resolve::routes::{NextHopResolver, blackholes};
 use crate::resolve::tunnel::{DriverSetting, TunnelPlan, TunnelSettings, resolve_tunnels};
@@ -131,9 +132,13 @@ impl Reconciler {
         let plans = resolve_tunnels(&snapshot, node, &host, &self.tunnel_settings(node));
         self.prepare_tunnels(&plans);
         self.endpoints = resolve_endpoints(&snapshot, node, self.attachments.values());
+        let mut routes = blackholes(node);
+        if !self.endpoints.links.is_empty() {
+            routes.extend(gateway_route(&host));
+        }
         let desired = Desired {
             workloads: self.endpoints.links.clone(),
-            routes: blackholes(node),
+            routes,
             tunnels: plans
                 .iter()
                 .filter_map(|plan| plan.tunnel.clone())
@@ -354,8 +359,11 @@ impl Reconciler {
     /// What passes by every tunnel, and by the NIC.
     fn workload_mtu(&self, node: &Node, plans: &[TunnelPlan]) -> Option<u32> {
         let nic_mtu = || {
-            let device = self.host.addresses.get(&IpAddr::V4(node.ipv4?))?;
-            self.host.links.get(device).map(|link| link.mtu)
+            let devices = node
+                .addresses()
+                .filter_map(|address| self.host.addresses.get(&address));
+            let links = devices.filter_map(|device| self.host.links.get(device));
+            links.map(|link| link.mtu).min()
         };
         let tunnels = plans.iter().filter_map(|plan| plan.tunnel.as_ref());
         let smallest = tunnels.map(|(_, tunnel)| tunnel.mtu).min();

@@ -135,12 +135,14 @@ impl Claim<'_> {
     }
 }
 
-/// Addresses that no workload may have: the node's own and the tunnel's.
+/// Addresses that no workload may have: the node's own and the tunnels'.
 fn own_addresses(node: &Node) -> BTreeMap<Claim<'static>, String> {
     let object = format!("Node/{}", node.name);
     let tunnel = super::tunnel::tunnel_address(node).map(IpAddr::V4);
+    let tunnel6 = super::tunnel::tunnel_address6(node).map(IpAddr::V6);
     node.addresses()
         .chain(tunnel)
+        .chain(tunnel6)
         .map(|address| (Claim::Address(address), object.clone()))
         .collect()
 }

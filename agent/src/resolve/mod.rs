@@ -11,6 +11,7 @@
 
 pub mod advertise;
 pub mod endpoints;
+pub mod gateway;
 pub mod longest_match;
 pub mod peering;
 pub mod routes;

@@ -5,6 +5,7 @@ mod carrier;
 mod connections;
 mod crafted;
 mod drift;
+mod dual_stack;
 mod firewall;
 mod guard;
 mod kernel_tunnel;

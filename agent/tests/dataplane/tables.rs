@@ -393,7 +393,12 @@ fn table_of_a_node_with_tunnel_compares_as_equal() {
             let mut tunnel = tunnel(driver, local, 8, None);
             tunnel.remotes = remotes.map(|octet| Ipv4Addr::new(10, 0, 0, octet)).into();
             tunnel.address6 = "2001:db8::1".parse().ok();
-            contents::wanted(&desired().workloads, &[(driver, tunnel)].into(), &[])
+            contents::wanted(&contents::Contents {
+                workloads: &desired().workloads,
+                answers_for_gateway: true,
+                tunnels: &[(driver, tunnel)].into(),
+                foreign_peers: &[],
+            })
         };
         let first = written(&host, &render::script(&with([2, 3]), &Changes::Rebuild));
         assert_eq!(diff::changes(&with([2, 3]), Some(&first)), Changes::None);

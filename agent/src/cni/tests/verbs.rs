@@ -44,6 +44,45 @@ async fn add_gives_address_interface_and_host_side() {
 }
 
 #[tokio::test]
+async fn node_of_both_families_gives_both_and_takes_both_back() {
+    let state = tempfile::tempdir().expect("a directory");
+    let machine = Machine::default();
+    let agent = Agent::start(state.path(), &machine);
+    let mut both = network();
+    both.pod_cidrs
+        .push("fd00:8::/64".parse().expect("a prefix"));
+    agent.set_node(Ok(both));
+    let result = agent.add("c1", "default.web").await.expect("attached");
+
+    let shown = |text: Option<IpAddr>| text.map(|address| address.to_string());
+    let ips = result.ips.into_iter();
+    let ips: Vec<_> = ips.map(|ip| (ip.address, shown(ip.gateway))).collect();
+    let (gateway, gateway6) = ("169.254.1.1", "fe80::ecee:eeff:feee:eeee");
+    let expected = [("172.17.8.2/32", gateway), ("fd00:8::2/128", gateway6)];
+    assert_eq!(
+        ips,
+        expected.map(|(address, gateway)| (address.to_owned(), Some(gateway.to_owned())))
+    );
+    let routes = result.routes.into_iter();
+    let routes: Vec<_> = routes.map(|route| (route.dst, shown(route.gw))).collect();
+    let expected = [("0.0.0.0/0", gateway), ("::/0", gateway6)];
+    assert_eq!(
+        routes,
+        expected.map(|(dst, gateway)| (dst.to_owned(), Some(gateway.to_owned())))
+    );
+    assert_eq!(agent.verbs.attached()[0].addresses.len(), 2);
+
+    // As after a restart: it knows both by what is on disk.
+    drop(agent);
+    let agent = Agent::start(state.path(), &machine);
+    agent.verbs.recover().await.expect("recovered");
+    agent.del("c1", "").await.expect("deleted");
+    let records = fs::read_dir(state.path().join("ipam")).expect("a directory");
+    let names = records.map(|file| file.expect("an entry").file_name());
+    assert_eq!(names.collect::<Vec<_>>(), ["last-given"]);
+}
+
+#[tokio::test]
 async fn workload_without_a_name_is_named_by_its_container() {
     let state = tempfile::tempdir().expect("a directory");
     let machine = Machine::default();
@@ -221,7 +260,7 @@ async fn unready_node_says_try_again_later() {
         (unready, "Node a1 is not in the store"),
         (
             without_pool,
-            "the node has no IPv4 podCIDR that holds a workload address: none",
+            "the node has no podCIDR that holds a workload address: none",
         ),
     ] {
         agent.set_node(state);

@@ -18,7 +18,7 @@ use super::names::{
     WORKLOAD_SOURCES_V4, WORKLOAD_SOURCES_V6,
 };
 use crate::dataplane::desired::{Tunnel, TunnelDriver, WorkloadLink};
-use crate::names::{INTERFACE_PREFIX, UDP_TUNNEL_PORT, VXLAN_PORT, VXLAN_VNI};
+use crate::names::{INTERFACE_PREFIX, UDP_TUNNEL_PORT, VXLAN_PORT, VXLAN_VNI, WORKLOAD_GATEWAY};
 
 /// Before connection tracking, which would remember what is dropped anyway.
 const RAW: i32 = -300;
@@ -28,13 +28,25 @@ const SOURCE_NAT: i32 = 100;
 
 type Tunnels = BTreeMap<TunnelDriver, Tunnel>;
 
-/// `foreign_peers`: remote ends of ipip devices that are not ours. Their packets are that device's.
+/// What the table depends on.
+#[derive(Clone, Copy, Debug)]
+pub struct Contents<'a> {
+    pub workloads: &'a BTreeMap<String, WorkloadLink>,
+    /// A route of ours leads the workloads' gateway to the loopback device.
+    pub answers_for_gateway: bool,
+    pub tunnels: &'a Tunnels,
+    /// Remote ends of ipip devices that are not ours. Their packets are that device's.
+    pub foreign_peers: &'a [Ipv4Addr],
+}
+
 /// Empty if the node has neither workloads nor a tunnel.
-pub fn wanted(
-    workloads: &BTreeMap<String, WorkloadLink>,
-    tunnels: &Tunnels,
-    foreign_peers: &[Ipv4Addr],
-) -> Table {
+pub fn wanted(contents: &Contents<'_>) -> Table {
+    let Contents {
+        workloads,
+        answers_for_gateway,
+        tunnels,
+        foreign_peers,
+    } = *contents;
     let mut table = Table::default();
     if workloads.is_empty() && tunnels.is_empty() {
         return table;
@@ -44,6 +56,9 @@ pub fn wanted(
         Chain::at("filter", "prerouting", RAW),
     );
     check_workload_sources(&mut table, workloads);
+    if answers_for_gateway {
+        drop_to_gateway(&mut table);
+    }
     if !tunnels.is_empty() {
         name_peers(&mut table, tunnels, foreign_peers);
         guard_tunnels(&mut table, tunnels);
@@ -108,6 +123,16 @@ fn check_workload_sources(table: &mut Table, workloads: &BTreeMap<String, Worklo
                  iifname . ip6 saddr != @{WORKLOAD_SOURCES_V6} counter drop"
             ),
         ),
+    );
+}
+
+/// The gateway is there to be asked for its MAC. What is sent to itself would circle in the loopback
+/// device until its TTL is used up.
+fn drop_to_gateway(table: &mut Table) {
+    let text = format!("ip daddr {WORKLOAD_GATEWAY} counter drop");
+    table.rule(
+        FROM_WORKLOAD,
+        Rule::new("nobody is at the gateway's address", text),
     );
 }
 

@@ -40,6 +40,19 @@ fn tunnels(drivers: &[TunnelDriver]) -> Tunnels {
     drivers.iter().map(tunnel).collect()
 }
 
+fn table_of(
+    workloads: &BTreeMap<String, WorkloadLink>,
+    tunnels: &Tunnels,
+    foreign_peers: &[Ipv4Addr],
+) -> Table {
+    wanted(&Contents {
+        workloads,
+        answers_for_gateway: false,
+        tunnels,
+        foreign_peers,
+    })
+}
+
 fn texts<'a>(table: &'a Table, chain: &str) -> Vec<&'a str> {
     let rules = table.chains[chain].rules.iter();
     rules.map(|rule| rule.text.as_str()).collect()
@@ -52,12 +65,12 @@ fn elements(table: &Table, set: &str) -> Vec<Vec<Field>> {
 
 #[test]
 fn node_without_workloads_and_tunnel_has_no_table() {
-    assert!(wanted(&BTreeMap::new(), &Tunnels::new(), &[]).is_empty());
+    assert!(table_of(&BTreeMap::new(), &Tunnels::new(), &[]).is_empty());
 }
 
 #[test]
 fn each_interface_has_its_own_addresses() {
-    let table = wanted(&workloads(), &Tunnels::new(), &[]);
+    let table = table_of(&workloads(), &Tunnels::new(), &[]);
     let name = |name| Field::Interface(InterfaceName::new(name).expect("a name"));
     assert_eq!(
         elements(&table, WORKLOAD_SOURCES_V4),
@@ -83,7 +96,7 @@ fn each_interface_has_its_own_addresses() {
 
 #[test]
 fn tunnel_is_guarded_only_where_there_is_one() {
-    let table = wanted(&workloads(), &Tunnels::new(), &[]);
+    let table = table_of(&workloads(), &Tunnels::new(), &[]);
     let chains: Vec<&str> = table.chains.keys().map(String::as_str).collect();
     assert_eq!(chains, [FROM_WORKLOAD, PREROUTING]);
     let without_output = [FROM_WORKLOAD, POSTROUTING, PREROUTING, TUNNEL_GUARD];
@@ -100,7 +113,7 @@ fn tunnel_is_guarded_only_where_there_is_one() {
         (TunnelDriver::Userspace, &with_output),
         (TunnelDriver::Udp, &with_output),
     ] {
-        let table = wanted(&workloads(), &tunnels(&[driver]), &[]);
+        let table = table_of(&workloads(), &tunnels(&[driver]), &[]);
         let names: Vec<&str> = table.chains.keys().map(String::as_str).collect();
         assert_eq!(names, chains, "{driver:?}");
     }
@@ -109,7 +122,7 @@ fn tunnel_is_guarded_only_where_there_is_one() {
 #[test]
 fn ends_of_foreign_tunnels_are_let_in() {
     let foreign = Ipv4Addr::new(198, 51, 100, 9);
-    let table = wanted(&workloads(), &tunnels(&[TunnelDriver::Kernel]), &[foreign]);
+    let table = table_of(&workloads(), &tunnels(&[TunnelDriver::Kernel]), &[foreign]);
     assert_eq!(
         elements(&table, TUNNEL_PEERS),
         [Ipv4Addr::new(192, 0, 2, 2), foreign].map(|peer| vec![Field::V4(peer)])
@@ -122,14 +135,14 @@ fn interface_that_could_end_the_quotes_is_left_out() {
     for name in ["cara\" }", "cara*", "cara\n", "cara0123456789abcdef", ""] {
         workloads.insert(name.into(), workload(&["172.17.8.9"]));
     }
-    let table = wanted(&workloads, &Tunnels::new(), &[]);
+    let table = table_of(&workloads, &Tunnels::new(), &[]);
     assert_eq!(elements(&table, WORKLOAD_SOURCES_V4).len(), 2);
 }
 
 #[test]
 fn each_of_two_tunnels_has_its_guard_and_its_source() {
     let both = tunnels(&[TunnelDriver::Vxlan, TunnelDriver::Userspace]);
-    let table = wanted(&workloads(), &both, &[]);
+    let table = table_of(&workloads(), &both, &[]);
     assert_eq!(
         texts(&table, TUNNEL_GUARD),
         [
