@@ -1,5 +1,5 @@
-//! A guest kernel as a user process: user-mode Linux from Debian's package, for what the host's
-//! kernel may lack (ipip).
+//! A guest kernel as a user process: user-mode Linux, for what the host's kernel may lack (ipip).
+//! `tests/harness/guest-kernel/build` makes it and prints where it is.
 //!
 //! The guest's root is the host's file system, so the programs just built run in it. It has its own
 //! /run, /dev and /proc; scratch files belong in its /dev/shm. A fork costs some 50 ms there.
@@ -10,38 +10,35 @@ use std::process::Command;
 use std::time::Duration;
 
 use agent::lab::process::{self, Finished};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
-const KERNEL: &str = "/usr/bin/linux.uml";
-const MODULES: &str = "/usr/lib/uml/modules";
+/// Where the kernel is.
+pub const KERNEL_VARIABLE: &str = "CARACAL_GUEST_KERNEL";
 /// A directory in memory for the guest's own memory; a file on a disk is many times slower.
 const MEMORY: &str = "/dev/shm";
 
-/// What the lab and the tunnel drivers need of the guest's modules.
-pub const TUNNEL_MODULES: [&str; 4] = ["veth", "bridge", "tun", "ipip"];
-
-/// Boots a guest, runs `command` in it with the modules loaded, and halts.
+/// Boots a guest, runs `command` in it, and halts.
 ///
 /// # Errors
-/// If Debian's user-mode-linux is missing, the guest does not boot, or it does not end in time.
-pub fn run(modules: &[&str], command: &[&str], timeout: Duration) -> Result<Finished> {
-    ensure!(
-        Path::new(KERNEL).exists(),
-        "{KERNEL} is missing: apt-get install user-mode-linux"
-    );
+/// If there is no kernel, the guest does not boot, or it does not end in time.
+pub fn run(command: &[&str], timeout: Duration) -> Result<Finished> {
+    let kernel = std::env::var_os(KERNEL_VARIABLE).map(PathBuf::from);
+    let kernel = kernel.with_context(|| {
+        format!("{KERNEL_VARIABLE} is not set; tests/harness/guest-kernel/build prints its value")
+    })?;
     let directory = tempfile::Builder::new()
         .prefix("caracal-guest-")
         .tempdir()?;
     let path = directory.path();
     let init = path.join("init");
-    fs::write(&init, init_script(path, modules, command))?;
+    fs::write(&init, init_script(path, command))?;
     fs::set_permissions(&init, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
     let memory = tempfile::tempdir_in(if Path::new(MEMORY).is_dir() {
         MEMORY
     } else {
         "/tmp"
     })?;
-    let mut kernel = Command::new(KERNEL);
+    let mut kernel = Command::new(kernel);
     kernel
         .env("TMPDIR", memory.path())
         .args(["root=/dev/root", "rootfstype=hostfs", "rootflags=/", "rw"])
@@ -66,11 +63,9 @@ fn said(directory: &Path) -> String {
     fs::read_to_string(directory.join("output")).unwrap_or_default()
 }
 
-fn init_script(directory: &Path, modules: &[&str], command: &[&str]) -> String {
+fn init_script(directory: &Path, command: &[&str]) -> String {
     let quoted: Vec<String> = command.iter().map(|word| quote(word)).collect();
     let directory = quote(&directory.display().to_string());
-    // modprobe looks under DIR/lib/modules; /run is the guest's own.
-    let root = PathBuf::from("/run/modules");
     format!(
         "#!/bin/sh\n\
          export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C\n\
@@ -82,15 +77,12 @@ fn init_script(directory: &Path, modules: &[&str], command: &[&str]) -> String {
          mount -t tmpfs shm /dev/shm\n\
          mount -t tmpfs run /run\n\
          export TMPDIR=/dev/shm\n\
-         mkdir -p {root}/lib && ln -s {MODULES} {root}/lib/modules\n\
          cd {directory}\n\
-         ( modprobe -d {root} -a {modules} && exec {command} ) </dev/null >output 2>&1\n\
+         ( exec {command} ) </dev/null >output 2>&1\n\
          echo $? >status\n\
          sync\n\
          echo o >/proc/sysrq-trigger\n\
          while :; do sleep 1; done\n",
-        root = root.display(),
-        modules = modules.join(" "),
         command = quoted.join(" "),
     )
 }

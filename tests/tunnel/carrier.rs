@@ -68,6 +68,7 @@ fn killed_carrier_is_back_within_a_second() -> Result<()> {
     );
     ensure!(back < Duration::from_secs(1), "it took {back:?}");
     ensure!(report.longest_gap < Duration::from_secs(1), "{report:?}");
+    ensure!(report.duplicates == 0, "{report:?}");
     Ok(())
 }
 

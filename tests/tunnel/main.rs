@@ -1,5 +1,7 @@
 //! Every kind of tunnel: alone, with each other, and one taking over from another.
 
 mod carrier;
-mod guest;
+mod handover;
+mod kernel_ipip;
 mod modes;
+mod traffic;

@@ -1,11 +1,5 @@
 //! Tunnels that change under traffic, and MTUs that follow.
 
-use std::fs;
-use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use agent::lab::ping::{Probe, Target};
@@ -14,90 +8,7 @@ use anyhow::{Context, Result, ensure};
 use harness::needs_root;
 use harness::product::{TIMEOUT, eventually, lab, status};
 
-fn address(lab: &Lab, workload: &str) -> Result<Ipv4Addr> {
-    let mut workloads = lab.workloads().iter();
-    let found = workloads.find(|one| one.name == workload);
-    Ok(found.with_context(|| format!("no {workload}"))?.address)
-}
-
-fn set_mode(lab: &Lab, mode: &str) -> Result<()> {
-    let pool = format!(
-        "apiVersion: caracal.dev/v1alpha1\nkind: IPPool\nmetadata: {{name: default}}\nspec: \
-         {{cidr: 172.17.0.0/16, {mode}}}\n"
-    );
-    // Whole or not at all: the agents watch.
-    let new = lab.store().join(".pool.new");
-    fs::write(&new, pool)?;
-    fs::rename(new, lab.store().join("pool.yaml"))?;
-    Ok(())
-}
-
-/// Waits until every node's routes to the nodes named go by `device`.
-fn wait_for_device(lab: &Lab, ways: &[(&str, &str)], device: &str) -> Result<()> {
-    eventually(&format!("routes by {device}"), TIMEOUT, || {
-        for (node, prefix) in ways {
-            let route = machine::ip(lab.namespace(node)?, &["route", "show", prefix])?;
-            if !route.contains(&format!("dev {device} ")) {
-                return Ok(Some(format!("{node}: {route}")));
-            }
-        }
-        Ok(None)
-    })
-}
-
-/// One connection over which numbers flow and come back.
-struct Stream {
-    stop: Arc<AtomicBool>,
-    turns: Arc<AtomicU64>,
-    thread: JoinHandle<std::io::Result<()>>,
-}
-
-impl Stream {
-    fn start(lab: &Lab, from: &str, to: &str) -> Result<Stream> {
-        let target = SocketAddr::from((address(lab, to)?, 7000));
-        let listener = lab.namespace(to)?.enter(|| TcpListener::bind(target))?;
-        std::thread::spawn(move || {
-            let (mut stream, _) = listener.accept()?;
-            let mut buffer = [0; 8192];
-            while stream.read_exact(&mut buffer).is_ok() {
-                stream.write_all(&buffer)?;
-            }
-            std::io::Result::Ok(())
-        });
-        let mut stream = lab.namespace(from)?.enter(|| TcpStream::connect(target))?;
-        stream.set_read_timeout(Some(TIMEOUT))?;
-        let stop = Arc::new(AtomicBool::new(false));
-        let turns = Arc::new(AtomicU64::new(0));
-        let (stopped, counted) = (Arc::clone(&stop), Arc::clone(&turns));
-        let thread = std::thread::spawn(move || {
-            while !stopped.load(Ordering::Relaxed) {
-                let turn = counted.fetch_add(1, Ordering::Relaxed);
-                let sent = [turn as u8; 8192];
-                stream.write_all(&sent)?;
-                let mut received = [0; 8192];
-                stream.read_exact(&mut received)?;
-                if received != sent {
-                    return Err(std::io::Error::other("other octets came back"));
-                }
-            }
-            Ok(())
-        });
-        Ok(Stream {
-            stop,
-            turns,
-            thread,
-        })
-    }
-
-    /// # Errors
-    /// If the connection broke.
-    fn stop(self) -> Result<u64> {
-        self.stop.store(true, Ordering::Relaxed);
-        let ended = self.thread.join();
-        ended.map_err(|_| anyhow::anyhow!("the stream panicked"))??;
-        Ok(self.turns.load(Ordering::Relaxed))
-    }
-}
+use crate::traffic::{IPIP, Stream, address, set_mode, wait_for_device};
 
 #[test]
 fn kinds_of_tunnel_change_under_traffic_without_loss() -> Result<()> {
@@ -120,14 +31,12 @@ fn kinds_of_tunnel_change_under_traffic_without_loss() -> Result<()> {
         ("vxlanMode: Always", "caracal-vxlan", "caracal-vxlan"),
         ("udpMode: Always", "caracal-udp", "caracal-udp"),
         ("udpMode: CrossSubnet", "caracal-udp", "eth0"),
-        ("ipipMode: Always", "caracal-tun", "caracal-tun"),
+        ("ipipMode: Always", IPIP, IPIP),
         ("vxlanMode: CrossSubnet", "caracal-vxlan", "eth0"),
     ] {
-        let far_device = ipip_or(&lab, far_device)?;
-        let near_device = ipip_or(&lab, near_device)?;
         set_mode(&lab, mode)?;
-        wait_for_device(&lab, &far_ways, &far_device)?;
-        wait_for_device(&lab, &near_ways, &near_device)?;
+        wait_for_device(&lab, &far_ways, far_device)?;
+        wait_for_device(&lab, &near_ways, near_device)?;
         println!("{mode}: by {far_device} and {near_device}");
     }
     // The old devices go when nobody sends through them any more.
@@ -144,23 +53,6 @@ fn kinds_of_tunnel_change_under_traffic_without_loss() -> Result<()> {
     ensure!(far.duplicates == 0 && near.duplicates == 0);
     ensure!(turns > 0);
     Ok(())
-}
-
-/// Kernels that have ipip use it.
-fn ipip_or(lab: &Lab, device: &str) -> Result<String> {
-    if device != "caracal-tun" {
-        return Ok(device.to_owned());
-    }
-    let mut found = device.to_owned();
-    eventually("a device for IPIP", TIMEOUT, || {
-        let tunnels = status(lab, "a1")?.tunnels;
-        let ipip = tunnels.iter().find(|tunnel| tunnel.kind == "ipip");
-        if let Some(tunnel) = ipip.filter(|tunnel| !tunnel.device.is_empty()) {
-            found.clone_from(&tunnel.device);
-        }
-        Ok(None)
-    })?;
-    Ok(found)
 }
 
 #[test]

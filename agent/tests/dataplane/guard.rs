@@ -138,30 +138,34 @@ fn tunnelled_packets_are_taken_from_nodes_only() {
         TunnelDriver::Udp,
         TunnelDriver::Vxlan,
     ] {
-        let Some(site) = site([driver; 2]) else {
-            return;
-        };
-        site.wait_for_ping();
-        let [one, two] = &site.nodes;
-        let socket = bind(&one.workload, WORKLOAD, PORT);
-        let inner = |text: &[u8]| packet(PROTOCOL_UDP, &datagram(PORT, text));
-        send_as(&site, driver, STRANGER, &inner(b"no"));
-        send_as(&site, driver, ROUTER, &inner(b"no"));
-        send_as(&site, driver, two.local, &inner(b"yes"));
-        let mut buffer = [0; 16];
-        let length = socket.recv(&mut buffer).expect("arrives");
-        assert_eq!(&buffer[..length], b"yes", "{driver:?}");
-
-        let (is_ok, output) = one.host.run("nft delete table inet caracal");
-        assert!(is_ok, "{output}");
-        send_as(&site, driver, STRANGER, &inner(b"unguarded"));
-        let length = socket.recv(&mut buffer).expect("arrives");
-        assert_eq!(
-            &buffer[..length],
-            b"unguarded",
-            "{driver:?}: it was the table"
-        );
+        expect_nodes_only(driver);
     }
+}
+
+pub fn expect_nodes_only(driver: TunnelDriver) {
+    let Some(site) = site([driver; 2]) else {
+        return;
+    };
+    site.wait_for_ping();
+    let [one, two] = &site.nodes;
+    let socket = bind(&one.workload, WORKLOAD, PORT);
+    let inner = |text: &[u8]| packet(PROTOCOL_UDP, &datagram(PORT, text));
+    send_as(&site, driver, STRANGER, &inner(b"no"));
+    send_as(&site, driver, ROUTER, &inner(b"no"));
+    send_as(&site, driver, two.local, &inner(b"yes"));
+    let mut buffer = [0; 16];
+    let length = socket.recv(&mut buffer).expect("arrives");
+    assert_eq!(&buffer[..length], b"yes", "{driver:?}");
+
+    let (is_ok, output) = one.host.run("nft delete table inet caracal");
+    assert!(is_ok, "{output}");
+    send_as(&site, driver, STRANGER, &inner(b"unguarded"));
+    let length = socket.recv(&mut buffer).expect("arrives");
+    assert_eq!(
+        &buffer[..length],
+        b"unguarded",
+        "{driver:?}: it was the table"
+    );
 }
 
 /// A device of the user's beside ours, on the same port.
@@ -369,7 +373,7 @@ fn node_without_carrier_for_a_moment_does_not_complain_to_nodes() {
                 assert!(is_ok, "{output}");
             }
             let mut at_router = Capture::start(&site.router);
-            send_as(&site, driver, two.local, b"nobody takes this");
+            send_as(&site, driver, two.local, b"nobody takes these octets");
             // Answered after it: a port that is closed is still complained of.
             let closed = datagram(CLOSED, b"nor this");
             send(&site.router, two.local, one.local, PROTOCOL_UDP, &closed);

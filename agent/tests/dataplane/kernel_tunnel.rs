@@ -8,9 +8,11 @@ use agent::dataplane::rehearsal::Rehearsal;
 use agent::dataplane::{Dataplane, DataplaneOptions};
 use agent::names::IPIP_DEVICE;
 
+use crate::capture::{Capture, Packet};
+use crate::guard;
 use crate::netns::Namespace;
 use crate::routes::{host, open};
-use crate::site::{failures, has_kernel_ipip, site, tunnel};
+use crate::site::{PROTOCOL_IPIP, has_kernel_ipip, site, tunnel};
 
 const LOCAL: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 
@@ -35,7 +37,7 @@ fn evidence(host: &Namespace) -> String {
 fn ipip_device_is_as_specified_and_stays_so() {
     let Some(host) = host_with_ipip() else { return };
     let first = host.block_on(async || open().await.apply(&desired(LOCAL)).await);
-    assert_eq!(failures(&first), []);
+    assert_eq!(first.failed, []);
     let device = evidence(&host);
     for part in [
         "NOARP,UP",
@@ -99,7 +101,7 @@ fn node_address_can_change() {
         let mut dataplane = open().await;
         dataplane.apply(&desired(LOCAL)).await;
         let report = dataplane.apply(&desired(Ipv4Addr::new(10, 0, 0, 7))).await;
-        assert_eq!(failures(&report), []);
+        assert_eq!(report.failed, []);
         assert!(report.repairs.is_empty(), "{report:?}");
         assert!(
             evidence(&host).contains("local 10.0.0.7"),
@@ -119,8 +121,8 @@ fn rehearsed(host: &Namespace) -> Result<Vec<String>, String> {
             ..DataplaneOptions::new("/nonexistent".into())
         };
         let mut dataplane = Dataplane::open(options).await.expect("kernel can be read");
-        let report = dataplane.apply(&desired(LOCAL)).await;
-        if let Some((_, reason)) = failures(&report).pop() {
+        let mut report = dataplane.apply(&desired(LOCAL)).await;
+        if let Some((_, reason)) = report.failed.pop() {
             return Err(reason);
         }
         let found = dataplane.rehearsed().await.expect("kernel can be read");
@@ -171,7 +173,7 @@ fn foreign_device_in_the_way_is_named() {
             Some("theirs")
         );
         let report = dataplane.apply(&desired(LOCAL)).await;
-        let failed = failures(&report);
+        let failed = &report.failed;
         assert_eq!(failed.len(), 1, "{report:?}");
         assert!(
             failed[0].1.starts_with("device theirs has the parameters"),
@@ -192,24 +194,26 @@ fn kernel_and_carrier_understand_each_other() {
     }
 }
 
-/// As people make tunnels without us. One of two fixed ends is for our kernel driver alone: where
-/// the kernel has ipip and the carrier receives all the same, the kernel complains to the sender
-/// that none of its tunnels takes the packet, and such a tunnel then refuses one of its own.
+/// As people make tunnels without us, with two fixed ends or with one. Where the kernel has ipip and
+/// the carrier receives, the kernel would complain to the sender that none of its tunnels takes the
+/// packet, and one with two ends then refuse some of its own: the table in nftables keeps that back.
 #[test]
 fn tunnels_made_by_hand_are_understood() {
     let Some(host) = host_with_ipip() else { return };
     drop(host);
-    for (driver, tunnel, route) in [
-        (
-            TunnelDriver::Kernel,
-            "tunnel add hand mode ipip local 192.168.2.100 remote 192.168.1.100 ttl 64",
-            "route add 172.17.1.0/24 dev hand src 172.17.2.1",
-        ),
-        (
-            TunnelDriver::Userspace,
-            "tunnel add hand mode ipip local 192.168.2.100 ttl 64",
-            "route add 172.17.1.0/24 via 192.168.1.100 dev hand onlink src 172.17.2.1",
-        ),
+    let two_ends = (
+        "tunnel add hand mode ipip local 192.168.2.100 remote 192.168.1.100 ttl 64",
+        "route add 172.17.1.0/24 dev hand src 172.17.2.1",
+    );
+    let one_end = (
+        "tunnel add hand mode ipip local 192.168.2.100 ttl 64",
+        "route add 172.17.1.0/24 via 192.168.1.100 dev hand onlink src 172.17.2.1",
+    );
+    for (driver, (tunnel, route)) in [
+        (TunnelDriver::Kernel, two_ends),
+        (TunnelDriver::Kernel, one_end),
+        (TunnelDriver::Userspace, two_ends),
+        (TunnelDriver::Userspace, one_end),
     ] {
         let Some(site) = site([driver; 2]) else {
             return;
@@ -228,14 +232,30 @@ fn tunnels_made_by_hand_are_understood() {
             two.host.ip(words);
         }
         site.wait_for_ping();
+        let mut at_router = Capture::start(&site.router);
         for (from, to) in [
             (&two.workload, "172.17.1.2"),
             (&two.host, "172.17.1.2"),
             (&one.host, "172.17.2.2"),
         ] {
-            let (is_ok, output) = from.run(&format!("ping -n -c 1 -W 1 {to}"));
+            let (is_ok, output) = from.run(&format!("ping -n -c 5 -i 0.2 -W 1 {to}"));
+            let is_whole = is_ok && output.contains(" 0% packet loss");
             let evidence = || two.host.ip("-s link show hand") + &two.host.ip("route show");
-            assert!(is_ok, "{driver:?} to {to}: {output}{}", evidence());
+            assert!(is_whole, "{driver:?} to {to}: {output}{}", evidence());
+            assert!(
+                !output.contains("duplicates"),
+                "{driver:?} to {to}: {output}"
+            );
         }
+        let is_tunnelled = |packet: &Packet| packet.protocol == PROTOCOL_IPIP;
+        let packets = at_router.packets();
+        assert!(packets.iter().all(is_tunnelled), "{driver:?}: {packets:?}");
+    }
+}
+
+#[test]
+fn kernels_tunnel_takes_packets_from_nodes_only() {
+    if host_with_ipip().is_some() {
+        guard::expect_nodes_only(TunnelDriver::Kernel);
     }
 }

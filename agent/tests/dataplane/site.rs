@@ -11,7 +11,7 @@ use agent::carrier::supervise::{self, CarrierStatus};
 use agent::dataplane::desired::{
     Desired, Hop, LearnedChange, Route, Tunnel, TunnelDriver, WorkloadLink,
 };
-use agent::dataplane::{ApplyReport, Dataplane, DataplaneOptions, WorkloadSpec, attach_workload};
+use agent::dataplane::{Dataplane, DataplaneOptions, WorkloadSpec, attach_workload};
 use agent::names::{host_interface, vtep_mac};
 
 use crate::netns::{Namespace, wait_until};
@@ -129,25 +129,15 @@ impl Node {
             .await
             .expect("opens");
         let report = dataplane.apply(&self.desired).await;
-        assert_eq!(failures(&report), []);
+        assert_eq!(report.failed, []);
         let report = dataplane.apply_learned(vec![self.learned.clone()]).await;
-        assert_eq!(failures(&report), []);
+        assert_eq!(report.failed, []);
         dataplane
     }
 
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.run_dir.path().join("carrier.log")).unwrap_or_default()
     }
-}
-
-/// What a pass could not do, but for what this kernel cannot: the guest kernel has ipip and no
-/// nftables.
-pub fn failures(report: &ApplyReport) -> Vec<(String, String)> {
-    let is_expected = |(object, reason): &&(String, String)| {
-        object == "nft" && reason.starts_with("this kernel has no nftables")
-    };
-    let failed = report.failed.iter();
-    failed.filter(|item| !is_expected(item)).cloned().collect()
 }
 
 /// The pid of the running carrier and whether it was adopted.

@@ -1,4 +1,4 @@
-//! `caracal-guest COMMAND…`: runs a command in a guest kernel that has ipip, and exits as it did.
+//! `caracal-guest COMMAND…`: runs a command in the guest kernel, and exits as it did.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -10,7 +10,7 @@ const LIMIT: Duration = Duration::from_secs(600);
 fn main() -> anyhow::Result<ExitCode> {
     let command: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = command.iter().map(String::as_str).collect();
-    let finished = guest::run(&guest::TUNNEL_MODULES, &words, LIMIT)?;
+    let finished = guest::run(&words, LIMIT)?;
     print!("{}", finished.stdout);
     let code = finished
         .status
