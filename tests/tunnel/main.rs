@@ -4,4 +4,5 @@ mod carrier;
 mod handover;
 mod kernel_ipip;
 mod modes;
+mod pmtu;
 mod traffic;

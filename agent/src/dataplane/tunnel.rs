@@ -22,8 +22,10 @@ use crate::carrier::tap;
 use crate::crash::crash_point;
 use crate::names::{IPIP_DEVICE, VXLAN_DEVICE, VXLAN_PORT, VXLAN_VNI};
 
-/// Of outer headers, as the carrier writes it too.
+/// Of VXLAN's outer headers.
 const OUTER_TTL: u8 = 64;
+/// `ip tunnel … ttl inherit`.
+const INHERIT_TTL: u8 = 0;
 /// `ip tunnel … tos inherit`: the outer header gets the inner one's.
 const INHERIT_TOS: u8 = 1;
 /// RFC 3704 loose mode: replies may come from another device than the route back.
@@ -234,13 +236,16 @@ fn rehearse_tap(netlink: &mut Netlink, driver: TunnelDriver) -> Result<(), Netli
     netlink.request(RouteNetlinkMessage::NewLink(message), NLM_F_CREATE)
 }
 
+/// The outer header has DF where the inner one has it: who set it is told of the path's MTU, and
+/// what may be cut is cut on the way. With DF on all of them (`pmtudisc`) the kernel would drop the
+/// latter without a word. It puts it on all of them as well where the TTL is fixed.
 fn ends(local: Ipv4Addr) -> TunnelEnds {
     TunnelEnds {
         local,
         remote: Ipv4Addr::UNSPECIFIED,
-        ttl: OUTER_TTL,
+        ttl: INHERIT_TTL,
         tos: INHERIT_TOS,
-        is_pmtu_discovering: true,
+        is_pmtu_discovering: false,
     }
 }
 

@@ -44,9 +44,9 @@ fn ipip_device_is_as_specified_and_stays_so() {
         "mtu 1480",
         "172.17.8.1/32",
         "remote any local 10.0.0.1",
-        "ttl 64",
+        "ttl inherit",
         "tos inherit",
-        "pmtudisc",
+        "nopmtudisc",
     ] {
         assert!(device.contains(part), "{part}: {device}");
     }
@@ -61,7 +61,7 @@ fn ipip_device_is_as_specified_and_stays_so() {
         ("down", "ip link set caracal-ipip down"),
         (
             "ttl",
-            "ip link set caracal-ipip type ipip local 10.0.0.1 ttl 7",
+            "ip link set caracal-ipip type ipip local 10.0.0.1 ttl 7 pmtudisc",
         ),
         ("gone", "ip link del caracal-ipip"),
     ] {
@@ -144,15 +144,15 @@ fn dry_run_says_how_the_device_would_be_and_makes_none() {
         device,
         Some(
             "+ link caracal-ipip: kind ipip, mtu 1480, up, noarp, local 10.0.0.1, remote 0.0.0.0, \
-             ttl 64, tos 1, pmtudisc true, addresses 172.17.8.1/32"
+             ttl 0, tos 1, pmtudisc false, addresses 172.17.8.1/32"
         ),
         "{said:?}"
     );
     assert_eq!(host.ip("-d addr show"), before);
     host.block_on(async || open().await.apply(&desired(LOCAL)).await);
     assert_eq!(rehearsed(&host), Ok(vec![]));
-    host.ip("link set caracal-ipip type ipip local 10.0.0.1 ttl 7");
-    let line = "~ link caracal-ipip: ttl 7, would be ttl 64";
+    host.ip("link set caracal-ipip type ipip local 10.0.0.1 tos 0x8");
+    let line = "~ link caracal-ipip: tos 8, would be tos 1";
     assert_eq!(rehearsed(&host), Ok(vec![line.to_owned()]));
 }
 
