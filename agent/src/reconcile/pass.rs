@@ -9,6 +9,7 @@ use bgp::types::Prefix;
 use tracing::{error, info, warn};
 
 use super::{Owed, REMEMBERED_REPAIRS, RETRY, Reconciler};
+use crate::carrier::supervise::CarrierStatus;
 use crate::config::TunnelDriverChoice;
 use crate::dataplane::ApplyReport;
 use crate::dataplane::desired::{Desired, LearnedChange, TunnelDriver, WorkloadEnd};
@@ -26,6 +27,9 @@ use crate::resolve::tunnel::{DriverSetting, TunnelPlan, TunnelSettings, resolve_
 /// How long a tunnel stands before routes lead into it, where they lead elsewhere already: the other
 /// nodes make theirs meanwhile.
 const PREPARATION: Duration = Duration::from_secs(2);
+/// How much longer routes wait for a carrier of ours that does not run yet.
+const CARRIER_PATIENCE: Duration = Duration::from_secs(5);
+const CARRIER_POLL: Duration = Duration::from_millis(100);
 
 fn drivers(plans: &[TunnelPlan]) -> impl Iterator<Item = TunnelDriver> {
     let tunnels = plans.iter().filter_map(|plan| plan.tunnel.as_ref());
@@ -155,7 +159,7 @@ impl Reconciler {
         self.note(&report);
         self.tell_node_state(&snapshot, node, &plans);
         self.tunnels = plans.clone();
-        if self.prepared.is_none_or(|at| at <= Instant::now()) {
+        if self.is_prepared() {
             self.prepared = None;
             self.resolve_learned_again(&snapshot, node, host, plans)
                 .await;
@@ -206,6 +210,22 @@ impl Reconciler {
         if self.prepared.is_none() && !new.all(is_made) {
             self.prepared = Some(Instant::now() + PREPARATION);
         }
+    }
+
+    /// Whether routes may lead into the tunnels now. A carrier takes its time to start on a busy
+    /// machine; before it runs, its tunnel leads nowhere.
+    fn is_prepared(&mut self) -> bool {
+        let Some(at) = self.prepared else { return true };
+        let now = Instant::now();
+        let is_running = |driver: TunnelDriver| {
+            let status = self.dataplane.carrier_status(driver);
+            driver.carrier().is_none() || matches!(status, Some(CarrierStatus::Running { .. }))
+        };
+        if at <= now && now < at + CARRIER_PATIENCE && !drivers(&self.tunnels).all(is_running) {
+            self.next_pass = Some(now + CARRIER_POLL);
+            return false;
+        }
+        at <= now
     }
 
     /// Learned routes can be many: only what the change concerns is decided anew.
