@@ -2,9 +2,10 @@
 //!
 //! Every `*.yaml` and `*.yml` directly in the directory is read; names that begin with `.` or end
 //! in `~` belong to editors. Any change leads to a full scan, so that what is known never depends
-//! on which notifications arrived.
+//! on which notifications arrived. A file that was closed or renamed into place is read at once; one
+//! that is being written, and what has disappeared, only when nothing changes for a moment.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
@@ -22,10 +23,14 @@ use super::watch::DirectoryWatch;
 use super::yaml::LARGEST_FILE;
 use crate::api::schema::StoreError;
 use crate::model::Snapshot;
+use crate::model::object::Identity;
 
-/// How long nothing must change before a scan: editors and `cp` write in several steps.
+/// How long nothing must change before a file that is not closed is read, and before anything counts
+/// as gone: editors and `cp` write in several steps, and an object may be on its way to another file.
 const QUIET: Duration = Duration::from_millis(50);
-/// Longest wait for quiet.
+/// What changes together is read together.
+const GATHERING: Duration = Duration::from_millis(1);
+/// Longest wait for either.
 const LONGEST_UNREST: Duration = Duration::from_secs(1);
 /// The safety net for lost notifications.
 const RESCAN: Duration = Duration::from_secs(10);
@@ -88,26 +93,44 @@ async fn run(
     mut watch: DirectoryWatch,
     updates: watch::Sender<Option<StoreUpdate>>,
 ) {
-    let mut scanner = None;
+    let updates = Arc::new(updates);
+    let mut scanner: Option<Scanner> = None;
+    // At first there is nothing that could be gone.
+    let mut is_quiet = true;
     loop {
         // Before the scan, so that a change during the scan is noticed.
         watch.rearm();
         let paths = (directory.clone(), accepted.clone());
+        let told = Arc::clone(&updates);
         let scan = tokio::task::spawn_blocking(move || {
             let mut scanner = scanner.unwrap_or_else(|| Scanner::open(paths.0, paths.1, keeps));
-            let update = scanner.scan();
-            (scanner, update)
+            let began = std::time::Instant::now();
+            let Some(update) = scanner.scan(is_quiet) else {
+                return (scanner, None);
+            };
+            let took = began.elapsed();
+            publish(&told, update);
+            // The disk takes its time, and nobody has to wait for it.
+            if let Some(update) = scanner.keep() {
+                publish(&told, update);
+            }
+            (scanner, Some(took))
         });
-        scanner = match scan.await {
-            Ok((scanner, update)) => {
-                publish(&updates, update);
-                Some(scanner)
+        let took = match scan.await {
+            Ok((done, took)) => {
+                scanner = Some(done);
+                took
             }
             Err(error) => {
                 // What was accepted is on disk; the next scan begins from there.
                 tracing::error!(%error, "scan of the store failed");
-                None
+                scanner = None;
+                Some(QUIET)
             }
+        };
+        let Some(took) = took else {
+            is_quiet = wait_for_rest(&mut watch, QUIET).await;
+            continue;
         };
         let rescan = match watch.is_armed() {
             true => RESCAN,
@@ -118,16 +141,26 @@ async fn run(
             () = watch.changed() => {}
             () = sleep(rescan) => {}
         }
-        wait_for_quiet(&mut watch).await;
+        // While hundreds of files come, at most half of the time is spent reading.
+        is_quiet = wait_for_rest(&mut watch, took.clamp(GATHERING, QUIET)).await;
     }
 }
 
-async fn wait_for_quiet(watch: &mut DirectoryWatch) {
+/// Waits until every file that changed is closed and nothing has changed for `pause`, or until nothing
+/// has for as long as counts as quiet, and whether that is so.
+async fn wait_for_rest(watch: &mut DirectoryWatch, pause: Duration) -> bool {
     let deadline = Instant::now() + LONGEST_UNREST;
     loop {
+        let pause = match watch.is_settled() {
+            true => pause,
+            false => QUIET,
+        };
         tokio::select! {
-            () = sleep(QUIET) => return,
-            () = sleep_until(deadline) => return,
+            () = sleep(pause) => {
+                watch.settle();
+                return pause == QUIET;
+            }
+            () = sleep_until(deadline) => return true,
             () = watch.changed() => {}
         }
     }
@@ -153,6 +186,11 @@ struct Scanner {
     accepted: Accepted,
     /// What went wrong when the accepted versions were read.
     startup_errors: Vec<StoreError>,
+    /// What is wrong with the files of the last scan.
+    errors: Vec<StoreError>,
+    /// What went wrong when they were kept last.
+    keep_errors: Vec<StoreError>,
+    synced: bool,
     /// Texts of the last scan with their documents: what did not change is not parsed again.
     parsed: BTreeMap<String, (String, Vec<Document>)>,
 }
@@ -166,18 +204,37 @@ impl Scanner {
             keeps,
             accepted,
             startup_errors,
+            errors: Vec::new(),
+            keep_errors: Vec::new(),
+            synced: false,
             parsed: BTreeMap::new(),
         }
     }
 
-    fn scan(&mut self) -> StoreUpdate {
+    /// `None`: an object has disappeared, and it is not quiet. It may be about to come back.
+    fn scan(&mut self, is_quiet: bool) -> Option<StoreUpdate> {
         match read_directory(&self.directory) {
-            Ok(files) => self.take_files(files),
-            Err(error) => self.without_directory(&error),
+            Ok(files) => {
+                let (accepted, errors) = self.merge(files);
+                if !is_quiet && !has_all(&accepted, &self.accepted) {
+                    return None;
+                }
+                self.accepted = accepted;
+                self.errors = errors;
+                self.synced = true;
+            }
+            Err(error) => {
+                self.errors = vec![self.without_directory(&error)];
+                self.synced = false;
+            }
         }
+        Some(self.update())
     }
 
-    fn take_files(&mut self, files: BTreeMap<String, Result<String, String>>) -> StoreUpdate {
+    fn merge(
+        &mut self,
+        files: BTreeMap<String, Result<String, String>>,
+    ) -> (Accepted, Vec<StoreError>) {
         let mut parsed = BTreeMap::new();
         let mut contents = BTreeMap::new();
         for (file, text) in files {
@@ -195,39 +252,60 @@ impl Scanner {
             contents.insert(file, content);
         }
         self.parsed = parsed;
-        let (accepted, mut errors) = merge(&self.accepted, &contents);
-        self.accepted = accepted;
-        if self.keeps {
-            errors.extend(self.kept.save(&self.accepted));
-        }
-        self.update(errors, true)
+        merge(&self.accepted, &contents)
     }
 
     /// A directory that cannot be read is not an empty one: everything stays as it was accepted.
-    fn without_directory(&self, error: &io::Error) -> StoreUpdate {
-        let error = StoreError {
+    fn without_directory(&self, error: &io::Error) -> StoreError {
+        StoreError {
             file: self.directory.display().to_string(),
             object: "-".to_owned(),
             field: "-".to_owned(),
             reason: format!(
                 "the store's directory cannot be read: {error}; nothing is changed until it can"
             ),
-        };
-        self.update(vec![error], false)
+        }
     }
 
-    fn update(&self, mut errors: Vec<StoreError>, synced: bool) -> StoreUpdate {
+    /// Keeps what was accepted for the next start. What there is to tell, if that went otherwise than
+    /// the last time.
+    fn keep(&mut self) -> Option<StoreUpdate> {
+        if !self.keeps {
+            return None;
+        }
+        let errors = self.kept.save(&self.accepted);
+        let before = std::mem::replace(&mut self.keep_errors, errors);
+        (before != self.keep_errors).then(|| self.update())
+    }
+
+    fn update(&self) -> StoreUpdate {
         let (snapshot, conflicts) = snapshot_of(&self.accepted);
-        errors.extend(conflicts);
-        errors.extend(self.startup_errors.iter().cloned());
+        let all = [
+            &self.errors,
+            &self.keep_errors,
+            &conflicts,
+            &self.startup_errors,
+        ];
+        let mut errors: Vec<StoreError> = all.into_iter().flatten().cloned().collect();
         errors.sort();
         errors.dedup();
         StoreUpdate {
             snapshot: Arc::new(snapshot),
             errors,
-            synced,
+            synced: self.synced,
         }
     }
+}
+
+/// Whether every object of `before` is there.
+fn has_all(accepted: &Accepted, before: &Accepted) -> bool {
+    let objects = |all: &Accepted| -> BTreeSet<Identity> {
+        let documents = all.values().flatten();
+        documents
+            .map(|document| document.identity.clone())
+            .collect()
+    };
+    objects(accepted).is_superset(&objects(before))
 }
 
 /// The errors of accepted documents themselves have been reported with their file.

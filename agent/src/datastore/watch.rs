@@ -1,12 +1,15 @@
-//! Tells when something in a directory changed. It may say so too often, never what changed.
+//! Tells when something in a directory changed, and whether a file is still being written. It may say
+//! so too often, never what changed.
 
+use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::future;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent};
 use tokio::io::unix::AsyncFd;
 
 /// An inotify watch that outlives its directory's removal: [`DirectoryWatch::rearm`] finds the
@@ -16,6 +19,8 @@ pub struct DirectoryWatch {
     path: PathBuf,
     inotify: Option<AsyncFd<Descriptor>>,
     is_armed: bool,
+    /// Made or changed, and not closed since.
+    unfinished: BTreeSet<OsString>,
 }
 
 #[derive(Debug)]
@@ -40,6 +45,7 @@ impl DirectoryWatch {
             path,
             inotify: inotify.ok(),
             is_armed: false,
+            unfinished: BTreeSet::new(),
         }
     }
 
@@ -58,6 +64,27 @@ impl DirectoryWatch {
         self.is_armed
     }
 
+    /// Whether every file that changed was closed or renamed since, which is the end of most changes.
+    pub fn is_settled(&self) -> bool {
+        self.unfinished.is_empty()
+    }
+
+    /// Takes what was being written for finished.
+    pub fn settle(&mut self) {
+        self.unfinished.clear();
+    }
+
+    fn note(&mut self, event: InotifyEvent) {
+        let begins = AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MODIFY;
+        // Without a name it is about the directory, or events were lost.
+        let name = event.name.unwrap_or_default();
+        if event.mask.intersects(begins | AddWatchFlags::IN_Q_OVERFLOW) {
+            self.unfinished.insert(name);
+        } else if !event.mask.contains(AddWatchFlags::IN_ATTRIB) {
+            self.unfinished.remove(&name);
+        }
+    }
+
     /// Waits for a change. Nothing is lost if this is dropped while it waits.
     pub async fn changed(&mut self) {
         let Some(inotify) = &self.inotify else {
@@ -68,7 +95,11 @@ impl DirectoryWatch {
                 return future::pending().await;
             };
             match inotify.get_ref().0.read_events() {
-                Ok(_) => return,
+                Ok(events) => {
+                    drop(guard);
+                    events.into_iter().for_each(|event| self.note(event));
+                    return;
+                }
                 Err(Errno::EAGAIN) => guard.clear_ready(),
                 Err(Errno::EINTR) => {}
                 Err(error) => {

@@ -33,8 +33,18 @@ impl Fixture {
 
     fn scan(&self) -> StoreUpdate {
         let accepted = self.state.path().join("accepted");
-        Scanner::open(self.store.path().to_owned(), accepted, true).scan()
+        scanned(&mut Scanner::open(
+            self.store.path().to_owned(),
+            accepted,
+            true,
+        ))
     }
+}
+
+/// Read, and kept.
+fn scanned(scanner: &mut Scanner) -> StoreUpdate {
+    let update = scanner.scan(true).expect("all is quiet");
+    scanner.keep().unwrap_or(update)
 }
 
 fn rack(name: &str, asn: u32) -> String {
@@ -97,6 +107,24 @@ async fn changes_of_the_directory_are_told() {
     until(&mut store, |update| racks(update) == ["a=3"]).await;
 }
 
+#[test]
+fn what_disappears_is_gone_only_when_it_is_quiet() {
+    let fixture = Fixture::new();
+    fixture.write("a.yaml", &rack("a", 1));
+    let accepted = fixture.state.path().join("accepted");
+    let mut scanner = Scanner::open(fixture.store.path().to_owned(), accepted, true);
+    assert_eq!(racks(&scanned(&mut scanner)), ["a=1"]);
+    // On its way to another file.
+    fixture.remove("a.yaml");
+    assert_eq!(scanner.scan(false), None);
+    fixture.write("b.yaml", &rack("a", 2));
+    let moved = scanner.scan(false).expect("nothing is gone");
+    assert_eq!(racks(&moved), ["a=2"]);
+    fixture.remove("b.yaml");
+    assert_eq!(scanner.scan(false), None);
+    assert_eq!(racks(&scanned(&mut scanner)), Vec::<String>::new());
+}
+
 #[tokio::test]
 async fn a_missing_directory_is_reported_and_found_when_it_comes() {
     let fixture = Fixture::new();
@@ -141,7 +169,8 @@ fn the_last_accepted_version_survives_a_restart() {
 fn a_missing_directory_at_a_cold_start_is_not_synced() {
     let state = tempfile::tempdir().expect("state");
     let missing = state.path().join("missing");
-    let update = Scanner::open(missing.clone(), state.path().join("accepted"), true).scan();
+    let mut scanner = Scanner::open(missing.clone(), state.path().join("accepted"), true);
+    let update = scanned(&mut scanner);
     assert!(!update.synced);
     let error = update
         .errors
