@@ -126,21 +126,27 @@ pub fn observe_kernel(netlink: &mut Netlink) -> Result<Links, NetlinkError> {
     request
         .attributes
         .push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+    // A message is large, and little of it is kept.
+    let described =
+        netlink.dump_as(
+            "links",
+            RouteNetlinkMessage::GetLink(request),
+            |object| match object {
+                RouteNetlinkMessage::NewLink(message) => decode(message),
+                _ => None,
+            },
+        )?;
     let mut links = Links::default();
-    for object in netlink.dump("links", RouteNetlinkMessage::GetLink(request))? {
-        if let RouteNetlinkMessage::NewLink(message) = object
-            && let Some((name, link)) = decode(message)
-        {
-            links.insert(name, link);
-        }
+    for (name, link) in described {
+        links.insert(name, link);
     }
-    let request = AddressMessage::default();
-    for object in netlink.dump("addresses", RouteNetlinkMessage::GetAddress(request))? {
-        if let RouteNetlinkMessage::NewAddress(message) = object
-            && let Some((index, address, length)) = decode_address(message)
-        {
-            links.insert_address(index, address, length);
-        }
+    let request = RouteNetlinkMessage::GetAddress(AddressMessage::default());
+    let addresses = netlink.dump_as("addresses", request, |object| match object {
+        RouteNetlinkMessage::NewAddress(message) => decode_address(message),
+        _ => None,
+    })?;
+    for (index, address, length) in addresses {
+        links.insert_address(index, address, length);
     }
     Ok(links)
 }

@@ -22,16 +22,16 @@ pub type NeighbourKey = (u32, IpAddr);
 /// As `Netlink::dump`.
 pub fn observe(netlink: &mut Netlink) -> Result<BTreeMap<NeighbourKey, [u8; 6]>, NetlinkError> {
     let request = RouteNetlinkMessage::GetNeighbour(NeighbourMessage::default());
-    let mut neighbours = BTreeMap::new();
-    for object in netlink.dump("neighbours", request)? {
-        if let RouteNetlinkMessage::NewNeighbour(message) = object
-            && message.header.state == NeighbourState::Permanent
-            && let Some((address, mac)) = decode(&message)
+    let neighbours = netlink.dump_as("neighbours", request, |object| match object {
+        RouteNetlinkMessage::NewNeighbour(message)
+            if message.header.state == NeighbourState::Permanent =>
         {
-            neighbours.insert((message.header.ifindex, address), mac);
+            let (address, mac) = decode(&message)?;
+            Some(((message.header.ifindex, address), mac))
         }
-    }
-    Ok(neighbours)
+        _ => None,
+    })?;
+    Ok(neighbours.into_iter().collect())
 }
 
 /// The request that makes `address` a permanent neighbour, whatever the kernel knew of it.

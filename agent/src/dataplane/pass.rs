@@ -290,17 +290,32 @@ impl Engine {
     /// does in the background. Whoever waits for the pass may then send at once.
     fn wait_until_running(&mut self, names: &[String]) -> Result<(), NetlinkError> {
         let deadline = Instant::now() + link::START_TIME;
+        let mut waiting: Vec<&String> = names.iter().collect();
         while Instant::now() < deadline {
-            self.observe_links()?;
-            let is_waiting =
-                |name: &String| self.links.get(name).is_some_and(|link| !link.is_running);
-            if !names.iter().any(is_waiting) {
-                return Ok(());
+            let mut stopped = Vec::new();
+            for name in waiting {
+                let link = self.look_again(name)?;
+                if link.is_some_and(|link| !link.is_running) {
+                    stopped.push(name);
+                }
             }
+            if stopped.is_empty() {
+                return self.observe_links();
+            }
+            waiting = stopped;
             std::thread::sleep(link::START_POLL);
         }
-        debug!(?names, "links do not start, their other end may be down");
-        Ok(())
+        debug!(?waiting, "links do not start, their other end may be down");
+        self.observe_links()
+    }
+
+    /// One link as it is now: there may be hundreds of others. In a rehearsal as it would be.
+    fn look_again(&mut self, name: &str) -> Result<Option<LinkState>, NetlinkError> {
+        if self.netlink.rehearsal().is_on() {
+            self.observe_links()?;
+            return Ok(self.links.get(name).cloned());
+        }
+        link::find(&mut self.netlink, name)
     }
 
     fn set_mac(&mut self, name: &str, index: u32) -> Result<(), String> {
@@ -311,13 +326,10 @@ impl Engine {
         for _ in 0..MAC_ATTEMPTS {
             link::change(&mut self.netlink, index, change)
                 .map_err(|error| format!("failed to set the MAC: {error}"))?;
-            self.observe_links()
-                .map_err(|error| format!("failed to read links: {error}"))?;
-            if self
-                .links
-                .get(name)
-                .is_some_and(|link| link.mac == Some(HOST_VETH_MAC))
-            {
+            let link = self
+                .look_again(name)
+                .map_err(|error| format!("failed to read the link: {error}"))?;
+            if link.is_some_and(|link| link.mac == Some(HOST_VETH_MAC)) {
                 return Ok(());
             }
         }
