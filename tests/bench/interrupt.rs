@@ -1,17 +1,26 @@
 //! Ctrl-C ends the daemon that is measured, too.
 
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use agent::lab::{Namespace, process};
 use nix::sys::signal::{SigSet, Signal};
 
 /// Where something runs at the moment.
-static IN_USE: Mutex<Option<Namespace>> = Mutex::new(None);
+static IN_USE: Mutex<Vec<Namespace>> = Mutex::new(Vec::new());
 
-/// Notes where something runs; `None`: nowhere any more.
-pub fn note(namespace: Option<&Namespace>) {
-    *IN_USE.lock().unwrap_or_else(PoisonError::into_inner) = namespace.cloned();
+fn in_use() -> MutexGuard<'static, Vec<Namespace>> {
+    IN_USE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Notes that something runs there from now on.
+pub fn note(namespace: &Namespace) {
+    in_use().push(namespace.clone());
+}
+
+/// Notes that nothing runs there any more.
+pub fn forget(namespace: &Namespace) {
+    in_use().retain(|known| known != namespace);
 }
 
 /// Has SIGINT and SIGTERM end this program and all that it started. Before any other thread begins.
@@ -25,7 +34,7 @@ pub fn watch() -> nix::Result<()> {
     signals.thread_block()?;
     std::thread::spawn(move || {
         if signals.wait().is_ok() {
-            let in_use = IN_USE.lock().unwrap_or_else(PoisonError::into_inner);
+            let in_use = in_use();
             let names: Vec<PathBuf> = in_use.iter().filter_map(Namespace::kernel_name).collect();
             for process in process::in_namespaces(&names) {
                 process.signal(Signal::SIGKILL);

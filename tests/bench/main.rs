@@ -2,24 +2,29 @@
 //!
 //! Everything is in a network namespace of its own.
 
+mod contender;
 mod daemons;
-mod fib;
 mod interrupt;
+mod kernel;
 mod load;
+mod node;
+mod packets;
+mod place;
 mod report;
 mod routers;
 mod scenarios;
 mod usage;
 
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Result, ensure};
 use clap::{Parser, Subcommand};
 
-use crate::daemons::Daemon;
+use crate::contender::{Contender, Test, by_daemon};
 use crate::report::Row;
-use crate::scenarios::Figure;
 
 #[derive(Debug, Parser)]
 #[command(name = "caracal-bench", version)]
@@ -34,9 +39,14 @@ enum What {
     Reflector(Choice),
     /// Routers that write what BGP says to the kernel: our agent, and others that are installed
     Node(Choice),
+    /// Ways of packets between workloads of two nodes
+    Packets(Choice),
     /// The byte relay that is the limit; runs until it is killed
     #[command(hide = true)]
     Relay,
+    /// The plain carrier that is compared with; runs until it is killed
+    #[command(hide = true)]
+    PlainCarrier { local: Ipv4Addr, remote: Ipv4Addr },
 }
 
 #[derive(Debug, clap::Args)]
@@ -53,37 +63,26 @@ struct Choice {
     /// Root directory with newer versions of the others
     #[arg(long, value_name = "DIR")]
     newer: Option<PathBuf>,
-}
-
-/// One run of a daemon that is started anew.
-type Run = dyn Fn(&dyn Daemon) -> Result<Vec<Figure>>;
-
-/// What is run with each daemon.
-struct Test {
-    name: &'static str,
-    title: &'static str,
-    run: Box<Run>,
+    /// A hundredth of it, to see that it works: the figures mean nothing
+    #[arg(long)]
+    small: bool,
 }
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().what {
         What::Relay => daemons::serve_relay(),
+        What::PlainCarrier { local, remote } => packets::carry_plainly(local, remote),
         What::Reflector(choice) => {
             let tests = scenarios::ALL.iter().map(|scenario| Test {
                 name: scenario.name,
                 title: scenario.title,
-                run: Box::new(|daemon| scenario.run(daemon)),
+                contenders: by_daemon(&daemons::ALL, |daemon| scenario.run(daemon)),
+                note: "",
             });
-            compare(tests.collect(), &daemons::ALL, &choice)
+            compare(tests.collect(), &choice)
         }
-        What::Node(choice) => {
-            let tests = fib::ALL.iter().map(|scenario| Test {
-                name: scenario.name,
-                title: scenario.title,
-                run: Box::new(|daemon| scenario.run(daemon)),
-            });
-            compare(tests.collect(), &routers::ALL, &choice)
-        }
+        What::Node(choice) => compare(node::tests(choice.small), &choice),
+        What::Packets(choice) => compare(packets::tests(choice.small), &choice),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -94,63 +93,66 @@ fn main() -> ExitCode {
     }
 }
 
-fn compare(tests: Vec<Test>, daemons: &[&dyn Daemon], choice: &Choice) -> Result<()> {
+fn compare(tests: Vec<Test>, choice: &Choice) -> Result<()> {
     choice.newer.iter().cloned().for_each(daemons::set_newer);
     interrupt::watch()?;
-    let tests = chosen(&choice.scenario, tests, |test| test.name)?;
-    let mut present = Vec::new();
-    for daemon in chosen(&choice.daemon, daemons.to_vec(), |daemon| daemon.name())? {
-        match daemon.version() {
-            Some(version) => {
-                println!("{:<12} {version}", daemon.name());
-                present.push(daemon);
+    let names = tests.iter().map(|test| test.name);
+    check(&choice.scenario, names)?;
+    let contenders = || tests.iter().flat_map(|test| &test.contenders);
+    check(&choice.daemon, contenders().map(|one| one.name))?;
+    let is_chosen = |names: &[String], name: &str| {
+        names.is_empty() || names.iter().any(|chosen| chosen == name)
+    };
+
+    let tests: Vec<&Test> = tests
+        .iter()
+        .filter(|test| is_chosen(&choice.scenario, test.name))
+        .collect();
+    let mut present: BTreeMap<&str, bool> = BTreeMap::new();
+    for one in tests.iter().flat_map(|test| &test.contenders) {
+        if is_chosen(&choice.daemon, one.name) && !present.contains_key(one.name) {
+            let version = one.version();
+            match &version {
+                Ok(version) => println!("{:<12} {version}", one.name),
+                Err(reason) => println!("{:<12} skipped: {reason}", one.name),
             }
-            None => println!("{:<12} skipped: not installed", daemon.name()),
+            present.insert(one.name, version.is_ok());
         }
     }
     for test in tests {
-        let rows: Vec<Row> = present
+        let is_present = |one: &&Contender| present.get(one.name) == Some(&true);
+        let rows: Vec<Row> = test
+            .contenders
             .iter()
-            .map(|daemon| Row {
-                daemon: daemon.name(),
-                is_relay: daemon.is_relay(),
-                is_ours: daemon.name() == "caracal",
-                runs: run(&test, *daemon, choice.runs),
+            .filter(is_present)
+            .map(|one| Row {
+                name: one.name,
+                role: one.role,
+                runs: one.runs(choice.runs),
             })
             .collect();
         report::print(&format!("{}. {}", test.name, test.title), &rows);
+        if !test.note.is_empty() {
+            println!("  {}", test.note);
+        }
     }
     Ok(())
 }
 
-/// A daemon that cannot do it once is not asked again.
-fn run(test: &Test, daemon: &dyn Daemon, runs: u32) -> Vec<Result<Vec<Figure>, String>> {
-    let mut all = Vec::new();
-    for _ in 0..runs {
-        let run = (test.run)(daemon).map_err(|error| format!("{error:#}"));
-        let has_failed = run.is_err();
-        all.push(run);
-        if has_failed {
-            break;
+/// Whether all that is chosen is there.
+fn check<'a>(chosen: &[String], all: impl Iterator<Item = &'a str>) -> Result<()> {
+    let mut known: Vec<&str> = Vec::new();
+    for name in all {
+        if !known.contains(&name) {
+            known.push(name);
         }
     }
-    all
-}
-
-/// Those of `all` whose names are in `names`, or all of them if there are none.
-fn chosen<T>(
-    names: &[String],
-    all: Vec<T>,
-    name_of: impl Fn(&T) -> &'static str,
-) -> Result<Vec<T>> {
-    for name in names {
-        let known: Vec<&str> = all.iter().map(&name_of).collect();
+    for name in chosen {
         ensure!(
             known.contains(&name.as_str()),
             "{name} is none of {}",
             known.join(", ")
         );
     }
-    let is_chosen = |item: &T| names.is_empty() || names.iter().any(|name| name == name_of(item));
-    Ok(all.into_iter().filter(is_chosen).collect())
+    Ok(())
 }

@@ -1,12 +1,12 @@
 //! Medians of all runs, and what they are to the best peer and to the limit.
 
+use crate::contender::Role;
 use crate::scenarios::{Figure, percentile};
 
-/// What one daemon came to in one scenario.
+/// What one contender came to in one scenario.
 pub struct Row {
-    pub daemon: &'static str,
-    pub is_relay: bool,
-    pub is_ours: bool,
+    pub name: &'static str,
+    pub role: Role,
     pub runs: Vec<Result<Vec<Figure>, String>>,
 }
 
@@ -21,10 +21,6 @@ impl Row {
             .map(|(_, value)| *value)
             .collect();
         (!values.is_empty()).then(|| percentile(&mut values, 50))
-    }
-
-    fn is_peer(&self) -> bool {
-        !self.is_relay && !self.is_ours
     }
 }
 
@@ -46,7 +42,7 @@ pub fn print(title: &str, rows: &[Row]) {
         let counted = row.runs.iter().flatten().count();
         print!(
             "  {:<12} {:>5}",
-            row.daemon,
+            row.name,
             format!("{counted}/{}", row.runs.len())
         );
         for name in &names {
@@ -57,35 +53,44 @@ pub fn print(title: &str, rows: &[Row]) {
         }
         println!();
     }
-    for (what, is_it) in [
-        ("of best", Row::is_peer as fn(&Row) -> bool),
-        ("of limit", |row: &Row| row.is_relay),
-    ] {
-        print_ratio(what, &names, rows, is_it);
+    let ours: Vec<&Row> = rows.iter().filter(|row| row.role == Role::Ours).collect();
+    for row in &ours {
+        // Whose figures, where there are several of ours.
+        let whose = match ours.len() {
+            1 => "of",
+            _ => row.name,
+        };
+        for (what, role) in [("best", Role::Peer), ("limit", Role::Limit)] {
+            print_ratio(&format!("{whose} {what}"), &names, row, rows, role);
+        }
     }
     for row in rows {
         for error in row.runs.iter().filter_map(|run| run.as_ref().err()) {
-            println!("  {} failed: {error}", row.daemon);
+            println!("  {} failed: {error}", row.name);
         }
     }
 }
 
-fn print_ratio(what: &str, names: &[&str], rows: &[Row], is_it: fn(&Row) -> bool) {
-    let Some(ours) = rows.iter().find(|row| row.is_ours) else {
-        return;
-    };
+fn print_ratio(what: &str, names: &[&str], ours: &Row, rows: &[Row], role: Role) {
     print!("  {what:<12} {:>5}", "");
     for name in names {
-        let others = rows.iter().filter(|row| is_it(row));
-        let best = others
-            .filter_map(|row| row.median(name))
-            .min_by(f64::total_cmp);
+        let others = rows.iter().filter(|row| row.role == role);
+        let medians = others.filter_map(|row| row.median(name));
+        let best = match is_more_better(name) {
+            true => medians.max_by(f64::total_cmp),
+            false => medians.min_by(f64::total_cmp),
+        };
         match ours.median(name).zip(best) {
             Some((ours, best)) if best > 0.0 => print!(" {:>15}", format!("{:.2}", ours / best)),
             _ => print!(" {:>15}", "-"),
         }
     }
     println!();
+}
+
+/// Of rates. All other figures are costs.
+fn is_more_better(figure: &str) -> bool {
+    figure.contains("/s")
 }
 
 /// Three significant digits and no more zeros than needed.

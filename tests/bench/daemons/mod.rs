@@ -14,17 +14,15 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use agent::lab::process::{self, Process};
-use agent::lab::{Mounts, Namespace, machine};
+use agent::lab::{Mounts, Namespace, machine, process};
 use anyhow::{Context, Result, bail};
-use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 pub use self::relay::serve as serve_relay;
 use self::root::Root;
 pub use self::root::set_newer;
-use crate::interrupt;
 use crate::load::plan;
+use crate::place::Place;
 use crate::usage::Usage;
 
 pub trait Daemon: Sync {
@@ -83,7 +81,7 @@ pub fn write(file: &Path, text: &str) -> Result<()> {
 
 /// A daemon that runs, alone in a namespace.
 pub struct Running {
-    pub namespace: Namespace,
+    place: Place,
     directory: TempDir,
 }
 
@@ -98,24 +96,29 @@ impl Running {
         let mut mounts = Mounts::default();
         daemon.prepare(directory.path(), clients, &mut mounts)?;
         let id = directory.path().display().to_string();
-        let namespace = Namespace::create(&id, daemon.name(), &mounts)?;
-        interrupt::note(Some(&namespace));
-        let running = Running {
-            namespace,
-            directory,
-        };
-        machine::ip_batch(&running.namespace, daemon.links())?;
+        let place = Place::create(&id, daemon.name(), &mounts)?;
+        let running = Running { place, directory };
+        machine::ip_batch(running.namespace(), daemon.links())?;
         let somaxconn = || fs::write("/proc/sys/net/core/somaxconn", "4096");
-        running.namespace.enter(somaxconn)?;
+        running.namespace().enter(somaxconn)?;
         for mut command in daemon.commands(running.directory.path()) {
             process::start(
                 daemon.name(),
-                &running.namespace,
+                running.namespace(),
                 &mut command,
                 &running.log(),
             )?;
         }
         Ok(running)
+    }
+
+    pub fn namespace(&self) -> &Namespace {
+        &self.place.namespace
+    }
+
+    /// Where its files are.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
     }
 
     fn log(&self) -> PathBuf {
@@ -129,42 +132,29 @@ impl Running {
         lines[lines.len().saturating_sub(5)..].join("\n")
     }
 
-    fn processes(&self) -> Vec<Process> {
-        let name: Vec<PathBuf> = self.namespace.kernel_name().into_iter().collect();
-        let mut all = process::in_namespaces(&name);
-        all.retain(|process| process.pid != self.namespace.holder.pid);
-        all
-    }
-
     /// What all its processes together used until now.
     pub fn usage(&self) -> Result<Usage> {
-        let all = self.processes();
+        Ok(self.pids()?.into_iter().map(Usage::of).sum())
+    }
+
+    /// Of all its processes.
+    pub fn pids(&self) -> Result<Vec<i32>> {
+        let all = self.place.processes();
         if all.is_empty() {
             bail!("it ended: {}", self.last_words());
         }
-        Ok(all.iter().map(|process| Usage::of(process.pid)).sum())
+        Ok(all.iter().map(|process| process.pid).collect())
     }
 
     /// Waits until something listens on 10.0.0.1:179.
     pub fn wait_listening(&self) -> Result<()> {
         process::wait_until("the listener", Duration::from_secs(20), || {
-            let table = format!("/proc/{}/net/tcp", self.namespace.holder.pid);
+            let table = format!("/proc/{}/net/tcp", self.namespace().holder.pid);
             let sockets = fs::read_to_string(table).unwrap_or_default();
             // Port 179 in state LISTEN, on any address.
             let listens = |line: &str| line.contains(":00B3 00000000:0000 0A");
             Ok((!sockets.lines().any(listens)).then(|| "nothing listens".to_owned()))
         })
         .with_context(|| self.last_words())
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        for process in self.processes().iter().chain([&self.namespace.holder]) {
-            process.signal(Signal::SIGKILL);
-            // What cannot be ended has no one left to tell.
-            let _ = process.wait_gone(Duration::from_secs(5));
-        }
-        interrupt::note(None);
     }
 }

@@ -1,7 +1,7 @@
 //! Our agent, as it is shipped.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use agent::lab::Mounts;
@@ -13,7 +13,13 @@ use crate::daemons::{Daemon, version_line, write};
 
 const AGENT: &str = "caracal-agent";
 
-pub struct Agent;
+/// The directory of resources, in the agent's own.
+pub const STORE: &str = "store";
+
+/// With this as its configuration file.
+pub struct Agent {
+    pub configuration: &'static str,
+}
 
 impl Daemon for Agent {
     fn name(&self) -> &'static str {
@@ -25,15 +31,18 @@ impl Daemon for Agent {
     }
 
     fn prepare(&self, directory: &Path, _: u32, _: &mut Mounts) -> Result<()> {
-        let store = directory.join("store");
+        let store = directory.join(STORE);
         fs::create_dir(&store)?;
-        write(&store.join("node.yaml"), STORE)
+        write(&store.join("peers.yaml"), PEERS)?;
+        write_node(directory, "")?;
+        write(&directory.join("agent.yaml"), self.configuration)
     }
 
     fn commands(&self, directory: &Path) -> Vec<Command> {
         let mut command = Command::new(program(AGENT));
         command.args(["run", "--node", "n", "--store"]);
-        command.arg(format!("dir:{}", directory.join("store").display()));
+        command.arg(format!("dir:{}", directory.join(STORE).display()));
+        command.arg("--config").arg(directory.join("agent.yaml"));
         command.arg("--run-dir").arg(directory.join("run"));
         command.arg("--state-dir").arg(directory.join("state"));
         command.args(["--http-listen", "none", "--log-level", "warn"]);
@@ -45,12 +54,30 @@ impl Daemon for Agent {
     }
 }
 
-const STORE: &str = "
-apiVersion: caracal.dev/v1alpha1
-kind: Node
-metadata: {name: n}
-spec: {bgp: {ipv4Address: 10.0.0.1/16, asNumber: 64512}, podCIDRs: [10.200.0.0/24]}
----
+/// Where a node's runtime asks for workloads.
+pub fn socket(directory: &Path) -> PathBuf {
+    directory.join("run/agent.sock")
+}
+
+/// Whether this is the directory of an agent.
+pub fn has_store(directory: &Path) -> bool {
+    directory.join(STORE).is_dir()
+}
+
+/// Replaces the store's Node: `more` follows its first podCIDR.
+pub fn write_node(directory: &Path, more: &str) -> Result<()> {
+    let store = directory.join(STORE);
+    // Whole or not at all: the agent watches.
+    let new = store.join(".new");
+    let node = format!(
+        "apiVersion: caracal.dev/v1alpha1\nkind: Node\nmetadata: {{name: n}}\nspec: {{bgp: \
+         {{ipv4Address: 10.0.0.1/16, asNumber: 64512}}, podCIDRs: [10.200.0.0/22{more}]}}\n"
+    );
+    write(&new, &node)?;
+    Ok(fs::rename(new, store.join("node.yaml"))?)
+}
+
+const PEERS: &str = "
 apiVersion: caracal.dev/v1alpha1
 kind: IPPool
 metadata: {name: own}

@@ -83,7 +83,7 @@ impl Scenario {
         let running = Running::start(daemon, self.shape.clients)?;
         running.wait_listening()?;
         let measured = running
-            .namespace
+            .namespace()
             .enter(|| Ok((self.measure)(&running, &self.shape, daemon.is_relay())))?;
         measured.with_context(|| format!("it said: {}", running.last_words()))
     }
