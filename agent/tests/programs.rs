@@ -115,7 +115,7 @@ fn ready() -> Value {
     json!({"schemaVersion": 1, "node": "a1", "version": "1.2.3", "ready": true,
         "store": {"synced": true, "errors": []},
         "tunnel": ipip, "tunnels": [ipip, vxlan],
-        "failed": [], "findings": [],
+        "failed": [], "findings": [], "lastRepairs": [],
         "repairs": {"route": 2}, "draining": false})
 }
 

@@ -9,16 +9,17 @@ use agent::dataplane::{Changes, Dataplane};
 use crate::netns::Namespace;
 use crate::routes::{has_ipv6, host, learned, open, prefix, via, wait_for};
 
-const IFACE: &str = "cara0123456789a";
+pub const IFACE: &str = "cara0123456789a";
 
-fn host_with_veth() -> Option<Namespace> {
+pub fn host_with_veth() -> Option<Namespace> {
     let host = host()?;
     host.ip(&format!("link add {IFACE} type veth peer name peer0"));
     host.ip("link set peer0 up");
     Some(host)
 }
 
-fn desired() -> Desired {
+/// A workload and a blackhole.
+pub fn desired() -> Desired {
     let workload = WorkloadLink {
         addresses: vec!["172.17.8.2".parse().expect("an address")],
         mac: Some([2, 0, 0, 0, 0, 1]),

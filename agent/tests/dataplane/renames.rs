@@ -2,29 +2,19 @@
 
 use std::collections::BTreeMap;
 
-use agent::dataplane::desired::{Desired, RouteState, WorkloadLink};
+use agent::dataplane::desired::{Desired, RouteState};
 
+use crate::drift::{self, IFACE, host_with_veth};
 use crate::netns::Namespace;
 use crate::routes::{host, learned, open, prefix, via, wait_for};
 
-const IFACE: &str = "cara0123456789a";
+/// Of the one workload.
 const ADDRESS: &str = "172.17.8.2";
 
-fn host_with_veth() -> Option<Namespace> {
-    let host = host()?;
-    host.ip(&format!("link add {IFACE} type veth peer name peer0"));
-    host.ip("link set peer0 up");
-    Some(host)
-}
-
 fn desired() -> Desired {
-    let workload = WorkloadLink {
-        addresses: vec![ADDRESS.parse().expect("an address")],
-        mac: Some([2, 0, 0, 0, 0, 1]),
-    };
     Desired {
-        workloads: BTreeMap::from([(IFACE.into(), workload)]),
-        ..Desired::default()
+        routes: BTreeMap::new(),
+        ..drift::desired()
     }
 }
 
