@@ -11,7 +11,7 @@ use bgp::types::{Family, Prefix};
 use smallvec::SmallVec;
 
 use super::desired::{Route, RouteState};
-use super::link::Links;
+use super::link::{LinkState, Links};
 use super::ownership::is_own_protocol;
 use crate::names::{PROTOCOL_LEARNED, PROTOCOL_LOCAL, ROUTE_METRIC};
 
@@ -171,7 +171,7 @@ pub fn resolve(
         },
         Route::Link { device } => FibInfo {
             hops: SmallVec::from_buf([KernelHop {
-                device: Some(usable_device(device, links)?),
+                device: Some(usable_device(device, links.get(device))?),
                 ..KernelHop::default()
             }]),
             scope: match family {
@@ -188,7 +188,7 @@ pub fn resolve(
             }
             let mut usable = SmallVec::new();
             for hop in hops.iter() {
-                match usable_device(&hop.device, links) {
+                match usable_device(&hop.device, links.get_or_renamed(&hop.device)) {
                     Ok(index) => usable.push(KernelHop {
                         gateway: Some(hop.gateway),
                         device: Some(index),
@@ -217,8 +217,8 @@ pub fn resolve(
     })
 }
 
-fn usable_device(name: &str, links: &Links) -> Result<u32, String> {
-    match links.get(name) {
+fn usable_device(name: &str, link: Option<&LinkState>) -> Result<u32, String> {
+    match link {
         None => Err(format!("device {name} does not exist")),
         Some(link) if !link.is_up => Err(format!("device {name} is down")),
         Some(link) => Ok(link.index),

@@ -204,7 +204,7 @@ impl Engine {
     /// # Errors
     /// If the kernel cannot be read.
     pub fn observe_host(&mut self) -> Result<HostView, NetlinkError> {
-        self.links = link::observe(&mut self.netlink)?;
+        self.observe_links()?;
         let stale = self.board.take_stale_families();
         self.refresh_table(&stale)?;
         self.unchecked_families.extend(stale);

@@ -71,11 +71,32 @@ pub struct Links {
     pub by_name: BTreeMap<String, LinkState>,
     names: HashMap<u32, String>,
     addresses: HashSet<IpAddr>,
+    /// Names that links had before, as long as no other link has taken them.
+    former: HashMap<String, u32>,
 }
 
 impl Links {
     pub fn get(&self, name: &str) -> Option<&LinkState> {
         self.by_name.get(name)
+    }
+
+    /// As `get`, or the link that had the name before it was renamed. Learned routes are wanted by the
+    /// old name until they are decided anew, and stand by the index all the time.
+    pub fn get_or_renamed(&self, name: &str) -> Option<&LinkState> {
+        let renamed = || self.by_name.get(self.names.get(self.former.get(name)?)?);
+        self.by_name.get(name).or_else(renamed)
+    }
+
+    /// Remembers which names the links of `before` had.
+    pub fn succeed(&mut self, before: &Links) {
+        let former = before.former.iter().map(|(name, index)| (name, *index));
+        let links = before.by_name.iter();
+        let known = links.map(|(name, link)| (name, link.index));
+        for (name, index) in former.chain(known) {
+            if !self.by_name.contains_key(name) && self.names.contains_key(&index) {
+                self.former.insert(name.clone(), index);
+            }
+        }
     }
 
     pub fn name_of(&self, index: u32) -> Option<&str> {

@@ -131,7 +131,9 @@ impl Engine {
     }
 
     pub(super) fn observe_links(&mut self) -> Result<(), NetlinkError> {
-        self.links = link::observe(&mut self.netlink)?;
+        let mut links = link::observe(&mut self.netlink)?;
+        links.succeed(&self.links);
+        self.links = links;
         Ok(())
     }
 

@@ -1,6 +1,5 @@
 use super::*;
 use crate::dataplane::desired::{Hop, Hops};
-use crate::dataplane::link::LinkState;
 
 fn prefix() -> Prefix {
     "172.17.9.0/24".parse().expect("a prefix")
@@ -244,4 +243,45 @@ fn foreign_route_of_lower_metric_shadows() {
     ] {
         assert_eq!(installed_state(&others, &links()), expected, "{name}");
     }
+}
+
+#[test]
+fn renamed_device_still_leads_unless_its_name_is_taken() {
+    let link = |index| LinkState {
+        index,
+        is_up: true,
+        ..LinkState::default()
+    };
+    let with = |others: &[(&str, u32)], before: &Links| {
+        let mut links = Links::default();
+        for (name, index) in others {
+            links.insert((*name).into(), link(*index));
+        }
+        links.succeed(before);
+        links
+    };
+    let renamed = |others: &[(&str, u32)]| {
+        // What is remembered is handed on.
+        let later = with(others, &with(others, &links()));
+        let resolved = resolve(Family::Ipv4, &via("eth0", None), PROTOCOL_LEARNED, &later);
+        resolved.map(|writable| writable.info.hops[0].device)
+    };
+    let missing = Err("device eth0 does not exist".to_owned());
+    for (name, others, expected) in [
+        ("renamed", &[("wan0", 2)][..], Ok(Some(2))),
+        ("gone", &[("eth1", 3)], missing),
+        (
+            "its name is taken",
+            &[("wan0", 2), ("eth0", 7)],
+            Ok(Some(7)),
+        ),
+    ] {
+        assert_eq!(renamed(others), expected, "{name}");
+    }
+    let workload = Route::Link {
+        device: "eth0".into(),
+    };
+    let now = with(&[("wan0", 2)], &links());
+    let resolved = resolve(Family::Ipv4, &workload, PROTOCOL_LOCAL, &now);
+    assert!(resolved.is_err(), "a workload's link is known by its name");
 }
