@@ -28,6 +28,8 @@ pub fn too_many_prefixes_end_its_session_alone(router: &'static dyn Router) -> R
     ours.established(2)?;
     ours.expect_route("10.2.0.0/16", "within the limit", |route| route.best)?;
     other.established(1)?;
+    // Both called each other, and one of the connections may have had to give way.
+    let before = other.peer(1)?.flaps;
 
     let wiretap = Wiretap::start(&site.ours)?;
     router.announce_more(&site, "10.21.0.0/16")?;
@@ -37,7 +39,7 @@ pub fn too_many_prefixes_end_its_session_alone(router: &'static dyn Router) -> R
     ours.wait_peer("the reason, shown", 2, |peer| has_ended(peer, "sent"))?;
     let unaffected = other.peer(1)?;
     ensure!(
-        unaffected.state == "established" && unaffected.flaps == 0,
+        unaffected.state == "established" && unaffected.flaps == before,
         "{unaffected:?}"
     );
     other.expect_route("10.1.0.0/16", "still there", |route| route.best)
