@@ -40,7 +40,7 @@ const FIRST_ID: u32 = 0xca7a_0000;
 /// Where they end; there are never so many.
 const LAST_ID: u32 = 0xca7a_ffff;
 /// Numbers that are tried before it is left alone.
-const ATTEMPTS: u32 = 16;
+const ATTEMPTS: usize = 16;
 
 /// The kernel's, as last read or written.
 #[derive(Debug, Default)]
@@ -97,6 +97,11 @@ impl NextHops {
         Ok(())
     }
 
+    /// The routes were not read after all: whatever is there may be in use.
+    pub fn spare_all(&mut self) {
+        self.unused.clear();
+    }
+
     /// The hop of an object of ours. A route is by it.
     pub fn hop_of(&mut self, id: u32) -> Option<&KernelHop> {
         self.unused.remove(&id);
@@ -124,7 +129,7 @@ impl NextHops {
             return Ok(());
         }
         let free = (FIRST_ID..=LAST_ID).filter(|id| !self.own.contains_key(id));
-        let free: Vec<u32> = free.take(ATTEMPTS as usize).collect();
+        let free: Vec<u32> = free.take(ATTEMPTS).collect();
         for id in free {
             let new = Message::New {
                 id,

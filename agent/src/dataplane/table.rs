@@ -117,7 +117,8 @@ impl Table {
                 self.next_hops.observe(netlink)?;
             }
             let (infos, next_hops) = (&mut self.infos, &mut self.next_hops);
-            let routes = route::observe(netlink, *family, None, infos, next_hops)?;
+            let routes = route::observe(netlink, *family, None, infos, next_hops)
+                .inspect_err(|_| self.next_hops.spare_all())?;
             self.strays.retain(|stray| stray.prefix.family() != *family);
             self.foreign.retain(|prefix, _| prefix.family() != *family);
             let mut local = Vec::new();
