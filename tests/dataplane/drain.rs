@@ -22,6 +22,14 @@ fn has_marked(routes: &[RouteStatus], is_marked: bool) -> bool {
     })
 }
 
+/// Waits until the neighbour knows that the session is gone: what the next one says is new then.
+fn expect_stale(crossing: &Crossing) -> Result<()> {
+    eventually("the prefix is stale", TIMEOUT, || {
+        let routes = crossing.speaker(1)?.routes(OWN)?;
+        Ok((!routes.iter().all(|route| route.stale)).then(|| format!("{routes:#?}")))
+    })
+}
+
 /// Waits until the neighbour has the node's prefix, marked or not.
 fn expect_marked(crossing: &Crossing, what: &str, is_marked: bool) -> Result<()> {
     eventually(what, TIMEOUT, || {
@@ -51,6 +59,7 @@ fn a_drained_node_is_used_last_over_restarts_and_leaves_no_stale_route() -> Resu
     ensure!(is_draining(&crossing)?);
 
     kill(&agent)?;
+    expect_stale(&crossing)?;
     agent = crossing.start_agent_again()?;
     expect_marked(&crossing, "marked after kill and restart, too", true)?;
     ensure!(is_draining(&crossing)?);

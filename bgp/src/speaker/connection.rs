@@ -98,6 +98,8 @@ pub struct Connection {
     /// Gone when the writer is, which ends with the connection.
     socket: Weak<OwnedWriteHalf>,
     reader: JoinHandle<()>,
+    /// `None` once it was handed out.
+    writer: Option<JoinHandle<()>>,
 }
 
 impl Connection {
@@ -134,13 +136,13 @@ impl Connection {
             core_wakeup,
             send_hold,
         };
-        tokio::spawn(writer.run());
         Connection {
             outbox,
             gate,
             has_update,
             socket: Arc::downgrade(&socket),
             reader: tokio::spawn(reader.run()),
+            writer: Some(tokio::spawn(writer.run())),
         }
     }
 
@@ -152,12 +154,13 @@ impl Connection {
     }
 
     /// Stops reading and, after `last` is written, closes. Nothing of the reader reaches the core
-    /// after this returns.
-    pub async fn close(mut self, last: Option<Bytes>) {
+    /// after this returns. What it returns ends when all is written, or nothing more can be.
+    pub async fn close(mut self, last: Option<Bytes>) -> Option<JoinHandle<()>> {
         self.reader.abort();
         // Only a cancellation error can come back.
         let _ = (&mut self.reader).await;
         self.outbox.close_with(last);
+        self.writer.take()
     }
 }
 

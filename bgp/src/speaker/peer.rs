@@ -43,6 +43,8 @@ pub struct PeerTask {
     inbound_sender: mpsc::Sender<(ConnectionId, Inbound)>,
     traffic: Arc<Traffic>,
     connections: HashMap<ConnectionId, (Connection, u64)>,
+    /// The writers of connections that are over for us and may have a last word to write.
+    closing: Vec<JoinHandle<()>>,
     /// OPENs of those who ended another connection before, of which the end was not heard yet. One
     /// of a connection at most: its reader waits.
     early: Vec<(ConnectionId, Box<Open>)>,
@@ -75,6 +77,7 @@ impl PeerTask {
             inbound_sender,
             traffic: Arc::default(),
             connections: HashMap::new(),
+            closing: Vec::new(),
             early: Vec::new(),
             next_connection: 0,
             dial: None,
@@ -131,6 +134,13 @@ impl PeerTask {
                 }
             }
             self.take_opens().await;
+        }
+        // A process may end when all peers have finished, and it is the last word that decides
+        // whether the peer keeps our routes. No writer is to wait for us meanwhile.
+        self.inbound.close();
+        for writer in self.closing.drain(..) {
+            // It is never aborted; what it could not write it gave up.
+            let _ = writer.await;
         }
         self.tell(CoreInput::Finished { peer: self.id }).await;
     }
@@ -409,7 +419,9 @@ impl PeerTask {
 
     async fn close(&mut self, connection: ConnectionId, notification: Option<&Notification>) {
         if let Some((live, _)) = self.connections.remove(&connection) {
-            live.close(notification.map(Notification::encode)).await;
+            let writer = live.close(notification.map(Notification::encode)).await;
+            self.closing.retain(|writer| !writer.is_finished());
+            self.closing.extend(writer);
         }
     }
 
