@@ -40,7 +40,8 @@ pub struct Cli {
 pub enum Command {
     /// Run the agent of one node
     Run(Box<RunArgs>),
-    /// Prepare this machine: names of our route protocols for `ip route`
+    /// Prepare this machine: names of our route protocols for `ip route`, and files that keep
+    /// systemd-networkd and NetworkManager off what is ours
     Install,
     /// Install the CNI plugin and its network configuration
     InstallCni(InstallCniArgs),

@@ -14,6 +14,8 @@ pub mod datastore;
 pub mod descriptors;
 pub mod drain;
 pub mod dry_run;
+pub mod host_daemons;
+pub mod installed_file;
 pub mod ipam;
 pub mod lab;
 pub mod model;

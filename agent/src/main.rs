@@ -1,7 +1,6 @@
 //! `caracal-agent`: the node agent, its set-up, and the userspace tunnel's process.
 
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -11,19 +10,23 @@ use agent::config::{
     Cli, Command, InstallCniArgs, LogArgs, LogFormat, LogLevel, RunArgs, Settings, UninstallArgs,
     logging,
 };
+use agent::host_daemons;
+use agent::installed_file::{InstalledFileError, place, remove};
 use agent::names::{PROTOCOL_LEARNED, PROTOCOL_LOCAL};
 use anyhow::Context;
 use clap::Parser;
 
 /// Where iproute2 looks for names of route protocols.
 const ROUTE_PROTOCOLS: &str = "/etc/iproute2/rt_protos.d/caracal.conf";
+/// Of the host's files, which a container sees where they are mounted.
+const ROOT: &str = "/";
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Run(args) if args.dry_run => return dry_run(&args),
         Command::Run(args) => run(&args),
         Command::InstallCni(args) => install_cni(&args),
-        Command::Install => install_route_protocols(Path::new(ROUTE_PROTOCOLS)),
+        Command::Install => install(),
         Command::Uninstall(args) => uninstall(&args),
         Command::Carrier(args) => {
             let options = CarrierOptions {
@@ -109,28 +112,43 @@ fn beside_us(name: &str) -> anyhow::Result<PathBuf> {
     Ok(own.with_file_name(name))
 }
 
-/// Lets `ip route` show our protocols by name.
-fn install_route_protocols(path: &Path) -> anyhow::Result<()> {
-    let text = format!("{PROTOCOL_LOCAL}\tcaracal\n{PROTOCOL_LEARNED}\tcaracal-bgp\n");
-    if let Some(dir) = path.parent() {
-        fs::create_dir_all(dir).with_context(|| format!("failed to make {}", dir.display()))?;
+fn install() -> anyhow::Result<()> {
+    let protocols = install_route_protocols(Path::new(ROUTE_PROTOCOLS));
+    let root = Path::new(ROOT);
+    let (written, mut problems) = host_daemons::install(root);
+    for drop_in in written {
+        let path = drop_in.path(root);
+        println!("wrote {}; to use it: {}", path.display(), drop_in.read_by);
     }
-    fs::write(path, text).with_context(|| format!("failed to write {}", path.display()))
+    problems.extend(protocols.err());
+    all_or_error(problems.into_iter().map(shown).collect())
+}
+
+/// Lets `ip route` show our protocols by name.
+fn install_route_protocols(path: &Path) -> Result<(), InstalledFileError> {
+    let text = format!("{PROTOCOL_LOCAL}\tcaracal\n{PROTOCOL_LEARNED}\tcaracal-bgp\n");
+    place(path, |temporary| fs::write(temporary, &text))
+}
+
+fn shown(error: InstalledFileError) -> String {
+    format!("{:#}", anyhow::Error::from(error))
+}
+
+fn all_or_error(problems: Vec<String>) -> anyhow::Result<()> {
+    if problems.is_empty() {
+        Ok(())
+    } else {
+        Err(anyhow::anyhow!(problems.join("\n")))
+    }
 }
 
 fn uninstall(args: &UninstallArgs) -> anyhow::Result<()> {
     // Half of it beside a running agent would be worse than nothing.
     block_on(agent::run::ensure_stopped(args.directories.run_dir.clone()))?;
-    let mut problems: Vec<String> = install::uninstall(&args.cni_bin_dir, &args.cni_conf_dir)
-        .into_iter()
-        .map(|error| format!("{:#}", anyhow::Error::from(error)))
-        .collect();
-    match fs::remove_file(ROUTE_PROTOCOLS) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            problems.push(format!("failed to remove {ROUTE_PROTOCOLS}: {error}"));
-        }
-        _ => {}
-    }
+    let mut left = install::uninstall(&args.cni_bin_dir, &args.cni_conf_dir);
+    left.extend(host_daemons::uninstall(Path::new(ROOT)));
+    left.extend(remove(Path::new(ROUTE_PROTOCOLS)).err());
+    let mut problems: Vec<String> = left.into_iter().map(shown).collect();
     let directories = &args.directories;
     if let Err(error) = block_on(agent::run::uninstall(
         &directories.run_dir,
@@ -138,9 +156,5 @@ fn uninstall(args: &UninstallArgs) -> anyhow::Result<()> {
     )) {
         problems.push(format!("{error:#}"));
     }
-    if problems.is_empty() {
-        Ok(())
-    } else {
-        Err(anyhow::anyhow!(problems.join("\n")))
-    }
+    all_or_error(problems)
 }

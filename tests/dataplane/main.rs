@@ -6,6 +6,7 @@ mod drift;
 mod dry_run;
 mod dual_stack;
 mod foreign;
+mod host_daemons;
 mod multipath;
 mod next_hop;
 mod protection;

@@ -1,5 +1,8 @@
 //! Caracal leaves a machine as it found it.
 
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -8,6 +11,8 @@ use anyhow::{Result, ensure};
 use harness::needs_root;
 use harness::product::{lab, program, succeeded};
 use nix::sys::signal::Signal;
+
+use crate::host_daemons::{install, own_configuration};
 
 /// Of others, and as near to ours as can be: in our prefixes, on names almost ours, and of a name of
 /// ours but another kind.
@@ -82,6 +87,11 @@ fn uninstall_removes_every_route_device_and_process_of_ours() -> Result<()> {
     agent.signal(Signal::SIGTERM);
     agent.wait_gone(Duration::from_secs(5))?;
 
+    own_configuration(a1)?;
+    install(&lab, a1)?;
+    let theirs = Path::new("/etc/systemd/network/10-nic.network");
+    a1.enter(|| fs::write(theirs, "[Match]\nName=eth0\n"))?;
+
     let mut command = Command::new(lab.program("caracal-agent"));
     command.arg("uninstall");
     command.arg("--run-dir").arg(lab.run_dir("a1"));
@@ -97,6 +107,8 @@ fn uninstall_removes_every_route_device_and_process_of_ours() -> Result<()> {
         Duration::from_secs(20),
     )?)?;
 
+    let files = a1.enter(|| files_in("/etc/systemd"))?;
+    ensure!(files == [theirs], "{files:?}");
     let routes = machine::ip(a1, &["-N", "route", "show", "table", "all"])?;
     let ours = ["proto 202", "proto 203", "dev caracal-"];
     ensure!(!ours.iter().any(|word| routes.contains(word)), "{routes}");
@@ -121,6 +133,20 @@ fn uninstall_removes_every_route_device_and_process_of_ours() -> Result<()> {
         .collect();
     ensure!(others.is_empty(), "{others:?}");
     Ok(())
+}
+
+/// All files below.
+fn files_in(directory: impl AsRef<Path>) -> io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            files.extend(files_in(path)?);
+        } else {
+            files.push(path);
+        }
+    }
+    Ok(files)
 }
 
 fn nft(namespace: &Namespace, arguments: &[&str]) -> Result<String> {

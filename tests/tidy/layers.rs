@@ -22,6 +22,7 @@ const PURE: &[&str] = &[
     "agent/src/dataplane/nft/names.rs",
     "agent/src/dataplane/nft/observe.rs",
     "agent/src/dataplane/nft/render.rs",
+    "agent/src/host_daemons/",
     "agent/src/lab/topology.rs",
     "agent/src/lab/texts.rs",
     "agent/src/lab/expect.rs",

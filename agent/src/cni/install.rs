@@ -1,32 +1,16 @@
 //! Makes the container runtime use Caracal: the plugin's binary and the network configuration.
 
 use std::fs;
-use std::io;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::json;
 
 use super::protocol::{CniVersion, PLUGIN_TYPE};
+use crate::installed_file::{InstalledFileError, place, remove};
 
 /// Sorts before what distributions ship, so that the runtime takes it.
 pub const CONFLIST: &str = "10-caracal.conflist";
-
-#[derive(Debug, thiserror::Error)]
-pub enum InstallError {
-    #[error("failed to install {}", .path.display())]
-    Install {
-        path: PathBuf,
-        #[source]
-        source: io::Error,
-    },
-    #[error("failed to remove {}", .path.display())]
-    Remove {
-        path: PathBuf,
-        #[source]
-        source: io::Error,
-    },
-}
 
 /// Copies `plugin` into `bin_dir`, then writes the network configuration into `conf_dir`: the
 /// runtime looks for the binary as soon as it sees the configuration. Both are replaced whole, so
@@ -39,7 +23,7 @@ pub fn install(
     bin_dir: &Path,
     conf_dir: &Path,
     socket: &Path,
-) -> Result<(), InstallError> {
+) -> Result<(), InstalledFileError> {
     let binary = bin_dir.join(PLUGIN_TYPE);
     place(&binary, |temporary| {
         fs::copy(plugin, temporary)?;
@@ -55,14 +39,9 @@ pub fn install(
 ///
 /// # Errors
 /// One per file that could not be removed.
-pub fn uninstall(bin_dir: &Path, conf_dir: &Path) -> Vec<InstallError> {
+pub fn uninstall(bin_dir: &Path, conf_dir: &Path) -> Vec<InstalledFileError> {
     let files = [conf_dir.join(CONFLIST), bin_dir.join(PLUGIN_TYPE)];
-    let removed = files.into_iter().map(|path| match fs::remove_file(&path) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => {
-            Err(InstallError::Remove { path, source })
-        }
-        _ => Ok(()),
-    });
+    let removed = files.into_iter().map(|path| remove(&path));
     removed.filter_map(Result::err).collect()
 }
 
@@ -73,20 +52,6 @@ fn network_configuration(socket: &Path) -> serde_json::Value {
         "name": "caracal",
         "plugins": [{"type": PLUGIN_TYPE, "socket": socket}],
     })
-}
-
-fn place(path: &Path, write: impl Fn(&Path) -> io::Result<()>) -> Result<(), InstallError> {
-    // The name starts with a dot, for runtimes read every *.conflist they find.
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let temporary = path.with_file_name(format!(".{name}.tmp"));
-    path.parent()
-        .map_or(Ok(()), fs::create_dir_all)
-        .and_then(|()| write(&temporary))
-        .and_then(|()| fs::rename(&temporary, path))
-        .map_err(|source| InstallError::Install {
-            path: path.to_owned(),
-            source,
-        })
 }
 
 #[cfg(test)]

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::path::Path;
 use std::sync::Arc;
 
 use bgp::speaker::RouteSelection;
 use bgp::speaker::status::{KernelStatus, RouteStatus, WhyStatus};
 use bgp::types::Prefix;
+use tokio::task::spawn_blocking;
 
 use super::Reconciler;
 use crate::api::schema::{
@@ -15,6 +17,7 @@ use crate::api::schema::{
 };
 use crate::carrier::supervise::CarrierStatus;
 use crate::dataplane::desired::{Route, RouteState, TunnelDriver};
+use crate::host_daemons;
 use crate::names::mac_text;
 use crate::resolve::routes::{Resolution, Resolved};
 use crate::resolve::tunnel::TunnelPlan;
@@ -55,7 +58,7 @@ impl Reconciler {
             tunnel: tunnels.first().cloned(),
             tunnels,
             failed: self.show_failed().await,
-            findings: self.show_findings(),
+            findings: self.show_findings().await,
             repairs: self.repairs.clone(),
             last_repairs: self.show_last_repairs(),
             draining: self.routing.is_draining(),
@@ -106,13 +109,14 @@ impl Reconciler {
         }
     }
 
-    fn show_findings(&self) -> Vec<Finding> {
-        let findings = self.report.findings.iter();
+    async fn show_findings(&self) -> Vec<Finding> {
+        // Files, and looked at when asked for: their daemons tell nobody.
+        let of_daemons = spawn_blocking(|| host_daemons::findings(Path::new("/"))).await;
+        let of_daemons = of_daemons.unwrap_or_default().into_iter();
+        let of_daemons = of_daemons.map(|(daemon, reason)| (daemon.to_owned(), reason));
+        let findings = self.report.findings.iter().cloned().chain(of_daemons);
         findings
-            .map(|(object, reason)| Finding {
-                object: object.clone(),
-                reason: reason.clone(),
-            })
+            .map(|(object, reason)| Finding { object, reason })
             .collect()
     }
 
