@@ -7,6 +7,7 @@ mod dry_run;
 mod dual_stack;
 mod foreign;
 mod host_daemons;
+mod kube_proxy;
 mod multipath;
 mod next_hop;
 mod protection;

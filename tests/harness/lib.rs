@@ -18,5 +18,6 @@ pub mod site;
 pub mod sockets;
 pub mod speaker;
 pub mod spine;
+pub mod traffic;
 pub mod watch;
 pub mod wiretap;

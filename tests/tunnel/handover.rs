@@ -10,7 +10,7 @@ use anyhow::{Result, ensure};
 use harness::needs_root;
 use harness::product::{TIMEOUT, eventually, kill, program, programs, status};
 
-use crate::traffic::{Stream, address};
+use harness::traffic::{Stream, address};
 
 fn carrier_pid(lab: &Lab, node: &str) -> Result<u32> {
     let text = std::fs::read_to_string(lab.run_dir(node).join("carrier.pid"))?;

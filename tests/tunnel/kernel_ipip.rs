@@ -19,7 +19,7 @@ use harness::product::{TIMEOUT, eventually, kill, programs, succeeded};
 use harness::{needs_root, report};
 
 use crate::modes;
-use crate::traffic::{Stream, address};
+use harness::traffic::{Stream, address};
 
 /// Whether the test can go on; reported as skipped if not.
 fn has_ipip() -> Result<bool> {

@@ -5,4 +5,3 @@ mod handover;
 mod kernel_ipip;
 mod modes;
 mod pmtu;
-mod traffic;

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use harness::needs_root;
 use harness::product::{TIMEOUT, eventually, lab, status};
 
-use crate::traffic::{IPIP, Stream, address, set_mode, wait_for_device};
+use harness::traffic::{IPIP, Stream, address, set_mode, wait_for_device};
 
 /// Echoes between the racks and within one, while every kind of tunnel takes over from another.
 /// Ends with an error if a connection does, or the old devices stay.

@@ -13,7 +13,7 @@ use harness::needs_root;
 use harness::product::{TIMEOUT, eventually, programs};
 use nix::sys::socket::{getsockopt, sockopt};
 
-use crate::traffic::{IPIP, Stream, address, set_mode, wait_for_device};
+use harness::traffic::{IPIP, Stream, address, set_mode, wait_for_device};
 
 /// Between the racks; the NICs' is 1500.
 const PATH_MTU: usize = 1400;

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
+use crate::product::{TIMEOUT, eventually};
 use agent::lab::{Lab, machine};
 use anyhow::{Context, Result};
-use harness::product::{TIMEOUT, eventually};
 
 /// The carrier's device, or the kernel's.
 pub const IPIP: &str = "caracal-tun or caracal-ipip";
@@ -49,6 +49,9 @@ pub fn wait_for_device(lab: &Lab, ways: &[(&str, &str)], device: &str) -> Result
     })
 }
 
+/// Where workloads listen for streams.
+pub const PORT: u16 = 7000;
+
 /// One connection over which numbers flow and come back.
 pub struct Stream {
     stop: Arc<AtomicBool>,
@@ -58,8 +61,14 @@ pub struct Stream {
 
 impl Stream {
     pub fn start(lab: &Lab, from: &str, to: &str) -> Result<Stream> {
-        let target = SocketAddr::from((address(lab, to)?, 7000));
-        let listener = lab.namespace(to)?.enter(|| TcpListener::bind(target))?;
+        let target = SocketAddr::from((address(lab, to)?, PORT));
+        Stream::start_to(lab, from, to, target)
+    }
+
+    /// To a service at `target` that leads to `to`.
+    pub fn start_to(lab: &Lab, from: &str, to: &str, target: SocketAddr) -> Result<Stream> {
+        let listens = (address(lab, to)?, PORT);
+        let listener = lab.namespace(to)?.enter(|| TcpListener::bind(listens))?;
         std::thread::spawn(move || {
             let (mut stream, _) = listener.accept()?;
             let mut buffer = [0; 8192];
