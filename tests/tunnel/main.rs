@@ -1,5 +1,6 @@
 //! Every kind of tunnel: alone, with each other, and one taking over from another.
 
+mod bursts;
 mod carrier;
 mod handover;
 mod kernel_ipip;

@@ -33,6 +33,11 @@ use self::forward::{Counters, Ends};
 use self::wire::Wire;
 use crate::names::{CARRIER_DEVICE, UDP_DEVICE, UDP_TUNNEL_PORT};
 
+/// Packets that a TAP holds (`txqueuelen`) while the carrier is busy, or waits for a processor. A burst
+/// of so many is not lost; the 1,000 of a TAP are, where processors are short. Full packets take 23 MB
+/// of the kernel's memory, what large ones of TCP take is their senders' anyway.
+pub const QUEUE_LENGTH: u32 = 10_000;
+
 /// What a carrier puts inner packets into.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, clap::ValueEnum)]
 pub enum Encapsulation {

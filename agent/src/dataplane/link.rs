@@ -28,6 +28,8 @@ pub const START_POLL: Duration = Duration::from_micros(500);
 pub struct LinkState {
     pub index: u32,
     pub mtu: u32,
+    /// `txqueuelen`, in packets.
+    pub queue_length: u32,
     /// IFF_UP, which decides whether routes can leave by it. Says nothing of the carrier.
     pub is_up: bool,
     /// IFF_RUNNING: the queue takes packets. Follows a veth's coming up by a moment.
@@ -197,6 +199,7 @@ pub fn find(netlink: &mut Netlink, name: &str) -> Result<Option<LinkState>, Netl
 pub struct LinkChange {
     pub mac: Option<[u8; 6]>,
     pub mtu: Option<u32>,
+    pub queue_length: Option<u32>,
     pub is_up: Option<bool>,
     pub is_noarp: Option<bool>,
 }
@@ -223,6 +226,8 @@ pub fn change(netlink: &mut Netlink, index: u32, change: LinkChange) -> Result<(
     message
         .attributes
         .extend(change.mtu.map(LinkAttribute::Mtu));
+    let queue_length = change.queue_length.map(LinkAttribute::TxQueueLen);
+    message.attributes.extend(queue_length);
     netlink.request(RouteNetlinkMessage::SetLink(message), 0)
 }
 
@@ -315,6 +320,7 @@ fn decode(message: LinkMessage) -> Option<(String, LinkState)> {
         match attribute {
             LinkAttribute::IfName(text) => name = Some(text),
             LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+            LinkAttribute::TxQueueLen(length) => link.queue_length = length,
             LinkAttribute::Address(bytes) => link.mac = bytes.try_into().ok(),
             LinkAttribute::LinkInfo(infos) => decode_info(infos, &mut link),
             _ => {}

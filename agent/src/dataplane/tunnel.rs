@@ -18,7 +18,7 @@ use super::link::{self, LinkChange, LinkState, Links, TunnelEnds, VxlanEnds};
 use super::netlink::{Netlink, NetlinkError};
 use super::rehearsal::Rehearsal;
 use super::{modules, netns, sysctl};
-use crate::carrier::tap;
+use crate::carrier::{self, tap};
 use crate::crash::crash_point;
 use crate::names::{IPIP_DEVICE, VXLAN_DEVICE, VXLAN_PORT, VXLAN_VNI};
 
@@ -176,7 +176,9 @@ pub fn ensure(
     let parameters = configure_parameters(netlink.rehearsal(), device, tunnel)
         .map_err(|source| TunnelError::Sysctl { device, source })?;
     differences.extend(parameters);
-    differences.extend(configure_link(netlink, link, tunnel).map_err(configure)?);
+    let queue_length = driver.carrier().map(|_| carrier::QUEUE_LENGTH);
+    let of_link = configure_link(netlink, link, tunnel, queue_length).map_err(configure)?;
+    differences.extend(of_link);
     Ok(differences)
 }
 
@@ -316,10 +318,12 @@ fn configure_link(
     netlink: &mut Netlink,
     link: &LinkState,
     tunnel: &Tunnel,
+    queue_length: Option<u32>,
 ) -> Result<Vec<String>, NetlinkError> {
     let change = LinkChange {
         mac: tunnel.mac.filter(|mac| link.mac != Some(*mac)),
         mtu: (link.mtu != tunnel.mtu).then_some(tunnel.mtu),
+        queue_length: queue_length.filter(|length| link.queue_length != *length),
         is_up: (!link.is_up).then_some(true),
         // It would ask for the MAC of every destination; all neighbours are permanent.
         is_noarp: (!link.is_noarp).then_some(true),
@@ -332,6 +336,9 @@ fn configure_link(
         change
             .mtu
             .map(|mtu| format!("mtu {} instead of {mtu}", link.mtu)),
+        change
+            .queue_length
+            .map(|length| format!("txqueuelen {} instead of {length}", link.queue_length)),
         change.is_up.map(|_| "down".to_owned()),
         change.is_noarp.map(|_| "with ARP".to_owned()),
     ]

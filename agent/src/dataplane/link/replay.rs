@@ -77,6 +77,7 @@ impl Links {
         for attribute in message.attributes {
             match attribute {
                 LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+                LinkAttribute::TxQueueLen(length) => link.queue_length = length,
                 LinkAttribute::Address(bytes) => link.mac = bytes.try_into().ok(),
                 _ => {}
             }

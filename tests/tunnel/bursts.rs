@@ -1,0 +1,72 @@
+//! More packets at once than anybody can take at once.
+
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, UdpSocket};
+use std::time::Duration;
+
+use agent::lab::{Driver, Lab, Options, Scenario};
+use anyhow::{Result, ensure};
+use harness::needs_root;
+use harness::product::programs;
+use harness::traffic::{address, set_mode, wait_for_device};
+use nix::sys::socket::{setsockopt, sockopt};
+
+const BURST: u32 = 10_000;
+const PORT: u16 = 7002;
+/// Room for all of a burst at its receiver.
+const BUFFER: usize = 64 << 20;
+/// Nothing comes any more.
+const QUIET: Duration = Duration::from_secs(1);
+
+/// Sends datagrams of this length as fast as the kernel takes them; returns how often each came.
+fn send_burst(lab: &Lab, length: usize) -> Result<BTreeMap<u32, usize>> {
+    let target = SocketAddr::from((address(lab, "b1-1")?, PORT));
+    let receiver = lab.namespace("b1-1")?.enter(|| UdpSocket::bind(target))?;
+    setsockopt(&receiver, sockopt::RcvBufForce, &BUFFER)?;
+    receiver.set_read_timeout(Some(QUIET))?;
+    let sender = lab.namespace("a1-1")?.enter(|| {
+        let socket = UdpSocket::bind("0.0.0.0:0")?;
+        socket.connect(target)?;
+        Ok(socket)
+    })?;
+    let mut datagram = vec![0; length];
+    for number in 0..BURST {
+        datagram[..4].copy_from_slice(&number.to_be_bytes());
+        sender.send(&datagram)?;
+    }
+    let mut times = BTreeMap::new();
+    let mut received = vec![0; 2048];
+    while let Ok(got) = receiver.recv(&mut received) {
+        ensure!(got == length, "a datagram of {got} octets came");
+        let number = received.first_chunk().copied().map(u32::from_be_bytes);
+        *times.entry(number.unwrap_or(u32::MAX)).or_default() += 1;
+    }
+    Ok(times)
+}
+
+#[test]
+fn ten_thousand_datagrams_at_once_arrive_once_each() -> Result<()> {
+    needs_root!();
+    let drivers = ["a1", "b1"].map(|node| (node.to_owned(), Driver::Userspace));
+    let options = Options {
+        scenario: Scenario::Mesh,
+        drivers: drivers.into(),
+    };
+    let lab = Lab::up(options, &programs()?)?;
+    let ways = [("a1", "172.17.10.0/24"), ("b1", "172.17.8.0/24")];
+    for (mode, device) in [
+        ("vxlanMode: CrossSubnet", "caracal-vxlan"),
+        ("ipipMode: CrossSubnet", "caracal-tun"),
+        ("udpMode: CrossSubnet", "caracal-udp"),
+    ] {
+        set_mode(&lab, mode)?;
+        wait_for_device(&lab, &ways, device)?;
+        for length in [64, 1400] {
+            let times = send_burst(&lab, length)?;
+            println!("{device}: {} of {BURST} of {length} octets", times.len());
+            ensure!(times.values().all(|times| *times == 1), "duplicates");
+            ensure!(times.len() >= BURST as usize * 99 / 100, "{}", times.len());
+        }
+    }
+    Ok(())
+}
