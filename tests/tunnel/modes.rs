@@ -91,7 +91,7 @@ fn a_pool_that_needs_no_tunnel_any_more_goes_without_loss() -> Result<()> {
 }
 
 /// MTU of a link in a namespace of the lab.
-fn mtu(lab: &Lab, machine_name: &str, link: &str) -> Result<String> {
+pub fn mtu(lab: &Lab, machine_name: &str, link: &str) -> Result<String> {
     let text = machine::ip(lab.namespace(machine_name)?, &["-o", "link", "show", link])?;
     let mut words = text.split_whitespace().skip_while(|word| *word != "mtu");
     Ok(words.nth(1).unwrap_or_default().to_owned())

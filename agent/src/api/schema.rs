@@ -8,6 +8,8 @@ use bgp::speaker::status::WhyStatus;
 use bgp::types::Prefix;
 use serde::{Deserialize, Serialize};
 
+use crate::carrier::counters::CounterValues;
+
 pub const SCHEMA_VERSION: u32 = 1;
 
 /// `{"schemaVersion": 1, "items": [...]}`
@@ -99,6 +101,9 @@ pub struct TunnelStatus {
     pub mtu: u32,
     /// Why this driver, or why none works.
     pub reason: String,
+    /// What the carrier moved and did not, at most two seconds ago; none where the kernel is the driver.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub carrier: Option<CounterValues>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]

@@ -54,12 +54,17 @@ pub struct Outgoing<'a> {
     pub node: Ipv4Addr,
     /// Of the outer header.
     pub tos: u8,
+    /// DF of the outer header, as of the inner one.
+    pub is_unfragmentable: bool,
 }
 
 /// What came in one slot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Incoming {
     pub length: usize,
+    /// Of each datagram, but the last, which may be shorter: the kernel joins those of one length
+    /// where the socket asks for it (`UDP_GRO`).
+    pub datagram: usize,
     pub from: Ipv4Addr,
     /// Of the outer header, where the socket says it (`IP_RECVTOS`).
     pub tos: Option<u8>,
@@ -139,33 +144,30 @@ impl Batch {
         Ok(self.parts.iter().take(sent).sum())
     }
 
-    /// Receives what is there into `room`, which is cut into slots of `slot_length` whose first
-    /// `headroom` octets stay free. `received` is filled anew.
+    /// Receives what is there into `room`, which is cut into slots of `slot_length`, and waits if
+    /// there is nothing. `received` is filled anew.
     ///
     /// # Errors
-    /// WouldBlock if there is nothing. Others are late news about packets sent earlier (an ICMP
-    /// error), and the next call goes on.
+    /// Late news about packets sent earlier (an ICMP error); the next call goes on.
     pub fn receive(
         &mut self,
         socket: BorrowedFd<'_>,
         room: &mut [u8],
         slot_length: usize,
-        headroom: usize,
         received: &mut Vec<Incoming>,
     ) -> io::Result<()> {
         received.clear();
         self.vectors.clear();
         for slot in room.chunks_exact_mut(slot_length).take(SLOTS) {
-            let free = &mut slot[headroom..];
             self.vectors.push(libc::iovec {
-                iov_base: free.as_mut_ptr().cast(),
-                iov_len: free.len(),
+                iov_base: slot.as_mut_ptr().cast(),
+                iov_len: slot.len(),
             });
         }
         self.parts.clear();
         self.parts.resize(self.vectors.len(), 1);
         self.controls.fill(Control {
-            length: CONTROL_SPACE,
+            length: 2 * CONTROL_SPACE,
             ..Control::EMPTY
         });
         self.fill_headers();
@@ -181,17 +183,20 @@ impl Batch {
                     socket.as_raw_fd(),
                     headers,
                     count,
-                    libc::MSG_DONTWAIT,
+                    libc::MSG_WAITFORONE,
                     ptr::null_mut(),
                 )
             }
         })?;
         let headers = self.headers.iter().take(count);
         for ((header, name), control) in headers.zip(&self.names).zip(&self.controls) {
+            let length = header.msg_len as usize;
+            let said = Said::read(control, header.msg_hdr.msg_controllen);
             received.push(Incoming {
-                length: header.msg_len as usize,
+                length,
+                datagram: said.datagram.unwrap_or(length),
                 from: Ipv4Addr::from(u32::from_be(name.sin_addr.s_addr)),
-                tos: read_tos(control, header.msg_hdr.msg_controllen),
+                tos: said.tos,
             });
         }
         Ok(())
@@ -274,15 +279,37 @@ fn control(first: &Outgoing<'_>, count: usize) -> Control {
     control
 }
 
-/// The TOS in a control message from the kernel, which has one octet of data.
-fn read_tos(control: &Control, length: usize) -> Option<u8> {
-    if length <= CONTROL_HEADER {
-        return None;
+/// What the kernel says beside a message.
+#[derive(Default)]
+struct Said {
+    /// One octet.
+    tos: Option<u8>,
+    /// An `int`; 0 is none.
+    datagram: Option<usize>,
+}
+
+impl Said {
+    fn read(control: &Control, length: usize) -> Said {
+        let mut said = Said::default();
+        let written = control.bytes.get(..length).unwrap_or_default();
+        for message in written.chunks(CONTROL_SPACE) {
+            let Some((header, value)) = message.split_at_checked(CONTROL_HEADER) else {
+                continue;
+            };
+            let number = |at: usize| header[at..].first_chunk().copied().map(i32::from_ne_bytes);
+            match (number(8), number(12)) {
+                (Some(libc::IPPROTO_IP), Some(libc::IP_TOS)) => said.tos = value.first().copied(),
+                (Some(libc::SOL_UDP), Some(libc::UDP_GRO)) => {
+                    let length = value.first_chunk().copied().map(i32::from_ne_bytes);
+                    said.datagram = length
+                        .and_then(|length| usize::try_from(length).ok())
+                        .filter(|length| *length > 0);
+                }
+                _ => {}
+            }
+        }
+        said
     }
-    let bytes = &control.bytes;
-    let is_tos = bytes[8..12] == libc::IPPROTO_IP.to_ne_bytes()
-        && bytes[12..16] == libc::IP_TOS.to_ne_bytes();
-    is_tos.then_some(bytes[CONTROL_HEADER])
 }
 
 fn name(address: Ipv4Addr, port: u16) -> libc::sockaddr_in {
@@ -303,7 +330,6 @@ mod tests {
 
     use super::*;
 
-    const HEADROOM: usize = 24;
     const SLOT: usize = 2048;
 
     #[test]
@@ -323,6 +349,7 @@ mod tests {
                 bytes,
                 node: Ipv4Addr::LOCALHOST,
                 tos: (bytes.len() % 3 * 2) as u8,
+                is_unfragmentable: true,
             })
             .collect();
         let sent = Batch::new()
@@ -336,11 +363,11 @@ mod tests {
         // Twice: what the kernel wrote into the headers must not matter to the next call.
         for _ in 0..2 {
             batch
-                .receive(receiver.as_fd(), &mut room, SLOT, HEADROOM, &mut received)
+                .receive(receiver.as_fd(), &mut room, SLOT, &mut received)
                 .expect("receives");
             assert_eq!(received.len(), SLOTS);
             for ((got, packet), slot) in received.iter().zip(&packets).zip(room.chunks(SLOT)) {
-                assert_eq!(&slot[HEADROOM..HEADROOM + got.length], packet.bytes);
+                assert_eq!(&slot[..got.length], packet.bytes);
                 assert_eq!((got.from, got.tos), (Ipv4Addr::LOCALHOST, Some(packet.tos)));
             }
             Batch::new()
@@ -366,6 +393,7 @@ mod tests {
                 bytes,
                 node: Ipv4Addr::LOCALHOST,
                 tos: 0,
+                is_unfragmentable: true,
             })
             .collect();
         let mut batch = Batch::new();
@@ -380,10 +408,39 @@ mod tests {
     }
 
     #[test]
-    fn nothing_to_receive_would_block() {
+    fn datagrams_that_the_kernel_joined_say_their_length() {
         let receiver = UdpSocket::bind("127.0.0.1:0").expect("binds");
-        let mut room = vec![0; SLOT];
-        let result = Batch::new().receive(receiver.as_fd(), &mut room, SLOT, 0, &mut Vec::new());
-        assert_eq!(result.expect_err("empty").kind(), io::ErrorKind::WouldBlock);
+        crate::carrier::wire::join_datagrams(receiver.as_fd()).expect("settable");
+        let port = receiver.local_addr().expect("bound").port();
+        let sender = UdpSocket::bind("127.0.0.1:0").expect("binds");
+        let text = [7; 1400];
+        let packet = Outgoing {
+            bytes: &text,
+            node: Ipv4Addr::LOCALHOST,
+            tos: 0,
+            is_unfragmentable: true,
+        };
+        let last = Outgoing {
+            bytes: &text[..100],
+            ..packet
+        };
+        let mut batch = Batch::new();
+        batch
+            .send(sender.as_fd(), port, &[packet, packet, packet, last])
+            .expect("sends");
+        let mut room = vec![0; 2 * 65_536];
+        let mut received = Vec::new();
+        let mut lengths = Vec::new();
+        while lengths.iter().sum::<usize>() < 3 * 1400 + 100 {
+            batch
+                .receive(receiver.as_fd(), &mut room, 65_536, &mut received)
+                .expect("receives");
+            for got in &received {
+                let whole = got.length.div_ceil(got.datagram);
+                lengths
+                    .extend((0..whole).map(|at| got.datagram.min(got.length - at * got.datagram)));
+            }
+        }
+        assert_eq!(lengths, [1400, 1400, 1400, 100]);
     }
 }

@@ -13,10 +13,11 @@ use std::sync::mpsc::SyncSender;
 
 use serde::{Deserialize, Serialize};
 
-use super::forward::{CounterValues, Counters};
+use super::counters::{self, CounterValues, Counters};
+use super::wire::Wire;
 
 /// Of the packets' handling and of these messages: an agent replaces a carrier of another version.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 /// Further connections are closed at once.
 const CONNECTIONS_MAX: usize = 8;
 /// A longer request ends the connection.
@@ -51,6 +52,7 @@ pub struct Identity {
     pub local: Ipv4Addr,
     pub device: String,
     pub counters: Arc<Counters>,
+    pub wire: Arc<Wire>,
 }
 
 impl Identity {
@@ -60,7 +62,12 @@ impl Identity {
             pid: std::process::id(),
             local: self.local,
             device: self.device.clone(),
-            counters: self.counters.values(),
+            counters: CounterValues {
+                // 0 where the kernel does not tell.
+                dropped_wire_queue: counters::socket_drops(self.wire.as_fd()).unwrap_or_default(),
+                dropped_tap_queue: counters::device_drops(&self.device).unwrap_or_default(),
+                ..self.counters.values()
+            },
         }
     }
 }

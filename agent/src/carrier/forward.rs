@@ -3,88 +3,35 @@
 //! Stateless: the neighbour that the kernel's route chose names the outer destination, in the MAC
 //! of the frame. Each direction owns its buffers, allocates nothing per packet, and reads until
 //! there is nothing more. The queues are the kernel's: the TAP's (its txqueuelen) and the socket's
-//! receive buffer; when they are full, the kernel drops.
+//! receive buffer; when they are full, the kernel drops, and counts.
 //!
-//! System calls are what costs. Large TCP packets cross the TAP whole: cut into segments here on the
-//! way out (`segment`), joined again on the way in; the wire's side takes and gives many packets a
-//! call (`batch`). What waits is only what the kernel has already: nothing is held back for more.
+//! System calls are what costs. Large packets of TCP and UDP cross the TAP whole: cut into segments
+//! here on the way out (`segment`), joined again on the way in; the wire's side takes and gives many
+//! packets a call (`batch`). What waits is only what the kernel has already: nothing is held back for
+//! more.
 
-use std::fs::File;
 use std::io::{self, ErrorKind, Read};
 use std::net::Ipv4Addr;
 use std::ops::Range;
-use std::os::fd::AsFd;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use serde::{Deserialize, Serialize};
 
 use super::batch::{Outgoing, SLOTS};
+use super::counters::{Counters, add, count};
 use super::packet::{self, Ipv4, TAP_HEADER, Unfinished};
 use super::segment::Segmenter;
-use super::tap::VNET_HEADER;
+use super::tap::{Tap, VNET_HEADER};
 use super::wire::{Sender, Wire};
 
 /// Of an IP packet: larger ones do not exist.
 pub const PACKET_MAX: usize = 65_535;
 
-/// Packets since start. Dropped ones are in exactly one of the `dropped_*`.
-#[derive(Debug, Default)]
-pub struct Counters {
-    pub sent: AtomicU64,
-    pub received: AtomicU64,
-    /// From the TAP: not IPv4, or for a MAC that is no node's.
-    pub dropped_frame: AtomicU64,
-    /// Larger than the path's MTU; the sender was told if it asked (DF).
-    pub dropped_too_big: AtomicU64,
-    /// The kernel refused to send, e.g. without a route.
-    pub dropped_send: AtomicU64,
-    /// From the wire: not IPv4 in IPv4, or marked in a way the inner packet does not allow.
-    pub dropped_malformed: AtomicU64,
-    /// The kernel did not take the frame, e.g. while the TAP is down.
-    pub dropped_tap: AtomicU64,
-}
-
-/// `Counters` at one moment.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct CounterValues {
-    pub sent: u64,
-    pub received: u64,
-    pub dropped_frame: u64,
-    pub dropped_too_big: u64,
-    pub dropped_send: u64,
-    pub dropped_malformed: u64,
-    pub dropped_tap: u64,
-}
-
-impl Counters {
-    pub fn values(&self) -> CounterValues {
-        CounterValues {
-            sent: self.sent.load(Ordering::Relaxed),
-            received: self.received.load(Ordering::Relaxed),
-            dropped_frame: self.dropped_frame.load(Ordering::Relaxed),
-            dropped_too_big: self.dropped_too_big.load(Ordering::Relaxed),
-            dropped_send: self.dropped_send.load(Ordering::Relaxed),
-            dropped_malformed: self.dropped_malformed.load(Ordering::Relaxed),
-            dropped_tap: self.dropped_tap.load(Ordering::Relaxed),
-        }
-    }
-}
-
-pub fn count(counter: &AtomicU64) {
-    add(counter, 1);
-}
-
-pub fn add(counter: &AtomicU64, packets: usize) {
-    counter.fetch_add(packets as u64, Ordering::Relaxed);
-}
-
 /// What both directions work on.
 #[derive(Clone, Copy)]
 pub struct Ends<'a> {
-    pub tap: &'a File,
+    pub tap: &'a Tap,
     pub wire: &'a Wire,
     pub local: Ipv4Addr,
     pub counters: &'a Counters,
@@ -104,11 +51,15 @@ pub fn tap_to_wire(ends: Ends<'_>) -> io::Result<()> {
     };
     let mut frame = vec![0; TAP_HEADER + PACKET_MAX];
     loop {
-        match (&*ends.tap).read(&mut frame) {
-            Ok(length) => outbox.take(&mut frame[..length])?,
+        match (&ends.tap.file).read(&mut frame) {
+            Ok(length) => {
+                if outbox.take(&mut frame[..length]).is_none() {
+                    count(&ends.counters.dropped_frame);
+                }
+            }
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                outbox.flush()?;
-                wait_for(ends.tap.as_fd(), PollFlags::POLLIN)?;
+                outbox.flush();
+                wait_for(ends.tap.file.as_fd())?;
             }
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
@@ -128,66 +79,69 @@ struct Outbox<'a> {
 
 struct Queued {
     range: Range<usize>,
+    to: Destination,
+}
+
+/// What the packets of one frame have in common.
+#[derive(Clone, Copy)]
+struct Destination {
     node: Ipv4Addr,
+    /// Of the outer header.
     tos: u8,
+    is_unfragmentable: bool,
 }
 
 impl Outbox<'_> {
-    /// # Errors
-    /// Only if waiting fails.
-    fn take(&mut self, frame: &mut [u8]) -> io::Result<()> {
-        let unfinished = packet::unfinished(frame);
-        if let Some(Unfinished::Checksum { start, field }) = unfinished
-            && let Some(packet) = frame.get_mut(TAP_HEADER..)
-        {
-            packet::finish_checksum(packet, start, field);
+    /// `None`: the frame is not IPv4, or for no node.
+    fn take(&mut self, frame: &mut [u8]) -> Option<()> {
+        let unfinished = packet::unfinished(frame)?;
+        if let Unfinished::Checksum { start, field } = unfinished {
+            packet::finish_checksum(frame.get_mut(TAP_HEADER..)?, start, field);
         }
-        let parsed = packet::parse_frame(frame);
-        let (Some(unfinished), Some((node, inner))) = (unfinished, parsed) else {
-            count(&self.ends.counters.dropped_frame);
-            return Ok(());
-        };
-        let tos = packet::outer_tos(inner.tos());
-        let Unfinished::Segments { length } = unfinished else {
-            let start = self.bytes.len();
-            self.bytes.extend_from_slice(inner.bytes());
-            return self.queue(start, node, tos);
-        };
-        let Some(mut segmenter) = Segmenter::new(&inner, length) else {
-            count(&self.ends.counters.dropped_frame);
-            return Ok(());
+        let (node, inner) = packet::parse_frame(frame)?;
+        let to = Destination {
+            node,
+            tos: packet::outer_tos(inner.tos()),
+            is_unfragmentable: inner.is_unfragmentable(),
         };
         let mut start = self.bytes.len();
+        let Unfinished::Segments { length } = unfinished else {
+            self.bytes.extend_from_slice(inner.bytes());
+            self.queue(start, to);
+            return Some(());
+        };
+        let mut segmenter = Segmenter::new(&inner, length)?;
         while segmenter.append_next(&mut self.bytes) {
-            self.queue(start, node, tos)?;
+            self.queue(start, to);
             start = self.bytes.len();
         }
-        Ok(())
+        Some(())
     }
 
     /// Queues what `bytes` holds from `start` on.
-    fn queue(&mut self, start: usize, node: Ipv4Addr, tos: u8) -> io::Result<()> {
+    fn queue(&mut self, start: usize, to: Destination) {
         let range = start..self.bytes.len();
-        self.packets.push(Queued { range, node, tos });
+        self.packets.push(Queued { range, to });
         if self.packets.len() == SLOTS {
-            self.flush()?;
+            self.flush();
         }
-        Ok(())
     }
 
     /// Sends all that is queued.
-    fn flush(&mut self) -> io::Result<()> {
-        let empty = Outgoing {
+    fn flush(&mut self) {
+        let none = Outgoing {
             bytes: &[],
             node: Ipv4Addr::UNSPECIFIED,
             tos: 0,
+            is_unfragmentable: false,
         };
-        let mut outgoing = [empty; SLOTS];
-        for (target, queued) in outgoing.iter_mut().zip(&self.packets) {
+        let mut outgoing = [none; SLOTS];
+        for (target, Queued { range, to }) in outgoing.iter_mut().zip(&self.packets) {
             *target = Outgoing {
-                bytes: &self.bytes[queued.range.clone()],
-                node: queued.node,
-                tos: queued.tos,
+                bytes: &self.bytes[range.clone()],
+                node: to.node,
+                tos: to.tos,
+                is_unfragmentable: to.is_unfragmentable,
             };
         }
         let mut rest = &outgoing[..self.packets.len()];
@@ -197,45 +151,34 @@ impl Outbox<'_> {
                     add(&self.ends.counters.sent, sent);
                     rest = rest.get(sent..).unwrap_or_default();
                 }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    wait_for(self.ends.wire.as_fd(), PollFlags::POLLOUT)?;
-                }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 // About the first, or late news that hit it: it alone knows.
                 Err(_) => {
-                    send_alone(&mut self.sender, self.ends, &mut self.reply, *first)?;
+                    send_alone(&mut self.sender, self.ends, &mut self.reply, *first);
                     rest = others;
                 }
             }
         }
         self.packets.clear();
         self.bytes.clear();
-        Ok(())
     }
 }
 
-/// # Errors
-/// Only if waiting fails.
-fn send_alone(
-    sender: &mut Sender<'_>,
-    ends: Ends<'_>,
-    reply: &mut [u8],
-    packet: Outgoing<'_>,
-) -> io::Result<()> {
+fn send_alone(sender: &mut Sender<'_>, ends: Ends<'_>, reply: &mut [u8], packet: Outgoing<'_>) {
     let counters = ends.counters;
     let Some(inner) = Ipv4::parse(packet.bytes) else {
-        count(&counters.dropped_frame);
-        return Ok(());
+        return count(&counters.dropped_frame);
     };
-    match try_send(sender, ends.wire, &inner, packet)? {
+    match try_send(sender, packet) {
         Sent::Yes => count(&counters.sent),
         Sent::Refused => count(&counters.dropped_send),
         Sent::TooBig { mtu } => {
             count(&counters.dropped_too_big);
-            answer_too_big(ends, reply, &inner, packet.node, mtu);
+            if packet.is_unfragmentable {
+                answer_too_big(ends, reply, &inner, packet.node, mtu);
+            }
         }
     }
-    Ok(())
 }
 
 enum Sent {
@@ -247,37 +190,21 @@ enum Sent {
     },
 }
 
-/// # Errors
-/// Only if waiting fails.
-fn try_send(
-    sender: &mut Sender<'_>,
-    wire: &Wire,
-    inner: &Ipv4<'_>,
-    packet: Outgoing<'_>,
-) -> io::Result<Sent> {
+fn try_send(sender: &mut Sender<'_>, packet: Outgoing<'_>) -> Sent {
     // An ICMP error about an earlier packet is reported by the next send, which then sends nothing.
     let mut may_be_late_news = true;
     loop {
         let Err(error) = sender.send(&[packet]) else {
-            return Ok(Sent::Yes);
+            return Sent::Yes;
         };
         match error.kind() {
-            ErrorKind::WouldBlock => wait_for(wire.as_fd(), PollFlags::POLLOUT)?,
             ErrorKind::Interrupted => {}
             _ if may_be_late_news => may_be_late_news = false,
-            _ if error.raw_os_error() != Some(Errno::EMSGSIZE as i32) => return Ok(Sent::Refused),
-            _ if inner.is_unfragmentable() => {
+            _ if error.raw_os_error() == Some(Errno::EMSGSIZE as i32) => {
                 let mtu = sender.inner_mtu(packet.node);
-                return Ok(Sent::TooBig { mtu });
+                return Sent::TooBig { mtu };
             }
-            _ => {
-                let sent = sender.send_fragmented(packet);
-                return Ok(if sent.is_ok() {
-                    Sent::Yes
-                } else {
-                    Sent::Refused
-                });
-            }
+            _ => return Sent::Refused,
         }
     }
 }
@@ -291,12 +218,13 @@ fn answer_too_big(ends: Ends<'_>, reply: &mut [u8], inner: &Ipv4<'_>, node: Ipv4
     packet::write_tap_header(header, &[0; VNET_HEADER], node, ends.local);
     if let Some(length) = packet::write_fragmentation_needed(rest, inner, mtu) {
         // As with every ICMP error, its loss is made good by the next packet.
-        let _ = nix::unistd::write(ends.tap, &reply[..TAP_HEADER + length]);
+        let _ = nix::unistd::write(&ends.tap.file, &reply[..TAP_HEADER + length]);
     }
 }
 
-pub fn wait_for(descriptor: std::os::fd::BorrowedFd<'_>, events: PollFlags) -> io::Result<()> {
-    match poll(&mut [PollFd::new(descriptor, events)], PollTimeout::NONE) {
+fn wait_for(descriptor: BorrowedFd<'_>) -> io::Result<()> {
+    let descriptor = PollFd::new(descriptor, PollFlags::POLLIN);
+    match poll(&mut [descriptor], PollTimeout::NONE) {
         Ok(_) | Err(Errno::EINTR) => Ok(()),
         Err(errno) => Err(errno.into()),
     }

@@ -1,100 +1,113 @@
-//! Wire to TAP: takes the outer headers off, joins TCP segments that follow each other.
+//! Wire to TAP: takes the outer headers off, joins segments that follow each other.
 //!
 //! In: what the socket gave, many packets a call. Out: frames for the TAP, in the order in which they
 //! came, none held back for more.
 
-use std::io::{self, ErrorKind, IoSlice};
+use std::io::{self, IoSlice};
 use std::net::{Ipv4Addr, UdpSocket};
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use nix::poll::PollFlags;
-
 use super::Encapsulation;
 use super::batch::{Batch, Incoming, SLOTS};
-use super::forward::{Ends, PACKET_MAX, add, count, wait_for};
-use super::packet::{self, Ipv4, TAP_HEADER};
+use super::counters::{add, count};
+use super::forward::{Ends, PACKET_MAX};
+use super::packet::{self, Ipv4, TAP_HEADER, Transport};
 use super::segment::Joint;
 use super::tap::VNET_HEADER;
 use super::wire;
 
-/// One received packet with room in front for the TAP's header. Slots are not a power of two apart:
-/// the usual short packets, all at their beginnings, would contend for the same lines of the caches.
-const SLOT: usize = (TAP_HEADER + PACKET_MAX).next_multiple_of(64) + 25 * 64;
+/// Room for what one message holds. Slots are not a power of two apart: the usual short packets, all
+/// at their beginnings, would contend for the same lines of the caches.
+const SLOT: usize = PACKET_MAX.next_multiple_of(64) + 25 * 64;
 /// How long a path's MTU is believed when joined segments are cut.
 const MTU_AGE: Duration = Duration::from_secs(10);
 const MTU_SLOTS: usize = 64;
 
-/// Writes what comes from the wire into the TAP. Returns only on an error that ends the carrier.
+/// Writes what comes from the wire into the TAP, until the process ends.
 ///
 /// # Errors
-/// The socket's.
+/// If the system has no socket left.
 pub fn wire_to_tap(ends: Ends<'_>) -> io::Result<()> {
-    let encapsulation = ends.wire.encapsulation();
-    let headroom = TAP_HEADER - encapsulation.received_header();
-    let mut mtus = MtuMemory::new(ends.local, encapsulation)?;
+    let mut mtus = MtuMemory::new(ends.local, ends.wire.encapsulation())?;
     let mut batch = Batch::new();
     let mut room = vec![0; SLOTS * SLOT];
     let mut received = Vec::with_capacity(SLOTS);
     let mut pending = Pending::default();
     loop {
-        match batch.receive(ends.wire.as_fd(), &mut room, SLOT, headroom, &mut received) {
-            Ok(()) => {}
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                wait_for(ends.wire.as_fd(), PollFlags::POLLIN)?;
-                continue;
-            }
-            // An ICMP error about a packet sent: news for the other thread, at most.
-            Err(_) => continue,
+        // An error is about a packet sent: news for the other thread, at most.
+        if batch
+            .receive(ends.wire.as_fd(), &mut room, SLOT, &mut received)
+            .is_err()
+        {
+            continue;
         }
         for (slot, incoming) in received.iter().enumerate() {
-            let bytes = &mut room[slot * SLOT..][..headroom + incoming.length];
-            match decapsulate(bytes, headroom, *incoming, ends.local, &mut mtus) {
-                Some(frame) => pending.take(ends, &mut room, slot, frame),
-                None => count(&ends.counters.dropped_malformed),
+            let (mut start, end) = (slot * SLOT, slot * SLOT + incoming.length);
+            while start < end {
+                let datagram = start..end.min(start + incoming.datagram);
+                let inner =
+                    decapsulate(&mut room[datagram.clone()], incoming, ends.local, &mut mtus);
+                match inner {
+                    Some(inner) => pending.take(ends, &mut room, start, inner),
+                    None => count(&ends.counters.dropped_malformed),
+                }
+                start = datagram.end;
             }
         }
         pending.flush(ends, &mut room);
     }
 }
 
-/// A frame for the TAP within its slot.
-struct Frame {
-    start: usize,
-    end: usize,
-    /// Nothing is left to the kernel: it may be joined to others.
-    is_finished: bool,
+/// The packet within a datagram.
+struct Inner {
+    range: Range<usize>,
+    from: Ipv4Addr,
+    /// What is left to the kernel. If nothing is, it may be joined to others.
+    offload: [u8; VNET_HEADER],
 }
 
-/// One frame, or several whose TCP segments follow each other. In order: nothing overtakes.
-#[derive(Default)]
+/// One packet, or several whose segments follow each other. In order: nothing overtakes.
 struct Pending {
-    /// Ranges of the room: the first frame with its headers, then payload.
+    header: [u8; TAP_HEADER],
+    /// Ranges of the room: the first packet, then payload.
     parts: Vec<Range<usize>>,
     joint: Option<Joint>,
 }
 
+impl Default for Pending {
+    fn default() -> Pending {
+        Pending {
+            header: [0; TAP_HEADER],
+            parts: Vec::with_capacity(SLOTS),
+            joint: None,
+        }
+    }
+}
+
 impl Pending {
-    fn take(&mut self, ends: Ends<'_>, room: &mut [u8], slot: usize, frame: Frame) {
-        let base = slot * SLOT;
-        let whole = base + frame.start..base + frame.end;
-        let packet = whole.start + TAP_HEADER..whole.end;
-        if frame.is_finished
+    /// `inner` lies in the room from `base` on.
+    fn take(&mut self, ends: Ends<'_>, room: &mut [u8], base: usize, inner: Inner) {
+        let packet = base + inner.range.start..base + inner.range.end;
+        let is_finished = inner.offload == [0; VNET_HEADER];
+        if is_finished
+            && self.parts.len() < SLOTS
             && let (Some(joint), Some(first)) = (&mut self.joint, self.parts.first())
-            && joint.extend(
-                &room[first.start + TAP_HEADER..first.end],
-                &room[packet.clone()],
-            )
+            && joint.extend(&room[first.clone()], &room[packet.clone()])
         {
             self.parts.push(packet.start + joint.headers()..packet.end);
             return;
         }
         self.flush(ends, room);
-        self.joint = frame
-            .is_finished
-            .then(|| Joint::begin(&room[packet]))
+        packet::write_tap_header(&mut self.header, &inner.offload, inner.from, ends.local);
+        let is_joinable = |joint: &Joint| match joint.transport() {
+            Transport::Tcp => true,
+            Transport::Udp => ends.tap.joins_datagrams,
+        };
+        self.joint = is_finished
+            .then(|| Joint::begin(&room[packet.clone()]).filter(is_joinable))
             .flatten();
-        self.parts.push(whole);
+        self.parts.push(packet);
     }
 
     /// Writes what there is. One frame per write: it is taken whole or not at all.
@@ -102,58 +115,52 @@ impl Pending {
         let Some(first) = self.parts.first().cloned() else {
             return;
         };
-        let frames = self.parts.len();
-        if let Some(joint) = self.joint.take().filter(|_| frames > 1) {
-            let (header, packet) = room[first].split_at_mut(TAP_HEADER);
-            let segment_length = joint.finish(packet);
-            let vnet = packet::joined_header(joint.headers(), segment_length);
-            header[..VNET_HEADER].copy_from_slice(&vnet);
+        let packets = self.parts.len();
+        if let Some(joint) = self.joint.take().filter(|_| packets > 1) {
+            let segment_length = joint.finish(&mut room[first]);
+            let vnet = packet::joined_header(joint.transport(), joint.headers(), segment_length);
+            self.header[..VNET_HEADER].copy_from_slice(&vnet);
         }
-        let mut slices = [IoSlice::new(&[]); SLOTS];
-        for (slice, part) in slices.iter_mut().zip(&self.parts) {
+        let mut slices = [IoSlice::new(&[]); 1 + SLOTS];
+        slices[0] = IoSlice::new(&self.header);
+        for (slice, part) in slices[1..].iter_mut().zip(&self.parts) {
             *slice = IoSlice::new(&room[part.clone()]);
         }
-        match nix::sys::uio::writev(ends.tap, &slices[..frames]) {
-            Ok(_) => add(&ends.counters.received, frames),
-            Err(_) => add(&ends.counters.dropped_tap, frames),
+        match nix::sys::uio::writev(&ends.tap.file, &slices[..1 + packets]) {
+            Ok(_) => add(&ends.counters.received, packets),
+            Err(_) => add(&ends.counters.dropped_tap, packets),
         }
         self.parts.clear();
     }
 }
 
-/// Turns what was received at `headroom` into a frame for the TAP, in place. `None`: not ours, or not
-/// sane.
+/// Finds the packet within what was received, and makes it ready for the TAP. `None`: not ours, or
+/// not sane.
 fn decapsulate(
-    buffer: &mut [u8],
-    headroom: usize,
-    incoming: Incoming,
+    datagram: &mut [u8],
+    incoming: &Incoming,
     local: Ipv4Addr,
     mtus: &mut MtuMemory,
-) -> Option<Frame> {
+) -> Option<Inner> {
     let (from, outer_tos, start) = match mtus.encapsulation {
         Encapsulation::Ipip => {
-            let outer = Ipv4::parse(buffer.get(headroom..)?)?;
+            let outer = Ipv4::parse(datagram)?;
             if outer.destination() != local {
                 return None;
             }
-            let start = headroom + outer.header_length();
-            (outer.source(), outer.tos(), start)
+            (outer.source(), outer.tos(), outer.header_length())
         }
-        Encapsulation::Udp => (incoming.from, incoming.tos.unwrap_or_default(), headroom),
+        Encapsulation::Udp => (incoming.from, incoming.tos.unwrap_or_default(), 0),
     };
-    let inner = buffer.get_mut(start..)?;
+    let inner = datagram.get_mut(start..)?;
     let length = Ipv4::parse(inner)?.len();
     if !packet::decapsulate_ecn(outer_tos, inner) {
         return None;
     }
-    let offload = packet::offload(inner, || mtus.inner_mtu(from));
-    let header = start.checked_sub(TAP_HEADER)?;
-    let target = buffer.get_mut(header..start)?.first_chunk_mut()?;
-    packet::write_tap_header(target, &offload, from, local);
-    Some(Frame {
-        start: header,
-        end: start + length,
-        is_finished: offload == [0; VNET_HEADER],
+    Some(Inner {
+        range: start..start + length,
+        from,
+        offload: packet::offload(inner, || mtus.inner_mtu(from)),
     })
 }
 

@@ -8,6 +8,7 @@
 
 mod batch;
 pub mod control;
+pub mod counters;
 pub mod forward;
 mod inward;
 mod packet;
@@ -29,7 +30,9 @@ use nix::fcntl::{Flock, FlockArg};
 use tracing::info;
 
 use self::control::Identity;
-use self::forward::{Counters, Ends};
+use self::counters::Counters;
+use self::forward::Ends;
+use self::tap::Tap;
 use self::wire::Wire;
 use crate::names::{CARRIER_DEVICE, UDP_DEVICE, UDP_TUNNEL_PORT};
 
@@ -68,14 +71,6 @@ impl Encapsulation {
         match self {
             Encapsulation::Ipip => packet::OUTER_HEADER,
             Encapsulation::Udp => packet::OUTER_HEADER + packet::UDP_HEADER,
-        }
-    }
-
-    /// The least octets in front of an inner packet as the socket gives it.
-    fn received_header(self) -> usize {
-        match self {
-            Encapsulation::Ipip => packet::OUTER_HEADER,
-            Encapsulation::Udp => 0,
         }
     }
 
@@ -174,7 +169,7 @@ pub fn run(options: &CarrierOptions) -> Result<(), CarrierError> {
 /// Returns when asked to stop or when a direction fails. Its threads end with the process.
 fn move_packets(
     options: &CarrierOptions,
-    tap: File,
+    tap: Tap,
     wire: Wire,
     listener: UnixListener,
 ) -> Result<(), CarrierError> {
@@ -184,6 +179,7 @@ fn move_packets(
         local: options.local,
         device: options.encapsulation.device().to_owned(),
         counters: Arc::clone(&counters),
+        wire: Arc::clone(&wire),
     });
     let local = options.local;
     // One end for all: the first word counts.

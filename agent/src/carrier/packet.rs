@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! TAP:  | virtio_net_hdr 10 | Ethernet 14 | inner IPv4 … |
-//! wire:                 | outer IPv4 20+ | inner IPv4 … |     (UDP: the kernel keeps the outer headers)
+//! wire:                  | outer IPv4 20+ | inner IPv4 … |     (UDP: the kernel keeps the outer headers)
 //! ```
 
 use std::net::Ipv4Addr;
@@ -27,7 +27,12 @@ const PROTOCOL_TCP: u8 = 6;
 const PROTOCOL_UDP: u8 = 17;
 const VNET_NEEDS_CSUM: u8 = 1;
 const VNET_GSO_TCPV4: u8 = 1;
+/// UDP, the whole header in each segment (VIRTIO_NET_HDR_GSO_UDP_L4).
+const VNET_GSO_UDP: u8 = 5;
 const VNET_GSO_ECN: u8 = 0x80;
+/// Where the checksum is in a header.
+pub const TCP_CHECKSUM_AT: usize = 16;
+pub const UDP_CHECKSUM_AT: usize = 6;
 const ICMP_HEADER: usize = 8;
 /// No tunnel of ours has a smaller MTU.
 const MTU_MIN: usize = 1280;
@@ -50,7 +55,7 @@ pub enum Unfinished {
         start: usize,
         field: usize,
     },
-    /// It is to be cut into TCP segments with this much payload.
+    /// It is to be cut into TCP segments or UDP datagrams with this much payload.
     Segments {
         length: usize,
     },
@@ -67,7 +72,7 @@ pub fn unfinished(frame: &[u8]) -> Option<Unfinished> {
             let field = start + number(8);
             Some(Unfinished::Checksum { start, field })
         }
-        VNET_GSO_TCPV4 => Some(Unfinished::Segments { length: number(4) }),
+        VNET_GSO_TCPV4 | VNET_GSO_UDP => Some(Unfinished::Segments { length: number(4) }),
         _ => None,
     }
 }
@@ -92,15 +97,23 @@ pub fn finish_checksum(packet: &mut [u8], start: usize, field: usize) -> bool {
     }
 }
 
-/// The virtio_net_hdr of TCP segments joined to one packet with these headers, for the kernel to cut.
-pub fn joined_header(headers: usize, segment_length: usize) -> [u8; VNET_HEADER] {
+/// The virtio_net_hdr of segments joined to one packet with these headers, for the kernel to cut.
+pub fn joined_header(
+    transport: Transport,
+    headers: usize,
+    segment_length: usize,
+) -> [u8; VNET_HEADER] {
+    let (kind, checksum_at) = match transport {
+        Transport::Tcp => (VNET_GSO_TCPV4, TCP_CHECKSUM_AT),
+        Transport::Udp => (VNET_GSO_UDP, UDP_CHECKSUM_AT),
+    };
     let mut vnet = [0; VNET_HEADER];
     vnet[0] = VNET_NEEDS_CSUM;
-    vnet[1] = VNET_GSO_TCPV4;
+    vnet[1] = kind;
     vnet[2..4].copy_from_slice(&((ETHERNET_HEADER + headers) as u16).to_ne_bytes());
     vnet[4..6].copy_from_slice(&(segment_length as u16).to_ne_bytes());
     vnet[6..8].copy_from_slice(&((ETHERNET_HEADER + OUTER_HEADER) as u16).to_ne_bytes());
-    vnet[8..10].copy_from_slice(&16_u16.to_ne_bytes());
+    vnet[8..10].copy_from_slice(&(checksum_at as u16).to_ne_bytes());
     vnet
 }
 
@@ -132,6 +145,13 @@ pub fn write_tap_header(
     ethernet[..6].copy_from_slice(&mac_of(local));
     ethernet[6..12].copy_from_slice(&mac_of(from));
     ethernet[12..].copy_from_slice(&ETHERTYPE_IPV4);
+}
+
+/// What can be cut and joined.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Transport {
+    Tcp,
+    Udp,
 }
 
 /// An IPv4 packet whose header is sane: version, header length, and total length within the buffer.
@@ -214,9 +234,14 @@ impl<'a> Ipv4<'a> {
         self.bytes.get(self.header_length..).unwrap_or_default()
     }
 
-    /// The segment, if it is TCP and no fragment.
-    pub fn tcp(&self) -> Option<&'a [u8]> {
-        (self.protocol() == PROTOCOL_TCP && !self.is_fragment()).then(|| self.payload())
+    /// The segment or datagram with its header, if it is TCP or UDP and no fragment.
+    pub fn transport(&self) -> Option<(Transport, &'a [u8])> {
+        let transport = match self.protocol() {
+            PROTOCOL_TCP => Transport::Tcp,
+            PROTOCOL_UDP => Transport::Udp,
+            _ => return None,
+        };
+        (!self.is_fragment()).then(|| (transport, self.payload()))
     }
 
     /// The sum over the pseudo header of TCP or UDP (RFC 9293 §3.1), folded, not complemented.
@@ -278,8 +303,8 @@ pub fn offload(inner: &mut [u8], mtu: impl FnOnce() -> usize) -> [u8; VNET_HEADE
         return none;
     };
     let checksum_at = match packet.protocol() {
-        PROTOCOL_TCP => 16,
-        PROTOCOL_UDP => 6,
+        PROTOCOL_TCP => TCP_CHECKSUM_AT,
+        PROTOCOL_UDP => UDP_CHECKSUM_AT,
         _ => return none,
     };
     let Some(field) = packet

@@ -22,7 +22,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
 use super::control::{Command, Reply, Request, VERSION};
-use super::forward::CounterValues;
+use super::counters::CounterValues;
 use super::{Encapsulation, log_path, socket_path};
 use crate::crash::crash_point;
 
@@ -40,7 +40,7 @@ const RETRY_ENDED_MAX: Duration = Duration::from_millis(500);
 const STABLE_TIME: Duration = Duration::from_secs(1);
 /// The log of the carriers before is dropped when a new one starts and it exceeds this.
 const LOG_MAX: u64 = 1 << 20;
-const COUNTERS_INTERVAL: Duration = Duration::from_secs(10);
+const COUNTERS_INTERVAL: Duration = Duration::from_secs(2);
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SupervisorOptions {
@@ -81,7 +81,7 @@ pub enum CarrierStatus {
         pid: u32,
         /// It ran before this agent did.
         is_adopted: bool,
-        /// At most ten seconds old.
+        /// At most two seconds old.
         counters: CounterValues,
     },
     /// Tried again in a moment.

@@ -49,11 +49,12 @@ impl Wire {
         if encapsulation == Encapsulation::Udp {
             // The congestion mark of the outer header, which the kernel keeps to itself.
             socket.set_recv_tos_v4(true)?;
+            // Without it, which a kernel before 5.0 has not, they come one by one.
+            let _ = join_datagrams(socket.as_fd());
         }
         set_path_mtu_discovery(socket.as_fd(), true)?;
         let name = SocketAddrV4::new(local, encapsulation.port());
         socket.bind(&SocketAddr::V4(name).into())?;
-        socket.set_nonblocking(true)?;
         Ok(Wire {
             socket,
             encapsulation,
@@ -74,6 +75,8 @@ pub struct Sender<'a> {
     wire: &'a Wire,
     batch: Batch,
     probe: UdpSocket,
+    /// As the socket is set: whether it sends with DF.
+    is_unfragmentable: bool,
 }
 
 impl<'a> Sender<'a> {
@@ -84,28 +87,30 @@ impl<'a> Sender<'a> {
             wire,
             batch: Batch::new(),
             probe: UdpSocket::bind((local, 0))?,
+            is_unfragmentable: true,
         })
     }
 
-    /// Sends the first of `packets`, each in an outer packet with DF set, and returns how many.
+    /// Sends the first of `packets` and returns how many; waits while the queue is full. The outer
+    /// header has DF where the inner one has it (RFC 2003 §3.1): what may be fragmented is, here or
+    /// on the way.
     ///
     /// # Errors
-    /// None was sent: WouldBlock if the queue is full, EMSGSIZE if the first exceeds its path's MTU,
-    /// or late news about an earlier packet.
+    /// None was sent: EMSGSIZE if the first must not be fragmented and exceeds its path's MTU, or
+    /// late news about an earlier packet.
     pub fn send(&mut self, packets: &[Outgoing<'_>]) -> io::Result<usize> {
+        let Some(first) = packets.first() else {
+            return Ok(0);
+        };
+        // No control message says it: it is the socket's, and most packets are of one kind.
+        if first.is_unfragmentable != self.is_unfragmentable {
+            set_path_mtu_discovery(self.wire.as_fd(), first.is_unfragmentable)?;
+            self.is_unfragmentable = first.is_unfragmentable;
+        }
+        let is_other = |packet: &Outgoing<'_>| packet.is_unfragmentable != first.is_unfragmentable;
+        let alike = packets.iter().position(is_other).unwrap_or(packets.len());
         let port = self.wire.encapsulation.port();
-        self.batch.send(self.wire.as_fd(), port, packets)
-    }
-
-    /// As `send` of one packet, in fragments if need be: for an inner packet that may be fragmented.
-    ///
-    /// # Errors
-    /// As `send`.
-    pub fn send_fragmented(&mut self, packet: Outgoing<'_>) -> io::Result<()> {
-        set_path_mtu_discovery(self.wire.as_fd(), false)?;
-        let sent = self.send(&[packet]);
-        set_path_mtu_discovery(self.wire.as_fd(), true)?;
-        sent.map(drop)
+        self.batch.send(self.wire.as_fd(), port, &packets[..alike])
     }
 
     /// The largest inner packet that the path to `node` takes, as far as the kernel knows; 0 if there
@@ -127,20 +132,35 @@ pub fn path_mtu(probe: &UdpSocket, node: Ipv4Addr) -> io::Result<usize> {
     Ok(usize::try_from(mtu).unwrap_or_default())
 }
 
-#[allow(unsafe_code, reason = "IP_MTU_DISCOVER has no safe wrapper")]
+/// Whether packets are sent with DF, as far as the path takes them, or without and in fragments.
 fn set_path_mtu_discovery(socket: BorrowedFd<'_>, is_on: bool) -> io::Result<()> {
-    let value: libc::c_int = if is_on {
+    let value = if is_on {
         libc::IP_PMTUDISC_DO
     } else {
         libc::IP_PMTUDISC_DONT
     };
+    set_option(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, value)
+}
+
+/// Datagrams that follow each other may be received as one.
+pub fn join_datagrams(socket: BorrowedFd<'_>) -> io::Result<()> {
+    set_option(socket, libc::SOL_UDP, libc::UDP_GRO, 1)
+}
+
+#[allow(unsafe_code, reason = "these options have no safe wrappers")]
+fn set_option(
+    socket: BorrowedFd<'_>,
+    level: libc::c_int,
+    option: libc::c_int,
+    value: libc::c_int,
+) -> io::Result<()> {
     // SAFETY: the descriptor is open for the whole call, and the kernel reads one `c_int` from the
     // pointer, which is valid for that long.
     let result = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
-            libc::IPPROTO_IP,
-            libc::IP_MTU_DISCOVER,
+            level,
+            option,
             (&raw const value).cast(),
             size_of::<libc::c_int>() as libc::socklen_t,
         )

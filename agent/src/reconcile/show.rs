@@ -74,6 +74,7 @@ impl Reconciler {
                     device: String::new(),
                     mtu: 0,
                     reason: plan.reason.clone(),
+                    carrier: None,
                 };
             };
             let shown = match driver {
@@ -86,6 +87,10 @@ impl Reconciler {
                 device: driver.device().to_owned(),
                 mtu: wanted.mtu,
                 reason: format!("{}{}", plan.reason, self.show_carrier(*driver)),
+                carrier: match self.dataplane.carrier_status(*driver) {
+                    Some(CarrierStatus::Running { counters, .. }) => Some(counters),
+                    Some(CarrierStatus::Starting | CarrierStatus::Failed { .. }) | None => None,
+                },
             }
         };
         self.tunnels.iter().map(show).collect()

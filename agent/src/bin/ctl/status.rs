@@ -5,6 +5,7 @@ use std::fmt::Write;
 use agent::api::client::ClientError;
 use agent::api::health::why_not_ready;
 use agent::api::schema::Status;
+use agent::carrier::counters::CounterValues;
 
 use crate::Exit;
 use crate::output::{Format, columns, show};
@@ -15,6 +16,27 @@ pub(crate) fn run(target: &Target, format: Format) -> Result<Exit, ClientError> 
     show(format, &status, text);
     let is_well = status.ready && status.store.errors.is_empty() && status.failed.is_empty();
     Ok(if is_well { Exit::Fine } else { Exit::Finding })
+}
+
+/// Packets since the carrier's start, and why some were not moved.
+fn carried(counters: &CounterValues) -> String {
+    let reasons = [
+        (counters.dropped_tap_queue, "sent faster than it takes"),
+        (counters.dropped_wire_queue, "received faster than it takes"),
+        (counters.dropped_too_big, "too big for the path"),
+        (
+            counters.dropped_send,
+            "refused by the kernel on the way out",
+        ),
+        (counters.dropped_tap, "refused by the kernel on the way in"),
+        (counters.dropped_malformed, "malformed"),
+        (counters.dropped_frame, "to no node"),
+    ];
+    let mut text = format!("{} sent, {} received", counters.sent, counters.received);
+    for (count, reason) in reasons.into_iter().filter(|(count, _)| *count > 0) {
+        let _ = write!(text, "; {count} dropped: {reason}");
+    }
+    text
 }
 
 fn text(status: &Status) -> String {
@@ -49,6 +71,8 @@ fn text(status: &Status) -> String {
             ),
         };
         rows.push([String::from("tunnel"), text]);
+        let carrier = tunnel.carrier.as_ref();
+        rows.extend(carrier.map(|carrier| [String::from("carrier"), carried(carrier)]));
     }
     if !status.repairs.is_empty() {
         let repairs = status.repairs.iter();

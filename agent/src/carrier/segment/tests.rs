@@ -22,15 +22,28 @@ fn set_checksums(packet: &mut [u8]) {
     packet[10..12].fill(0);
     let header = plain_sum(&packet[..20]);
     packet[10..12].copy_from_slice(&(!header).to_be_bytes());
-    packet[36..38].fill(0);
-    let tcp = plain_tcp_sum(packet);
-    packet[36..38].copy_from_slice(&(!tcp).to_be_bytes());
+    let at = if packet[9] == 17 { 26 } else { 36 };
+    packet[at..at + 2].fill(0);
+    let sum = plain_transport_sum(packet);
+    packet[at..at + 2].copy_from_slice(&(!sum).to_be_bytes());
 }
 
-fn plain_tcp_sum(packet: &[u8]) -> u16 {
+/// An IPv4 packet with DF and a UDP datagram.
+fn datagram(payload: &[u8]) -> Vec<u8> {
+    let mut packet = packet(0, 0, payload);
+    packet[9] = 17;
+    packet.drain(28..52);
+    let length = packet.len() as u16;
+    packet[2..4].copy_from_slice(&length.to_be_bytes());
+    packet[24..26].copy_from_slice(&(length - 20).to_be_bytes());
+    set_checksums(&mut packet);
+    packet
+}
+
+fn plain_transport_sum(packet: &[u8]) -> u16 {
     let length = (packet.len() - 20) as u16;
     let mut covered = packet[12..20].to_vec();
-    covered.extend([0, 6]);
+    covered.extend([0, packet[9]]);
     covered.extend(length.to_be_bytes());
     covered.extend(&packet[20..]);
     plain_sum(&covered)
@@ -54,7 +67,7 @@ fn payload(length: usize) -> Vec<u8> {
 
 fn segments(large: &[u8], length: usize) -> Vec<Vec<u8>> {
     let packet = Ipv4::parse(large).expect("sane");
-    let mut segmenter = Segmenter::new(&packet, length).expect("TCP");
+    let mut segmenter = Segmenter::new(&packet, length).expect("TCP or UDP");
     let mut segments = Vec::new();
     loop {
         // What is there already stays in front.
@@ -105,8 +118,8 @@ fn segments_carry_the_payload_in_order_with_headers_of_their_own() {
 #[test]
 fn what_cannot_be_cut_is_refused() {
     let tcp = packet(1, ACK, &payload(10));
-    let mut udp = tcp.clone();
-    udp[9] = 17;
+    let mut icmp = tcp.clone();
+    icmp[9] = 1;
     let mut fragment = tcp.clone();
     fragment[7] = 1;
     let mut long_header = tcp.clone();
@@ -114,13 +127,19 @@ fn what_cannot_be_cut_is_refused() {
     let mut short_header = tcp.clone();
     short_header[32] = 4 << 4;
     for (name, bytes, length) in [
-        ("UDP", udp, 10),
+        ("ICMP", icmp, 10),
         ("a later fragment", fragment, 10),
         ("header beyond the packet", long_header, 10),
         ("header too short", short_header, 10),
         ("no payload", packet(1, ACK, &[]), 10),
         ("segments of nothing", tcp.clone(), 0),
         ("no TCP header at all", tcp[..24].to_vec(), 10),
+        (
+            "no UDP header at all",
+            datagram(&payload(10))[..24].to_vec(),
+            10,
+        ),
+        ("no datagram's payload", datagram(&[]), 10),
     ] {
         let mut bytes = bytes;
         let length_field = (bytes.len() as u16).to_be_bytes();
@@ -240,6 +259,75 @@ fn only_the_continuation_is_joined() {
 }
 
 #[test]
+fn datagrams_are_cut_and_joined_as_they_were_sent() {
+    let data = payload(250);
+    let cut = segments(&datagram(&data), SEGMENT);
+    for (index, (segment, part)) in cut.iter().zip(data.chunks(SEGMENT)).enumerate() {
+        let mut whole = datagram(part);
+        whole[5] += index as u8;
+        set_checksums(&mut whole);
+        assert_eq!(*segment, whole, "datagram {index}");
+    }
+    let (count, first) = join(&cut);
+    assert_eq!((cut.len(), count), (3, 3));
+    assert_eq!(first[2..4], 278_u16.to_be_bytes(), "of the whole");
+    assert_eq!(
+        first[24..26],
+        258_u16.to_be_bytes(),
+        "of the whole without IPv4 header"
+    );
+    let sum = u16::from_be_bytes([first[26], first[27]]);
+    assert_eq!(sum, pseudo_sum(&first, 258), "the kernel finishes it");
+}
+
+#[test]
+fn only_datagrams_between_the_same_sockets_are_joined() {
+    let data = payload(SEGMENT);
+    let first = datagram(&data);
+    let changed = |at: usize, value: u8| {
+        let mut packet = first.clone();
+        packet[at] = value;
+        set_checksums(&mut packet);
+        packet
+    };
+    let without_checksum = |packet: &[u8]| {
+        let mut packet = packet.to_vec();
+        packet[26..28].fill(0);
+        packet
+    };
+    let mut damaged = first.clone();
+    damaged[80] ^= 1;
+    let two = |next: Vec<u8>| vec![first.clone(), next];
+    let short = datagram(&data[..50]);
+    for (name, packets, expected) in [
+        ("another of its length", two(first.clone()), 2),
+        ("a shorter one", two(short.clone()), 2),
+        (
+            "after a shorter one",
+            vec![first.clone(), short, first.clone()],
+            2,
+        ),
+        ("a longer one", two(datagram(&payload(SEGMENT + 1))), 1),
+        ("an empty one", two(datagram(&[])), 1),
+        ("another source", two(changed(15, 9)), 1),
+        ("another port", two(changed(23, 9)), 1),
+        ("another congestion mark", two(changed(1, 3)), 1),
+        ("may be fragmented", two(changed(6, 0)), 1),
+        ("less than IPv4 says", two(changed(25, 50)), 1),
+        ("damaged", two(damaged), 1),
+        ("without checksum", two(without_checksum(&first)), 1),
+        (
+            "the first without",
+            vec![without_checksum(&first), first.clone()],
+            1,
+        ),
+        ("a segment of TCP", two(packet(1, ACK, &data)), 1),
+    ] {
+        assert_eq!(join(&packets).0, expected, "{name}");
+    }
+}
+
+#[test]
 fn a_packet_does_not_grow_beyond_what_ip_can_say() {
     let data = payload(1448);
     let packets: Vec<Vec<u8>> = (0..50)
@@ -258,8 +346,9 @@ proptest::proptest! {
         spoilt in proptest::collection::vec((0_usize..160, 0_u8..=255), 0..6),
         shorter in 0_usize..160,
         length in 0_usize..200,
+        is_tcp: bool,
     ) {
-        let mut whole = packet(7, ACK, &payload(108));
+        let mut whole = if is_tcp { packet(7, ACK, &payload(108)) } else { datagram(&payload(132)) };
         whole.truncate(160 - shorter);
         for (at, value) in spoilt {
             if let Some(byte) = whole.get_mut(at) {
@@ -274,10 +363,10 @@ proptest::proptest! {
             while segmenter.append_next(&mut cut) {
                 count += 1;
             }
-            let headers = tcp_headers(&packet).expect("cut");
+            let (_, headers) = headers_of(&packet).expect("cut");
             proptest::prop_assert_eq!(cut.len(), packet.len() + (count - 1) * headers);
         }
-        let next = packet(7 + 108, ACK, &payload(108));
+        let next = if is_tcp { packet(7 + 108, ACK, &payload(108)) } else { datagram(&payload(132)) };
         for (first, second) in [(&whole, &next), (&next, &whole)] {
             if let Some(mut joint) = Joint::begin(first) {
                 let length = Ipv4::parse(first).expect("begun").len();
