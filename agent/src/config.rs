@@ -158,6 +158,9 @@ pub struct CarrierArgs {
     /// What packets travel in
     #[arg(long, value_enum, default_value = "ipip")]
     pub encapsulation: Encapsulation,
+    /// Go on with what the running carrier has open, and end it
+    #[arg(long)]
+    pub take_over: bool,
     #[command(flatten)]
     pub logging: LogArgs,
 }

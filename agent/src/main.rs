@@ -33,6 +33,7 @@ fn main() -> ExitCode {
                 run_dir: args.run_dir,
                 local: args.local,
                 encapsulation: args.encapsulation,
+                takes_over: args.take_over,
             };
             run_carrier(&args.logging, options)
         }

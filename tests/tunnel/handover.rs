@@ -1,12 +1,13 @@
 //! One carrier, or one agent, takes over from another under traffic. Also where the kernel has ipip
 //! loaded, and sees all that the carrier gets.
 
+use std::process::Command;
 use std::time::Duration;
 
 use agent::carrier::{Encapsulation, supervise};
 use agent::lab::ping::{Probe, Target};
-use agent::lab::{Driver, Lab, Options, Scenario};
-use anyhow::{Result, ensure};
+use agent::lab::{Driver, Lab, Options, Scenario, process, topology};
+use anyhow::{Context, Result, ensure};
 use harness::needs_root;
 use harness::product::{TIMEOUT, eventually, kill, program, programs, status};
 
@@ -67,5 +68,57 @@ fn carriers_that_replace_each_other_make_no_duplicates_and_break_no_connection()
         report.longest_gap
     );
     ensure!(report.duplicates == 0, "{report:?}");
+    Ok(())
+}
+
+/// As an agent of another version has its own carrier do.
+fn take_over(lab: &Lab, node: &str) -> Result<()> {
+    let before = carrier_pid(lab, node)?;
+    let run_dir = lab.run_dir(node);
+    let local = topology::node(node).context("a node")?.address;
+    let mut command = Command::new(programs()?.join("caracal-agent"));
+    command.args(["carrier", "--take-over", "--local", &local.to_string()]);
+    command.arg("--run-dir").arg(&run_dir);
+    process::start(
+        "carrier",
+        lab.namespace(node)?,
+        &mut command,
+        &run_dir.join("next"),
+    )?;
+    eventually("the next carrier in status", TIMEOUT, || {
+        let now = carrier_pid(lab, node).unwrap_or(before);
+        let reason = status(lab, node)?.tunnel.map(|tunnel| tunnel.reason);
+        let reason = reason.unwrap_or_default();
+        let is_known = now != before && reason.contains(&format!("carrier {now}"));
+        Ok((!is_known).then_some(reason))
+    })
+}
+
+#[test]
+fn a_carrier_that_is_taken_over_from_loses_and_doubles_nothing() -> Result<()> {
+    needs_root!();
+    let drivers = ["a1", "b1"].map(|node| (node.to_owned(), Driver::Userspace));
+    let options = Options {
+        scenario: Scenario::Mesh,
+        drivers: drivers.into(),
+    };
+    let lab = Lab::up(options, &programs()?)?;
+    let target = Target {
+        address: address(&lab, "b1-1")?,
+        identifier: 1,
+    };
+    let probe = Probe::start(lab.namespace("a1-1")?, target, Duration::from_millis(1))?;
+    let stream = Stream::start(&lab, "a1-2", "b1-2")?;
+    stream.wait_turns(5)?;
+    for node in ["a1", "b1", "a1"] {
+        take_over(&lab, node)?;
+        stream.wait_turns(stream.turns() + 5)?;
+    }
+    let (report, turns) = (probe.stop(), stream.stop()?);
+    println!("{turns} turns; {report:?}");
+    ensure!(
+        report.sent > 0 && report.lost.is_empty() && report.duplicates == 0,
+        "{report:?}"
+    );
     Ok(())
 }

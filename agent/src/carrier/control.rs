@@ -2,22 +2,27 @@
 //!
 //! The agent asks `hello` and keeps the connection: its end is how each side learns of the other's
 //! death. `stop` ends the carrier. These two keep their form in every version, so that an agent of
-//! any version can replace a carrier of any other.
+//! any version can replace a carrier of any other. With `handOver` the next carrier gets the open TAP
+//! and socket beside the answer, with all that waits in them, and this one ends.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::Ipv4Addr;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::SyncSender;
 
 use serde::{Deserialize, Serialize};
 
 use super::counters::{self, CounterValues, Counters};
+use super::handover;
+use super::tap::Tap;
 use super::wire::Wire;
 
 /// Of the packets' handling and of these messages: an agent replaces a carrier of another version.
 pub const VERSION: u32 = 3;
+/// From this version on, carriers hand over.
+pub const HANDS_OVER_SINCE: u32 = 3;
 /// Further connections are closed at once.
 const CONNECTIONS_MAX: usize = 8;
 /// A longer request ends the connection.
@@ -29,6 +34,7 @@ pub enum Command {
     /// Who are you, and how many packets did you move?
     Hello,
     Stop,
+    HandOver,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -52,7 +58,10 @@ pub struct Identity {
     pub local: Ipv4Addr,
     pub device: String,
     pub counters: Arc<Counters>,
+    pub tap: Arc<Tap>,
     pub wire: Arc<Wire>,
+    /// The directions take nothing more.
+    pub is_leaving: Arc<AtomicBool>,
 }
 
 impl Identity {
@@ -115,11 +124,16 @@ fn converse(mut stream: &UnixStream, identity: &Identity, stop: &SyncSender<()>)
         let request: Request = serde_json::from_str(&line)?;
         let mut answer = serde_json::to_string(&identity.reply())?;
         answer.push('\n');
-        stream.write_all(answer.as_bytes())?;
         match request.command {
-            Command::Hello => {}
+            Command::Hello => stream.write_all(answer.as_bytes())?,
             Command::Stop => {
+                stream.write_all(answer.as_bytes())?;
                 // Full means that somebody else asked already.
+                let _ = stop.try_send(());
+            }
+            Command::HandOver => {
+                identity.is_leaving.store(true, Ordering::Relaxed);
+                handover::give(stream, answer.as_bytes(), &identity.tap, &identity.wire)?;
                 let _ = stop.try_send(());
             }
         }

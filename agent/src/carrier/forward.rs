@@ -14,6 +14,7 @@ use std::io::{self, ErrorKind, Read};
 use std::net::Ipv4Addr;
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -35,6 +36,17 @@ pub struct Ends<'a> {
     pub wire: &'a Wire,
     pub local: Ipv4Addr,
     pub counters: &'a Counters,
+    /// Another carrier takes what comes from now on.
+    pub is_leaving: &'a AtomicBool,
+}
+
+impl Ends<'_> {
+    /// Does not return once another carrier takes over: the process ends in a moment.
+    pub fn stay(&self) {
+        while self.is_leaving.load(Ordering::Relaxed) {
+            std::thread::park();
+        }
+    }
 }
 
 /// Sends what comes out of the TAP. Returns only on an error that ends the carrier: the TAP is gone.
@@ -56,9 +68,13 @@ pub fn tap_to_wire(ends: Ends<'_>) -> io::Result<()> {
                 if outbox.take(&mut frame[..length]).is_none() {
                     count(&ends.counters.dropped_frame);
                 }
+                if outbox.packets.is_empty() {
+                    ends.stay();
+                }
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 outbox.flush();
+                ends.stay();
                 wait_for(ends.tap.file.as_fd())?;
             }
             Err(error) if error.kind() == ErrorKind::Interrupted => {}

@@ -56,6 +56,7 @@ pub fn wire_to_tap(ends: Ends<'_>) -> io::Result<()> {
             }
         }
         pending.flush(ends, &mut room);
+        ends.stay();
     }
 }
 

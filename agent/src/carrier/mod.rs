@@ -10,6 +10,7 @@ mod batch;
 pub mod control;
 pub mod counters;
 pub mod forward;
+mod handover;
 mod inward;
 mod packet;
 mod segment;
@@ -24,12 +25,15 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::sync_channel;
+use std::time::Duration;
 
 use nix::fcntl::{Flock, FlockArg};
-use tracing::info;
+use socket2::Socket;
+use tracing::{info, warn};
 
-use self::control::Identity;
+use self::control::{Identity, Reply};
 use self::counters::Counters;
 use self::forward::Ends;
 use self::tap::Tap;
@@ -40,6 +44,9 @@ use crate::names::{CARRIER_DEVICE, UDP_DEVICE, UDP_TUNNEL_PORT};
 /// of so many is not lost; the 1,000 of a TAP are, where processors are short. Full packets take 23 MB
 /// of the kernel's memory, what large ones of TCP take is their senders' anyway.
 pub const QUEUE_LENGTH: u32 = 10_000;
+
+/// From the end of taking packets to the end of the process.
+const LEAVE_TIME: Duration = Duration::from_millis(20);
 
 /// What a carrier puts inner packets into.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, clap::ValueEnum)]
@@ -98,6 +105,8 @@ pub struct CarrierOptions {
     /// This node's address: the outer source, and the only outer destination accepted.
     pub local: Ipv4Addr,
     pub encapsulation: Encapsulation,
+    /// From the carrier that runs, if one does, with all that waits in its queues.
+    pub takes_over: bool,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -145,11 +154,20 @@ pub fn run(options: &CarrierOptions) -> Result<(), CarrierError> {
     let run_dir = &options.run_dir;
     let encapsulation = options.encapsulation;
     let device = encapsulation.device();
-    let _lock = lock(&lock_path(run_dir, encapsulation))?;
-    let tap =
-        tap::open_persistent(device).map_err(failed(format!("open the TAP device {device}")))?;
-    let wire = Wire::open(options.local, encapsulation)
-        .map_err(failed(format!("open a socket on {}", options.local)))?;
+    let taken = match options.takes_over {
+        true => take_over(options),
+        false => None,
+    };
+    // Whoever hands over ends in a moment.
+    let mode = match taken {
+        Some(_) => FlockArg::LockExclusive,
+        None => FlockArg::LockExclusiveNonblock,
+    };
+    let _lock = lock(&lock_path(run_dir, encapsulation), mode)?;
+    let (tap, wire) = match taken {
+        Some(taken) => taken,
+        None => open(options)?,
+    };
     let listener = listen(&socket_path(run_dir, encapsulation))
         .map_err(failed("listen on the control socket"))?;
     std::fs::write(
@@ -166,6 +184,36 @@ pub fn run(options: &CarrierOptions) -> Result<(), CarrierError> {
     result
 }
 
+/// `None` if there is no carrier, or what it has is of no use: then all is opened anew.
+fn take_over(options: &CarrierOptions) -> Option<(Tap, Wire)> {
+    let encapsulation = options.encapsulation;
+    let path = socket_path(&options.run_dir, encapsulation);
+    let is_right = |reply: &Reply| {
+        (reply.local, reply.device.as_str()) == (options.local, encapsulation.device())
+    };
+    let open = || {
+        let Some(taken) = handover::take(&path, is_right)? else {
+            return Ok(None);
+        };
+        let tap = Tap::attached(File::from(taken.tap))?;
+        let wire = Wire::configured(Socket::from(taken.wire), encapsulation)?;
+        io::Result::Ok(Some((tap, wire)))
+    };
+    open().unwrap_or_else(|error| {
+        warn!(%error, "nothing is taken over from the carrier before");
+        None
+    })
+}
+
+fn open(options: &CarrierOptions) -> Result<(Tap, Wire), CarrierError> {
+    let device = options.encapsulation.device();
+    let tap =
+        tap::open_persistent(device).map_err(failed(format!("open the TAP device {device}")))?;
+    let wire = Wire::open(options.local, options.encapsulation)
+        .map_err(failed(format!("open a socket on {}", options.local)))?;
+    Ok((tap, wire))
+}
+
 /// Returns when asked to stop or when a direction fails. Its threads end with the process.
 fn move_packets(
     options: &CarrierOptions,
@@ -175,11 +223,14 @@ fn move_packets(
 ) -> Result<(), CarrierError> {
     let (tap, wire) = (Arc::new(tap), Arc::new(wire));
     let counters = Arc::new(Counters::default());
+    let is_leaving = Arc::new(AtomicBool::new(false));
     let identity = Arc::new(Identity {
         local: options.local,
         device: options.encapsulation.device().to_owned(),
         counters: Arc::clone(&counters),
+        tap: Arc::clone(&tap),
         wire: Arc::clone(&wire),
+        is_leaving: Arc::clone(&is_leaving),
     });
     let local = options.local;
     // One end for all: the first word counts.
@@ -199,6 +250,7 @@ fn move_packets(
     };
     let (tap_out, wire_out, counters_out) =
         (Arc::clone(&tap), Arc::clone(&wire), Arc::clone(&counters));
+    let (is_leaving_in, is_leaving_out) = (Arc::clone(&is_leaving), Arc::clone(&is_leaving));
     direction(
         "tap-to-wire",
         Box::new(move || {
@@ -207,6 +259,7 @@ fn move_packets(
                 wire: &wire_out,
                 local,
                 counters: &counters_out,
+                is_leaving: &is_leaving_out,
             })
         }),
     )?;
@@ -218,6 +271,7 @@ fn move_packets(
                 wire: &wire,
                 local,
                 counters: &counters,
+                is_leaving: &is_leaving_in,
             })
         }),
     )?;
@@ -232,11 +286,16 @@ fn move_packets(
             Ok(())
         }),
     )?;
-    end.recv().unwrap_or(Ok(()))
+    let result = end.recv().unwrap_or(Ok(()));
+    if is_leaving.load(Ordering::Relaxed) {
+        // What a direction has in hand goes its way.
+        std::thread::sleep(LEAVE_TIME);
+    }
+    result
 }
 
 /// Held until the process ends, however it ends.
-fn lock(path: &Path) -> Result<Flock<File>, CarrierError> {
+fn lock(path: &Path, mode: FlockArg) -> Result<Flock<File>, CarrierError> {
     let file = OpenOptions::new()
         .create(true)
         .truncate(false)
@@ -244,7 +303,7 @@ fn lock(path: &Path) -> Result<Flock<File>, CarrierError> {
         .mode(0o600)
         .open(path)
         .map_err(failed(format!("open {}", path.display())))?;
-    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
+    Flock::lock(file, mode).map_err(|(_, errno)| match errno {
         nix::errno::Errno::EWOULDBLOCK => CarrierError::AlreadyRunning(path.to_owned()),
         errno => failed(format!("lock {}", path.display()))(errno.into()),
     })

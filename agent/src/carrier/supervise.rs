@@ -21,7 +21,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
-use super::control::{Command, Reply, Request, VERSION};
+use super::control::{Command, HANDS_OVER_SINCE, Reply, Request, VERSION};
 use super::counters::CounterValues;
 use super::{Encapsulation, log_path, socket_path};
 use crate::crash::crash_point;
@@ -49,7 +49,7 @@ pub struct SupervisorOptions {
     pub local: Ipv4Addr,
     pub encapsulation: Encapsulation,
     /// The program and the arguments in front of `--run-dir DIR --local ADDRESS
-    /// --encapsulation ENCAPSULATION`.
+    /// --encapsulation ENCAPSULATION --take-over`.
     pub program: PathBuf,
     pub arguments: Vec<String>,
 }
@@ -231,20 +231,29 @@ async fn adopt_or_start(
             Ok(reply) if is_right(&reply, options) => return Ok((connection, reply, true)),
             Ok(reply) => {
                 info!(pid = reply.pid, local = %reply.local, version = reply.version, "replacing the carrier");
+                // The one that is started takes over from it.
+                if !can_hand_over(&reply, options) {
+                    connection.stop().await?;
+                }
             }
-            Err(error) => warn!(
-                reason = describe(&error),
-                "replacing a carrier that does not answer"
-            ),
+            Err(error) => {
+                let reason = describe(&error);
+                warn!(reason, "replacing a carrier that does not answer");
+                connection.stop().await?;
+            }
         }
-        connection.stop().await?;
     }
     let (connection, reply) = start(options).await?;
     Ok((connection, reply, false))
 }
 
 fn is_right(reply: &Reply, options: &SupervisorOptions) -> bool {
-    reply.version == VERSION
+    reply.version == VERSION && can_hand_over(reply, options)
+}
+
+/// Whether a carrier of ours can go on with what this one has open.
+fn can_hand_over(reply: &Reply, options: &SupervisorOptions) -> bool {
+    reply.version >= HANDS_OVER_SINCE
         && reply.local == options.local
         && reply.device == options.encapsulation.device()
 }
@@ -296,6 +305,7 @@ async fn start(options: &SupervisorOptions) -> Result<(Connection, Reply), Super
         .arg(options.local.to_string())
         .arg("--encapsulation")
         .arg(options.encapsulation.name())
+        .arg("--take-over")
         .stdin(Stdio::null())
         .stdout(log.try_clone().map_err(spawn_failed)?)
         .stderr(log)

@@ -37,15 +37,25 @@ pub fn open_persistent(name: &str) -> io::Result<Tap> {
         .custom_flags(libc::O_NONBLOCK)
         .open(CLONE_DEVICE)?;
     attach(file.as_fd(), name)?;
-    // Large packets come whole, for us to cut: one read for some 45 segments.
-    let joins_datagrams = set_offloads(file.as_fd(), DATAGRAM_OFFLOADS).is_ok();
-    if !joins_datagrams {
-        set_offloads(file.as_fd(), OFFLOADS)?;
+    Tap::attached(file)
+}
+
+impl Tap {
+    /// `file` is attached to a device already.
+    ///
+    /// # Errors
+    /// EBADFD if the device is gone.
+    pub fn attached(file: File) -> io::Result<Tap> {
+        // Large packets come whole, for us to cut: one read for some 45 segments.
+        let joins_datagrams = set_offloads(file.as_fd(), DATAGRAM_OFFLOADS).is_ok();
+        if !joins_datagrams {
+            set_offloads(file.as_fd(), OFFLOADS)?;
+        }
+        Ok(Tap {
+            file,
+            joins_datagrams,
+        })
     }
-    Ok(Tap {
-        file,
-        joins_datagrams,
-    })
 }
 
 #[allow(

@@ -40,6 +40,17 @@ impl Wire {
             Encapsulation::Udp => (Type::DGRAM, Protocol::UDP),
         };
         let socket = Socket::new(Domain::IPV4, kind, Some(protocol))?;
+        let wire = Wire::configured(socket, encapsulation)?;
+        let name = SocketAddrV4::new(local, encapsulation.port());
+        wire.socket.bind(&SocketAddr::V4(name).into())?;
+        Ok(wire)
+    }
+
+    /// Of a socket of the right kind.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn configured(socket: Socket, encapsulation: Encapsulation) -> io::Result<Wire> {
         // FORCE goes beyond net.core.rmem_max, which needs CAP_NET_ADMIN in the host's user namespace.
         if setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
             socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
@@ -53,8 +64,6 @@ impl Wire {
             let _ = join_datagrams(socket.as_fd());
         }
         set_path_mtu_discovery(socket.as_fd(), true)?;
-        let name = SocketAddrV4::new(local, encapsulation.port());
-        socket.bind(&SocketAddr::V4(name).into())?;
         Ok(Wire {
             socket,
             encapsulation,

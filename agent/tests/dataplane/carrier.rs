@@ -40,6 +40,7 @@ fn as_program() {
         run_dir: value("--run-dir").into(),
         local,
         encapsulation,
+        takes_over: arguments.iter().any(|argument| argument == "--take-over"),
     };
     if let Err(error) = run(&options) {
         eprintln!("{error:?}");
@@ -235,6 +236,7 @@ fn only_one_carrier_per_run_directory() {
         run_dir: one.run_dir.path().into(),
         local: one.local,
         encapsulation: Encapsulation::Ipip,
+        takes_over: false,
     };
     let second = one.host.enter(|| run(&options));
     assert!(
