@@ -8,7 +8,6 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use agent::api::schema::Items;
 use agent::lab::process::{self, Finished, Process};
@@ -17,11 +16,11 @@ use anyhow::{Context, Result};
 use bgp::speaker::config::{Originated, PeerConfig, PeerKey, PeerSource, SpeakerConfig};
 use bgp::speaker::status::RouteStatus;
 use bgp::types::{Family, RouterId};
-use nix::sys::signal::Signal;
 use serde::de::DeserializeOwned;
 use tempfile::TempDir;
 
 use crate::product::{TIMEOUT, eventually, programs, succeeded};
+use crate::site::end_all_in;
 use crate::speaker::{self, ASN, Running};
 
 const CONFIG: &str = "agent.yaml";
@@ -99,21 +98,30 @@ impl Crossing {
     }
 
     pub fn start_agent_again(&self) -> Result<Process> {
+        self.start("n1", &self.node, self.directory.path())
+    }
+
+    /// The agent of another node, which is the neighbour on a link. Its resources are in the store,
+    /// what it keeps is in a directory of its name.
+    pub fn start_agent_on(&self, link: u8, node: &str) -> Result<Process> {
+        let neighbour = self.neighbours.get(&link).context("a neighbour")?;
+        let own = self.path(node);
+        fs::create_dir_all(&own)?;
+        self.start(node, &neighbour.namespace, &own)
+    }
+
+    fn start(&self, node: &str, namespace: &Namespace, own: &Path) -> Result<Process> {
         let mut command = Command::new(self.programs.join("caracal-agent"));
-        command.args(["run", "--node", "n1", "--http-listen", "none", "--store"]);
+        command.args(["run", "--node", node, "--http-listen", "none", "--store"]);
         command.arg(format!("dir:{}", self.path("store").display()));
         if self.path(CONFIG).exists() {
             command.arg("--config").arg(self.path(CONFIG));
         }
-        command.arg("--run-dir").arg(self.path("run"));
-        command.arg("--state-dir").arg(self.path("state"));
+        command.arg("--run-dir").arg(own.join("run"));
+        command.arg("--state-dir").arg(own.join("state"));
         command.env(netns::LAB_VARIABLE, &self.id);
-        Ok(process::start(
-            "n1",
-            &self.node,
-            &mut command,
-            &self.path("log"),
-        )?)
+        let log = own.join("log");
+        Ok(process::start(node, namespace, &mut command, &log)?)
     }
 
     /// The neighbour's configuration, without routes.
@@ -247,17 +255,6 @@ impl Drop for Crossing {
             drop(neighbour.speaker.take());
         }
         let spaces = self.neighbours.values().map(|one| &one.namespace);
-        let names: Vec<PathBuf> = spaces
-            .chain([&self.node])
-            .filter_map(Namespace::kernel_name)
-            .collect();
-        for process in process::in_namespaces(&names) {
-            // Threads of ours may be in there; they are not ours to kill.
-            if process.pid != i32::try_from(std::process::id()).unwrap_or_default() {
-                process.signal(Signal::SIGKILL);
-                // What cannot be ended has no one left to tell.
-                let _ = process.wait_gone(Duration::from_secs(5));
-            }
-        }
+        end_all_in(spaces.chain([&self.node]));
     }
 }

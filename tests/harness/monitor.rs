@@ -33,7 +33,7 @@ impl RouteMonitor {
 
     /// Hears every change of anything that `ip` knows.
     pub fn of_everything(namespace: &Namespace) -> Result<RouteMonitor> {
-        RouteMonitor::of(namespace, &["monitor", "all"])
+        RouteMonitor::of(namespace, &["-rcvbuf", "33554432", "monitor", "all"])
     }
 
     fn of(namespace: &Namespace, arguments: &[&str]) -> Result<RouteMonitor> {
@@ -71,6 +71,17 @@ impl RouteMonitor {
         // Where this machine has no names for them, our protocols are numbers.
         let words = ["caracal", "proto bgp", "proto 202", "proto 203"];
         changes.retain(|line| words.iter().any(|word| line.contains(word)));
+        Ok(changes)
+    }
+
+    /// Ends it and returns every change of ours: routes, next-hop objects, devices, and addresses and
+    /// neighbours on these.
+    pub fn stop_with_devices(self) -> Result<Vec<String>> {
+        let mut changes = self.stop_with_all()?;
+        let words = ["cara", "proto 202", "proto 203"];
+        // The kernel forgets by itself how groups of multicast are reached.
+        let is_forgotten = |line: &str| line.contains("Deleted ff02:") && line.contains(" NOARP");
+        changes.retain(|line| words.iter().any(|word| line.contains(word)) && !is_forgotten(line));
         Ok(changes)
     }
 

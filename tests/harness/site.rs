@@ -4,7 +4,7 @@ use std::fs;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use agent::lab::process::{self, Process};
 use agent::lab::{Mounts, Namespace, machine};
@@ -228,18 +228,40 @@ impl Drop for Site {
 }
 
 /// Ends every process in these namespaces, and with their holders the namespaces.
+///
+/// Those that one starts while it is being ended are found by looking again: an agent may be at
+/// starting its carrier, which outlives it.
 pub fn end_all_in<'a>(namespaces: impl IntoIterator<Item = &'a Namespace>) {
-    for namespace in namespaces {
-        let name: Vec<PathBuf> = namespace.kernel_name().into_iter().collect();
-        for process in process::in_namespaces(&name) {
-            // Threads of ours may be in there; they are not ours to kill.
-            if process.pid != i32::try_from(std::process::id()).unwrap_or_default() {
-                process.signal(Signal::SIGKILL);
-                // What cannot be ended has no one left to tell.
-                let _ = process.wait_gone(Duration::from_secs(5));
-            }
+    let spaces = namespaces.into_iter();
+    let names: Vec<PathBuf> = spaces.filter_map(Namespace::kernel_name).collect();
+    let deadline = Instant::now() + TIMEOUT;
+    loop {
+        let mut left = process::in_namespaces(&names);
+        // Threads of ours may be in there; they are not ours to kill.
+        left.retain(|process| Ok(process.pid) != i32::try_from(std::process::id()));
+        if left.is_empty() || Instant::now() > deadline {
+            return;
+        }
+        for process in &left {
+            process.signal(Signal::SIGKILL);
+        }
+        for process in &left {
+            // What cannot be ended has no one left to tell.
+            let _ = process.wait_gone(Duration::from_secs(5));
         }
     }
+}
+
+/// The carriers that run in a namespace.
+pub fn carriers_in(namespace: &Namespace) -> Vec<Process> {
+    let name: Vec<PathBuf> = namespace.kernel_name().into_iter().collect();
+    let mut found = process::in_namespaces(&name);
+    found.retain(|process| {
+        let command = fs::read(format!("/proc/{}/cmdline", process.pid)).unwrap_or_default();
+        let mut words = command.split(|octet| *octet == 0);
+        words.nth(1) == Some(b"carrier")
+    });
+    found
 }
 
 /// `gateway` is .1 and forwards, `behind` is .2.

@@ -3,21 +3,18 @@
 
 use std::net::Ipv4Addr;
 use std::process::Command;
-use std::time::Duration;
 
 use agent::lab::capture::Capture;
 use agent::lab::machine::COMMAND_TIMEOUT;
 use agent::lab::packet::Carriage;
-use agent::lab::ping::{self, Probe, Target};
+use agent::lab::ping::{self, Target};
 use agent::lab::topology::{NIC, ROUTER, ROUTER_NIC_B, node};
 use agent::lab::{Driver, Lab, Options, Scenario, machine, process};
-use anyhow::{Context, Result, ensure};
-use bgp::speaker::status::{PeerStatus, RouteStatus};
-use harness::crossing::{Crossing, peer};
-use harness::monitor::RouteMonitor;
-use harness::product::{TIMEOUT, eventually, kill, programs, succeeded};
+use anyhow::{Result, ensure};
+use harness::product::programs;
 use harness::{needs_root, report};
 
+use crate::busy::{Way, restarts_are_not_noticed};
 use crate::modes;
 use harness::traffic::{Stream, address};
 
@@ -124,112 +121,6 @@ fn connection_outlives_changes_to_kernel_ipip_and_from_it() -> Result<()> {
     Ok(())
 }
 
-const ROUTES: u16 = 2000;
-const WORKLOADS: u8 = 200;
-/// Of the workloads, those that send or are sent to: numbers from 2 on, as their addresses.
-const TALKING: [u8; 4] = [2, 67, 133, 201];
-
-/// A node with 200 workloads, whose ends are all in one namespace; behind a tunnel made by hand is a
-/// node that says 2,000 prefixes.
-struct Busy {
-    crossing: Crossing,
-}
-
-impl Busy {
-    fn up() -> Result<Busy> {
-        let mut crossing = Crossing::wired(2)?;
-        let mut store = String::from(
-            "---\napiVersion: caracal.dev/v1alpha1\nkind: Node\nmetadata: {name: n2}\nspec: {bgp: \
-             {ipv4Address: 10.0.1.2/24}, podCIDRs: [172.17.64.0/24]}\n---\napiVersion: \
-             caracal.dev/v1alpha1\nkind: IPPool\nmetadata: {name: default}\nspec: {cidr: \
-             172.17.0.0/16, ipipMode: Always}\n",
-        );
-        store += &peer(1, "");
-        for number in 2..WORKLOADS + 2 {
-            store += &format!(
-                "---\napiVersion: caracal.dev/v1alpha1\nkind: WorkloadEndpoint\nmetadata: {{name: \
-                 w{number}, namespace: busy}}\nspec: {{node: n1, interfaceName: cara{number}, \
-                 addresses: [172.17.8.{number}]}}\n"
-            );
-        }
-        Busy::wire_workloads(&crossing)?;
-        let hand = &crossing.neighbours[&1].namespace;
-        machine::ip_batch(
-            hand,
-            "tunnel add hand mode ipip local 10.0.1.2 remote 10.0.1.1 ttl 64\n\
-             address add 172.17.64.1/32 dev hand\n\
-             link set hand up\n\
-             route add 172.17.8.0/24 dev hand src 172.17.64.1\n",
-        )?;
-        let prefixes: Vec<String> = (0..ROUTES)
-            .map(|number| {
-                let [high, low] = (number * 16 + 0x4000).to_be_bytes();
-                format!("172.17.{high}.{low}/28")
-            })
-            .collect();
-        let routes: Vec<(&str, &str)> = (prefixes.iter())
-            .map(|prefix| (prefix.as_str(), "10.0.1.2"))
-            .collect();
-        crossing.announce(1, &routes)?;
-        crossing.write_store(&store)?;
-        Ok(Busy { crossing })
-    }
-
-    fn wire_workloads(crossing: &Crossing) -> Result<()> {
-        let node = &crossing.node;
-        node.enter(|| std::fs::write("/proc/sys/net/ipv4/ip_forward", "1"))?;
-        // The node answers for the workloads' gateway if it has a way there.
-        machine::ip(node, &["route", "add", "default", "via", "10.0.1.2"])?;
-        let ends = &crossing.neighbours[&2].namespace;
-        let numbers = || 2..WORKLOADS + 2;
-        let veths = numbers().map(|number| {
-            let holder = ends.holder.pid;
-            format!("link add cara{number} type veth peer name w{number} netns {holder}\n")
-        });
-        machine::ip_batch(node, &veths.collect::<String>())?;
-        let ups = numbers().map(|number| format!("link set w{number} up\n"));
-        machine::ip_batch(ends, &ups.collect::<String>())?;
-        let talking = TALKING.map(|number| {
-            format!(
-                "address add 172.17.8.{number}/32 dev w{number}\n\
-                 route add default via 169.254.1.1 dev w{number} onlink table {number}\n\
-                 rule add from 172.17.8.{number} lookup {number}\n"
-            )
-        });
-        let first = TALKING[0];
-        let main =
-            format!("route add default via 169.254.1.1 dev w{first} onlink src 172.17.8.{first}\n");
-        machine::ip_batch(ends, &(talking.concat() + &main))?;
-        Ok(())
-    }
-
-    /// Waits until the session is up, no route is stale, and the kernel has everything.
-    fn wait_settled(&self) -> Result<()> {
-        let waited = eventually("all routes, fresh", TIMEOUT * 4, || {
-            let peers: Vec<PeerStatus> = self.crossing.items(&["peers"])?;
-            if !peers.iter().all(|peer| peer.state == "established") {
-                return Ok(Some(format!("{peers:?}")));
-            }
-            let routes: Vec<RouteStatus> = self.crossing.items(&["routes"])?;
-            let is_ready = |route: &&RouteStatus| {
-                let kernel = route.kernel.as_ref();
-                !route.stale && kernel.is_some_and(|kernel| kernel.state == "installed")
-            };
-            let ready = routes.iter().filter(is_ready).count();
-            if ready < usize::from(ROUTES) {
-                return Ok(Some(format!("{ready} of {} routes", routes.len())));
-            }
-            let kernel = machine::ip(&self.crossing.node, &["-4", "route"])?;
-            let held = |mark: &str| kernel.lines().filter(|line| line.contains(mark)).count();
-            let (learned, own) = (held("dev caracal-ipip"), held("172.17.8."));
-            let is_whole = learned == usize::from(ROUTES) && own >= usize::from(WORKLOADS);
-            Ok((!is_whole).then(|| format!("{learned} learned and {own} own routes")))
-        });
-        waited
-            .with_context(|| std::fs::read_to_string(self.crossing.path("log")).unwrap_or_default())
-    }
-}
-
 #[test]
 fn restart_with_2000_routes_and_200_workloads_is_not_noticed_by_a_tunnel_made_by_hand() -> Result<()>
 {
@@ -237,53 +128,17 @@ fn restart_with_2000_routes_and_200_workloads_is_not_noticed_by_a_tunnel_made_by
     if !has_ipip()? {
         return Ok(());
     }
-    let busy = Busy::up()?;
-    let crossing = &busy.crossing;
-    let agent = crossing.start_agent_again()?;
-    busy.wait_settled()?;
-    let (hand, ends) = (
-        &crossing.neighbours[&1].namespace,
-        &crossing.neighbours[&2].namespace,
-    );
-    let interval = Duration::from_millis(10);
-    let mut probes = Vec::new();
-    for number in TALKING {
-        let target = Target {
-            address: Ipv4Addr::new(172, 17, 8, number),
-            identifier: number.into(),
-        };
-        probes.push(Probe::start(hand, target, interval)?);
-    }
-    let back = Target {
-        address: Ipv4Addr::new(172, 17, 64, 1),
-        identifier: 1,
-    };
-    probes.push(Probe::start(ends, back, interval)?);
-    let monitor = RouteMonitor::in_namespace(&crossing.node)?;
-
-    kill(&agent)?;
-    crossing.start_agent_again()?;
-    eventually("the agent's first pass", TIMEOUT, || {
-        let done = crossing.caracal(&["wait", "synced", "--timeout", "10"])?;
-        Ok((!done.status.success()).then_some(done.stderr))
-    })?;
-    busy.wait_settled()?;
-    let settled: Vec<RouteStatus> = crossing.items(&["routes"])?;
-    println!("{} routes", settled.len());
-    succeeded(crossing.caracal(&["status"])?)?;
-
-    let changes = monitor.stop()?;
-    ensure!(
-        changes.is_empty(),
-        "{} changes, first {:?}",
-        changes.len(),
-        changes.first()
-    );
-    for probe in probes {
-        let report = probe.stop();
-        println!("{} sent, longest gap {:?}", report.sent, report.longest_gap);
-        let is_calm = report.sent > 100 && report.lost.is_empty() && report.duplicates == 0;
-        ensure!(is_calm, "{report:?}");
-    }
-    Ok(())
+    restarts_are_not_noticed(&Way {
+        name: "IPIP by the kernel",
+        modes: "ipipMode: Always",
+        settings: "",
+        device: "caracal-ipip",
+        has_carrier: false,
+        by_hand: Some(
+            "tunnel add hand mode ipip local 10.0.1.2 remote 10.0.1.1 ttl 64\n\
+             address add 172.17.64.1/32 dev hand\n\
+             link set hand up\n\
+             route add 172.17.8.0/24 dev hand src 172.17.64.1\n",
+        ),
+    })
 }
