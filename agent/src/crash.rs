@@ -2,9 +2,8 @@
 //! program started. What it leaves then is what kill -9 at that moment leaves.
 //!
 //! Only builds with debug assertions have it, and they only for a process that was told by `arm`: its
-//! environment names a directory. While that holds a file `after` with a number, steps are counted
-//! and noted in `passed`, and the process kills itself after so many. Release builds contain nothing
-//! of it.
+//! environment names a directory. While that holds a file `after` with a number, steps are noted in
+//! `passed`, and the process kills itself when that has so many. Release builds contain nothing of it.
 
 /// Names the directory.
 pub const VARIABLE: &str = "CARACAL_CRASH_DIR";
@@ -23,17 +22,17 @@ pub fn crash_point(_: std::fmt::Arguments<'_>) {}
 #[cfg(debug_assertions)]
 mod armed {
     use std::fmt;
-    use std::fs::{self, OpenOptions};
-    use std::io::Write;
+    use std::fs::{self, File};
+    use std::io::{self, Write};
     use std::path::{Path, PathBuf};
-    use std::sync::OnceLock;
-    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::sync::{Mutex, OnceLock, PoisonError};
 
     use nix::sys::signal::{Signal, kill};
     use nix::unistd::Pid;
 
     static DIRECTORY: OnceLock<PathBuf> = OnceLock::new();
-    static STEPS: AtomicU32 = AtomicU32::new(0);
+    /// Steps of several threads are noted one by one.
+    static NOTING: Mutex<()> = Mutex::new(());
 
     /// Once, by the process that is to be killed; its children are not.
     pub fn arm() {
@@ -47,28 +46,32 @@ mod armed {
         let Some(directory) = DIRECTORY.get() else {
             return;
         };
+        let _noting = NOTING.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(last) = last_step(directory) else {
             return;
         };
-        let count = STEPS.fetch_add(1, Ordering::SeqCst) + 1;
-        note(directory, count, step);
-        if count == last {
+        if note(directory, step).is_ok_and(|count| count == last) {
             let _ = kill(Pid::this(), Signal::SIGKILL);
             std::process::abort();
         }
     }
 
-    fn last_step(directory: &Path) -> Option<u32> {
+    fn last_step(directory: &Path) -> Option<usize> {
         let text = fs::read_to_string(directory.join("after")).ok()?;
         text.trim().parse().ok()
     }
 
-    /// For the test's message: it counts steps without it as well.
-    fn note(directory: &Path, count: u32, step: fmt::Arguments<'_>) {
-        let file = OpenOptions::new()
+    /// Returns how many there are now: the test removes them.
+    fn note(directory: &Path, step: fmt::Arguments<'_>) -> io::Result<usize> {
+        let path = directory.join("passed");
+        let mut file = File::options()
             .create(true)
+            .read(true)
             .append(true)
-            .open(directory.join("passed"));
-        let _ = file.and_then(|mut file| writeln!(file, "{count} {step}"));
+            .open(path)?;
+        let count = io::read_to_string(&file)?.lines().count() + 1;
+        // In one piece: the test may be reading.
+        file.write_all(format!("{count} {step}\n").as_bytes())?;
+        Ok(count)
     }
 }

@@ -4,6 +4,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::crash::crash_point;
+
 #[derive(Debug, thiserror::Error)]
 pub enum InstalledFileError {
     #[error("failed to install {}", .path.display())]
@@ -59,6 +61,9 @@ pub fn remove(path: &Path) -> Result<(), InstalledFileError> {
             let path = path.to_owned();
             Err(InstalledFileError::Remove { path, source })
         }
-        _ => Ok(()),
+        _ => {
+            crash_point(format_args!("{} removed", path.display()));
+            Ok(())
+        }
     }
 }

@@ -144,6 +144,7 @@ fn all_or_error(problems: Vec<String>) -> anyhow::Result<()> {
 }
 
 fn uninstall(args: &UninstallArgs) -> anyhow::Result<()> {
+    agent::crash::arm();
     // Half of it beside a running agent would be worse than nothing.
     block_on(agent::run::ensure_stopped(args.directories.run_dir.clone()))?;
     let mut left = install::uninstall(&args.cni_bin_dir, &args.cni_conf_dir);

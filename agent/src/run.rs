@@ -18,6 +18,7 @@ use crate::cni::links::{LinkError, NewLink, WorkloadLinks};
 use crate::cni::server;
 use crate::cni::verbs::Verbs;
 use crate::config::{HostFirewallChoice, NextHopObjects, Settings, StoreLocation};
+use crate::crash::crash_point;
 use crate::dataplane::{self, Dataplane, DataplaneOptions, WorkloadSpec};
 use crate::datastore::FileStore;
 use crate::descriptors;
@@ -141,7 +142,7 @@ pub async fn uninstall(run_dir: &Path, state_dir: &Path) -> anyhow::Result<()> {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 eprintln!("failed to remove {}: {error}", path.display());
             }
-            _ => {}
+            _ => crash_point(format_args!("{dir} removed")),
         }
     }
     if let Err(error) = DrainMark::new(state_dir, "agent").set(false) {

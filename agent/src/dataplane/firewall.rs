@@ -12,10 +12,11 @@ use std::path::{Path, PathBuf};
 
 use tracing::debug;
 
-use self::forward::{ForwardChain, TAG, Treatment, Way};
+use self::forward::{ForwardChain, TAG, Tagged, Treatment, Way};
 use super::ApplyReport;
 use super::nft::process::{self, ProgramError};
 use super::rehearsal::{Difference, Rehearsal};
+use crate::crash::crash_point;
 
 const OBJECT: &str = "host firewall";
 const LEGACY: &str = "iptables-legacy";
@@ -92,9 +93,8 @@ impl HostFirewall {
             let blocked = treatment.blocked();
             let outcome = match (is_open, blocked.is_empty()) {
                 (true, false) => self.insert(&firewall, &blocked),
-                (true, true) => Ok(()),
-                (false, _) if !treatment.tagged.is_empty() => self.remove(&firewall),
-                (false, _) => Ok(()),
+                (true, true) => self.remove(&firewall, &treatment.surplus()),
+                (false, _) => self.remove(&firewall, &treatment.tagged),
             };
             match outcome {
                 Err(error) => report.fail(format!("{OBJECT} {shown}"), error),
@@ -193,7 +193,10 @@ impl HostFirewall {
         self.nft(&["-f", "-"], &script).map(drop)
     }
 
-    fn remove(&self, firewall: &Firewall) -> Result<(), ProgramError> {
+    fn remove(&self, firewall: &Firewall, rules: &[Tagged]) -> Result<(), ProgramError> {
+        if rules.is_empty() {
+            return Ok(());
+        }
         if self.rehearsal.takes(|| Difference {
             object: format!("{OBJECT} {}", firewall.shown()),
             present: Some(format!("rules with the comment {TAG}")),
@@ -201,12 +204,11 @@ impl HostFirewall {
         }) {
             return Ok(());
         }
-        let tagged = &firewall.treatment.tagged;
         let Some(chain) = &firewall.chain else {
-            return legacy("-D", tagged.iter().map(|(way, _)| *way));
+            return legacy("-D", rules.iter().map(|(way, _)| *way));
         };
         let place = chain.shown();
-        let handles = tagged.iter().filter_map(|(_, handle)| *handle);
+        let handles = rules.iter().filter_map(|(_, handle)| *handle);
         let rules = handles.map(|handle| format!("delete rule {place} handle {handle}\n"));
         let script: String = rules.collect();
         self.nft(&["-f", "-"], &script).map(drop)
@@ -237,7 +239,9 @@ fn legacy(verb: &str, ways: impl Iterator<Item = Way>) -> Result<(), ProgramErro
         let mut arguments = LEGACY_WAIT.to_vec();
         arguments.extend([verb, "FORWARD"]);
         arguments.extend(way.legacy_rule());
-        process::run(Path::new(LEGACY), &arguments, "", drop)?;
+        let started = |_| crash_point(format_args!("{LEGACY} {verb} started"));
+        process::run(Path::new(LEGACY), &arguments, "", started)?;
+        crash_point(format_args!("{LEGACY} {verb} ended"));
     }
     Ok(())
 }

@@ -195,3 +195,22 @@ fn legacy_iptables_is_treated_alike() {
     assert_eq!(report.failed, []);
     assert_eq!(rules(), before);
 }
+
+#[test]
+fn our_rules_are_there_once_whoever_inserted_them() {
+    let Some(scene) = blocked_by(POLICY) else {
+        return;
+    };
+    apply(&scene, true);
+    let opened = foreign(&scene);
+    // As by a program that outlived the agent before.
+    for key in ["iifname", "oifname"] {
+        scene.nft(&format!(
+            "insert rule ip filter FORWARD {key} \"cara*\" counter accept comment \"caracal\""
+        ));
+    }
+    apply(&scene, true);
+    let once = foreign(&scene);
+    assert_eq!(once.matches("comment \"caracal\"").count(), 2, "{once}");
+    assert_eq!(once.lines().count(), opened.lines().count(), "{once}");
+}

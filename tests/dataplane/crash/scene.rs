@@ -17,13 +17,30 @@ use tempfile::TempDir;
 
 use super::state::State;
 
-/// n2 is in another subnet: what goes there goes through a tunnel.
-const STORE: &str = "
+const NODE: &str = "
 apiVersion: caracal.dev/v1alpha1
 kind: Node
 metadata: {name: n1}
 spec: {bgp: {ipv4Address: 192.0.2.1/24}, podCIDRs: [172.17.8.0/24]}
+";
+
+/// Of both families, and the pool of the other one.
+const DUAL_STACK: &str = "
+apiVersion: caracal.dev/v1alpha1
+kind: Node
+metadata: {name: n1}
+spec:
+  bgp: {ipv4Address: 192.0.2.1/24, ipv6Address: '2001:db8::1/64'}
+  podCIDRs: [172.17.8.0/24, 'fd00:17:8::/64']
 ---
+apiVersion: caracal.dev/v1alpha1
+kind: IPPool
+metadata: {name: six}
+spec: {cidr: 'fd00:17::/32'}
+";
+
+/// n2 is in another subnet: what goes there goes through a tunnel.
+const STORE: &str = "
 apiVersion: caracal.dev/v1alpha1
 kind: Node
 metadata: {name: n2}
@@ -80,8 +97,9 @@ impl Scene {
         machine::ip_batch(
             &scene.host,
             &format!(
-                "link add v0 type veth peer name v0 netns {peer}\n\
+                "link add v0 address 02:00:00:00:00:01 type veth peer name v0 netns {peer}\n\
                  address add 192.0.2.1/24 dev v0\n\
+                 address add 2001:db8::1/64 dev v0 nodad\n\
                  link set lo up\n\
                  link set v0 up\n\
                  route add default via 192.0.2.2\n"
@@ -89,15 +107,27 @@ impl Scene {
         )?;
         machine::ip_batch(
             &scene.router,
-            "address add 192.0.2.2/24 dev v0\nlink set lo up\nlink set v0 up\n",
+            "address add 192.0.2.2/24 dev v0\n\
+             address add 192.0.2.3/24 dev v0\n\
+             link set lo up\n\
+             link set v0 up\n",
         )?;
         // ADD sets it up, and no DEL takes that back.
         machine::ip(&scene.workload, &["link", "set", "lo", "up"])?;
         fs::create_dir_all(scene.path("store"))?;
         fs::create_dir_all(scene.path("crash"))?;
-        fs::write(scene.path("store/all.yaml"), STORE)?;
+        scene.write_store("node", NODE)?;
+        scene.write_store("all", STORE)?;
         scene.write_pool(modes)?;
-        scene.stop_forwarding()?;
+        scene.configure("")?;
+        scene.set_forwarding(false)?;
+        Ok(scene)
+    }
+
+    /// The same on a node of both families.
+    pub fn dual_stack(modes: &str) -> Result<Scene> {
+        let scene = Scene::new(modes)?;
+        scene.write_store("node", DUAL_STACK)?;
         Ok(scene)
     }
 
@@ -110,13 +140,24 @@ impl Scene {
             "apiVersion: caracal.dev/v1alpha1\nkind: IPPool\nmetadata: {{name: default}}\n\
              spec: {{cidr: 172.17.0.0/16, {modes}}}\n"
         );
-        put(&self.path("store/pool.yaml"), &text)
+        self.write_store("pool", &text)
+    }
+
+    /// Makes these the resources of a file of the store.
+    pub fn write_store(&self, name: &str, resources: &str) -> Result<()> {
+        put(&self.path(&format!("store/{name}.yaml")), resources)
+    }
+
+    /// The agent's configuration file from its next start on.
+    pub fn configure(&self, yaml: &str) -> Result<()> {
+        Ok(fs::write(self.path("agent.yaml"), yaml)?)
     }
 
     pub fn start_agent(&mut self) -> Result<()> {
         let mut command = Command::new(self.programs.join("caracal-agent"));
         command.args(["run", "--node", "n1", "--http-listen", "none", "--store"]);
         command.arg(format!("dir:{}", self.path("store").display()));
+        command.arg("--config").arg(self.path("agent.yaml"));
         command.args(self.directories());
         command.env(LAB_VARIABLE, &self.id);
         command.env(crash::VARIABLE, self.path("crash"));
@@ -143,10 +184,17 @@ impl Scene {
         }
     }
 
+    /// Starts it with another configuration.
+    pub fn restart_agent(&mut self, yaml: &str) -> Result<()> {
+        self.kill_agent()?;
+        self.configure(yaml)?;
+        self.start_agent()
+    }
+
     /// Waits until the node has so many learned routes, and that to the other node.
     pub fn wait_routes(&self, routes: usize) -> Result<()> {
         let waited = eventually("the learned routes", TIMEOUT, || {
-            let table = machine::ip(&self.host, &["-N", "route", "show", "proto", "203"])?;
+            let table = machine::ip(&self.host, &["-N", "-o", "route", "show", "proto", "203"])?;
             let count = table.lines().count();
             Ok((count != routes + 1).then(|| format!("{count} and not {routes} + 1")))
         });
@@ -159,24 +207,58 @@ impl Scene {
             fs::remove_dir_all(self.path(directory))?;
         }
         // Switched on for good.
-        self.stop_forwarding()
+        self.set_forwarding(false)
     }
 
-    fn stop_forwarding(&self) -> Result<()> {
+    pub fn set_forwarding(&self, does_forward: bool) -> Result<()> {
         let forward = "/proc/sys/net/ipv4/ip_forward";
-        Ok(self.host.enter(|| fs::write(forward, "0"))?)
+        let value = if does_forward { "1" } else { "0" };
+        Ok(self.host.enter(|| fs::write(forward, value))?)
+    }
+
+    /// A script that the host's nft runs.
+    pub fn nft(&self, script: &str) -> Result<()> {
+        let mut command = Command::new("nft");
+        command.args(["-f", "-"]);
+        process::output(Some(&self.host), &mut command, script, COMMAND_TIMEOUT)?;
+        Ok(())
+    }
+
+    /// Has legacy iptables forward nothing. Returns whether there is such a thing.
+    pub fn close_legacy_firewall(&self) -> Result<bool> {
+        let program = Path::new("/usr/sbin/iptables-legacy");
+        if !program.exists() {
+            return Ok(false);
+        }
+        let mut command = Command::new(program);
+        command.args(["-P", "FORWARD", "DROP"]);
+        let done = process::run(Some(&self.host), &mut command, "", COMMAND_TIMEOUT)?;
+        Ok(done.status.success())
     }
 
     /// Everything of ours goes from the node.
     pub fn uninstall(&mut self) -> Result<()> {
         self.kill_agent()?;
+        succeeded(self.run_uninstall()?)?;
+        Ok(())
+    }
+
+    /// Makes the plugin known to the runtime, in directories of this scene.
+    pub fn install_plugin(&self) -> Result<()> {
         let mut command = Command::new(self.programs.join("caracal-agent"));
-        command.arg("uninstall").args(self.directories());
-        // The plugin was never installed; the machine's own directories are not touched.
-        command.arg("--cni-bin-dir").arg(self.path("none"));
-        command.arg("--cni-conf-dir").arg(self.path("none"));
+        command.arg("install-cni").args(self.plugin_directories());
+        command.arg("--run-dir").arg(self.path("run"));
         succeeded(process::run(Some(&self.host), &mut command, "", TIMEOUT)?)?;
         Ok(())
+    }
+
+    /// Beside no agent. It can be armed like one.
+    pub fn run_uninstall(&self) -> Result<Finished> {
+        let mut command = Command::new(self.programs.join("caracal-agent"));
+        command.arg("uninstall").args(self.directories());
+        command.args(self.plugin_directories());
+        command.env(crash::VARIABLE, self.path("crash"));
+        Ok(process::run(Some(&self.host), &mut command, "", TIMEOUT)?)
     }
 
     /// The running agent, or the next one, ends after so many steps more.
@@ -206,8 +288,10 @@ impl Scene {
         if !self.is_killed() {
             return Ok(None);
         }
-        let agent = self.agent.take().context("no agent was started")?;
-        agent.wait_gone(Duration::from_secs(5))?;
+        // Of a command the end was waited for.
+        if let Some(agent) = self.agent.take() {
+            agent.wait_gone(Duration::from_secs(5))?;
+        }
         Ok(self.steps().pop())
     }
 
@@ -232,7 +316,7 @@ impl Scene {
 
     /// Waits until the node has come to this state, whatever it was.
     pub fn expect(&self, case: &str, expected: &State) -> Result<()> {
-        let waited = eventually(case, TIMEOUT, || Ok(State::of(self)?.differences(expected)));
+        let waited = eventually(case, TIMEOUT, || expected.missing_in(self));
         waited.with_context(|| self.log())
     }
 
@@ -244,6 +328,16 @@ impl Scene {
 
     fn socket(&self) -> PathBuf {
         self.path("run/agent.sock")
+    }
+
+    /// The machine's own are not touched.
+    fn plugin_directories(&self) -> [PathBuf; 4] {
+        [
+            "--cni-bin-dir".into(),
+            self.path("plugin/bin"),
+            "--cni-conf-dir".into(),
+            self.path("plugin/conf"),
+        ]
     }
 
     fn directories(&self) -> [PathBuf; 4] {

@@ -18,12 +18,17 @@ use super::scene::Scene;
 /// What `ip` says of a link and an address that lasts.
 const LINK_KEYS: [&str; 6] = ["ifname", "flags", "mtu", "operstate", "address", "linkinfo"];
 const ADDRESS_KEYS: [&str; 4] = ["family", "local", "prefixlen", "scope"];
+const UNUSED_OBJECT: &str = "a next hop that no route is by";
 /// Looks without a difference between them.
 const STILL: u32 = 3;
 /// Differences that a failed test shows.
 const SHOWN: usize = 40;
 
-pub struct State(BTreeSet<String>);
+pub struct State {
+    lines: BTreeSet<String>,
+    /// Of ours, on the host.
+    devices: BTreeSet<String>,
+}
 
 impl State {
     pub fn of(scene: &Scene) -> Result<State> {
@@ -34,7 +39,7 @@ impl State {
         }
         lines.extend(tables(&scene.host)?);
         lines.extend(parameters(&scene.host)?);
-        for directory in ["state", "run"] {
+        for directory in ["state", "run", "plugin"] {
             of_files(&scene.path(directory), &mut lines)?;
         }
         let lot = drawn_by_lot(&scene.workload)?;
@@ -47,7 +52,10 @@ impl State {
                 .fold(replaced, |line, id| line.replace(id, "CONTAINER"));
             replaced.replace(&scene.directory.path().display().to_string(), "DIR")
         };
-        Ok(State(lines.into_iter().map(named).collect()))
+        Ok(State {
+            lines: lines.into_iter().map(named).collect(),
+            devices: devices(&scene.host)?,
+        })
     }
 
     /// As it is when nothing changes any more.
@@ -64,19 +72,38 @@ impl State {
         Ok(state)
     }
 
+    /// What is different now. Reading all of it takes many programs, so it is not even begun while
+    /// there are other devices.
+    pub fn missing_in(&self, scene: &Scene) -> Result<Option<String>> {
+        let now = devices(&scene.host)?;
+        if now != self.devices {
+            return Ok(Some(format!("devices {now:?} and not {:?}", self.devices)));
+        }
+        Ok(State::of(scene)?.differences(self))
+    }
+
+    pub fn is_every_object_used(&self) -> bool {
+        !self.lines.iter().any(|line| line.ends_with(UNUSED_OBJECT))
+    }
+
     /// `None` if there are none.
     pub fn differences(&self, expected: &State) -> Option<String> {
-        let missing = expected
-            .0
-            .difference(&self.0)
-            .map(|line| format!("missing: {line}"));
-        let added = self
-            .0
-            .difference(&expected.0)
-            .map(|line| format!("too much: {line}"));
+        let missing = expected.lines.difference(&self.lines);
+        let missing = missing.map(|line| format!("missing: {line}"));
+        let added = self.lines.difference(&expected.lines);
+        let added = added.map(|line| format!("too much: {line}"));
         let lines: Vec<String> = missing.chain(added).take(SHOWN).collect();
         (!lines.is_empty()).then(|| lines.join("\n"))
     }
+}
+
+/// Names of our devices, without starting a program.
+fn devices(namespace: &Namespace) -> Result<BTreeSet<String>> {
+    let path = format!("/proc/{}/net/dev", namespace.holder.pid);
+    let text = fs::read_to_string(&path).context(path)?;
+    let names = text.lines().filter_map(|line| line.split(':').next());
+    let ours = names.map(str::trim).filter(|name| name.starts_with("cara"));
+    Ok(ours.map(str::to_owned).collect())
 }
 
 fn of_kernel(namespace: &Namespace) -> Result<Vec<String>> {
@@ -109,7 +136,7 @@ fn of_kernel(namespace: &Namespace) -> Result<Vec<String>> {
     }
     for object in ip(namespace, "nexthop show")? {
         if object["id"].as_u64().is_none_or(|id| !used.contains(&id)) {
-            lines.push("a next hop that no route is by".to_owned());
+            lines.push(UNUSED_OBJECT.to_owned());
         }
     }
     for neighbour in ip(namespace, "neigh show nud permanent")? {
@@ -153,6 +180,18 @@ fn tables(namespace: &Namespace) -> Result<Vec<String>> {
             place = line.to_owned();
         }
         lines.push(format!("nft {place} {line}"));
+    }
+    // Of legacy iptables, if it has been used: asking would make its table.
+    let exist = || fs::read_to_string("/proc/thread-self/net/ip_tables_names");
+    if namespace
+        .enter(exist)
+        .unwrap_or_default()
+        .contains("filter")
+    {
+        let said = command(namespace, &["/usr/sbin/iptables-legacy", "-S", "FORWARD"])?;
+        for (at, rule) in said.lines().enumerate() {
+            lines.push(format!("iptables {at} {rule}"));
+        }
     }
     Ok(lines)
 }
@@ -198,6 +237,7 @@ fn of_files(directory: &Path, lines: &mut Vec<String>) -> Result<()> {
             Some("last-given") => continue,
             Some(name) if name.ends_with(".log") || name.ends_with(".lock") => continue,
             Some(name) if name.ends_with(".sock") || name.ends_with(".pid") => String::new(),
+            Some("caracal-cni") => String::new(),
             Some(_) | None => fs::read_to_string(&path).with_context(|| name.to_string())?,
         };
         lines.push(format!("file {name} {text:?}"));
@@ -222,8 +262,20 @@ fn drawn_by_lot(workload: &Namespace) -> Result<Vec<(String, &'static str)>> {
         lot.push((serde_json::to_string(&octets)?, "MAC"));
     }
     let addresses = link["addr_info"].as_array().into_iter().flatten();
-    let v4 = addresses.filter(|address| address["family"] == "inet");
-    lot.extend(v4.filter_map(|one| Some((one["local"].as_str()?.to_owned(), "ADDRESS"))));
+    for address in addresses.filter(|address| address["scope"] == "global") {
+        let name = if address["family"] == "inet" {
+            "ADDRESS"
+        } else {
+            "ADDRESS6"
+        };
+        lot.extend(
+            address["local"]
+                .as_str()
+                .map(|text| (text.to_owned(), name)),
+        );
+    }
+    // An address may be the beginning of another.
+    lot.sort_by_key(|(drawn, _)| std::cmp::Reverse(drawn.len()));
     Ok(lot)
 }
 

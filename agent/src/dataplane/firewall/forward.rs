@@ -80,15 +80,27 @@ pub struct Treatment {
     pub is_blocking: bool,
     /// A rule, ours or not, accepts all that goes this way.
     pub accepted: Vec<Way>,
-    /// Our rules, and their handles; iptables has none.
-    pub tagged: Vec<(Way, Option<u64>)>,
+    /// In their order.
+    pub tagged: Vec<Tagged>,
 }
+
+/// A rule of ours, and its handle; iptables has none.
+pub type Tagged = (Way, Option<u64>);
 
 impl Treatment {
     /// The ways on which packets of workloads depend on rules that we do not understand.
     pub fn blocked(&self) -> Vec<Way> {
         let is_blocked = |way: &Way| self.is_blocking && !self.accepted.contains(way);
         Way::ALL.into_iter().filter(is_blocked).collect()
+    }
+
+    /// Our rules behind another of the same way: a program that was inserting them outlived the agent
+    /// that had started it.
+    pub fn surplus(&self) -> Vec<Tagged> {
+        let others = |at: usize| self.tagged.iter().take(at);
+        let is_second = |(at, (way, _)): &(usize, &Tagged)| others(*at).any(|(one, _)| one == way);
+        let tagged = self.tagged.iter().enumerate();
+        tagged.filter(is_second).map(|(_, rule)| *rule).collect()
     }
 }
 
