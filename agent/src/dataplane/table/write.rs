@@ -124,6 +124,8 @@ impl Table {
                 Err(refusal) if matches!(refusal.errno, Errno::EEXIST | Errno::ENOENT) => {
                     surprises.push(prefix);
                 }
+                // By a hop of its own it would need more.
+                Err(refusal) if is_out_of_room(&refusal) => self.note_failed(prefix, &refusal),
                 // The object went, most likely with its device's carrier.
                 Err(_) if next_hop.is_some() => surprises.push(prefix),
                 Err(refusal) => self.note_failed(prefix, &refusal),
@@ -251,6 +253,13 @@ fn apart(prefix: &Prefix) -> (u128, u8) {
         Prefix::V4 { bits, length } => (bits.reverse_bits().into(), *length),
         Prefix::V6 { bits, length } => (u128::from_be_bytes(*bits).reverse_bits(), *length),
     }
+}
+
+fn is_out_of_room(refusal: &Refusal) -> bool {
+    matches!(
+        refusal.errno,
+        Errno::ENOMEM | Errno::ENOBUFS | Errno::ENOSPC
+    )
 }
 
 /// A route to remove that is not there any more.
