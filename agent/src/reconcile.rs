@@ -3,6 +3,7 @@
 //! Whatever comes in, what follows is the same: resolve from what is known now, apply the
 //! difference. The kernel is not written before the store's first full sync.
 
+mod basis;
 mod pass;
 mod rehearse;
 mod show;
@@ -30,7 +31,7 @@ use crate::resolve::endpoints::Endpoints;
 use crate::resolve::tunnel::TunnelPlan;
 use crate::routing::{Routing, StartState};
 
-use pass::Basis;
+use basis::Basis;
 pub use rehearse::Rehearsed;
 
 /// Requests worked off together: their workloads share one pass.
@@ -320,15 +321,14 @@ impl Reconciler {
                 let Some(basis) = &mut self.basis else {
                     return;
                 };
-                let resolver = &mut basis.resolver;
-                let changes = self.routing.learn(routes, resolver, &basis.workloads);
+                let changes = basis.changes(routes);
                 self.apply_learned(changes).await;
             }
             Event::NextHops(next_hops) => {
                 let Some(basis) = &self.basis else {
                     return;
                 };
-                let resolver = &basis.resolver;
+                let resolver = basis.resolver();
                 self.routing.answer_next_hops(next_hops, resolver).await;
             }
             Event::Settled => {

@@ -1,8 +1,8 @@
 //! Owns the speaker: its best routes become learned kernel routes, its configuration follows the
 //! store.
 //!
-//! Learned routes flow as changes because they can be many. What was decided for each prefix is
-//! kept, so that `routes` can say why, and so that only differences go to the dataplane.
+//! Learned routes flow as changes because they can be many, and are remembered by the speaker alone:
+//! where something else is to be made of them, it tells of them again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -10,14 +10,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bgp::speaker::config::{GracefulRestartConfig, SpeakerConfig};
-use bgp::speaker::{Event, LearnedRoute, NextHopInfo, Speaker};
+use bgp::speaker::{Event, NextHopInfo, Speaker};
 use bgp::types::Prefix;
-use smallvec::SmallVec;
 use tokio::sync::mpsc;
 
-use crate::dataplane::desired::LearnedChange;
-use crate::prefix_map::PrefixMap;
-use crate::resolve::routes::{NextHopResolver, Resolution, Resolved};
+use crate::resolve::routes::NextHopResolver;
 
 /// What the speaker needs to know that the store does not: how this agent started.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -27,13 +24,12 @@ pub struct StartState {
     pub has_learned_routes: bool,
 }
 
-/// The speaker once there is a configuration for it, and what it has learned.
+/// The speaker once there is a configuration for it.
 pub struct Routing {
     start: StartState,
     /// Told to drain by an operator, whatever the store says.
     is_drained: bool,
     running: Option<Running>,
-    learned: PrefixMap<Arc<Resolved>>,
     /// Of learned routes, as last asked about.
     next_hops: BTreeSet<IpAddr>,
     /// How they are reached, as last told.
@@ -55,7 +51,6 @@ impl Routing {
             start,
             is_drained,
             running: None,
-            learned: PrefixMap::default(),
             next_hops: BTreeSet::new(),
             told: BTreeMap::new(),
             is_settled: false,
@@ -180,81 +175,10 @@ impl Routing {
         }
     }
 
-    /// Takes what the speaker learned; returns what that means for the kernel.
-    pub fn learn(
-        &mut self,
-        routes: Vec<LearnedRoute>,
-        resolver: &mut NextHopResolver,
-        workloads: &BTreeSet<IpAddr>,
-    ) -> Vec<LearnedChange> {
-        routes
-            .into_iter()
-            .filter_map(|route| match route.best {
-                Some(best) => {
-                    let all = std::iter::once(&best).chain(&route.multipath);
-                    let next_hops: SmallVec<[IpAddr; 1]> =
-                        all.map(|path| path.next_hop.address).collect();
-                    self.resolve(route.prefix, next_hops, resolver, workloads)
-                }
-                None => self.learned.remove(&route.prefix).map(|_| LearnedChange {
-                    prefix: route.prefix,
-                    route: None,
-                }),
-            })
-            .collect()
-    }
-
-    pub fn learned_prefixes(&self) -> Vec<Prefix> {
-        self.learned.iter().map(|(prefix, _)| prefix).collect()
-    }
-
-    /// Decides about these prefixes anew, as far as they are learned.
-    pub fn resolve_again(
-        &mut self,
-        prefixes: &[Prefix],
-        resolver: &mut NextHopResolver,
-        workloads: &BTreeSet<IpAddr>,
-    ) -> Vec<LearnedChange> {
-        prefixes
-            .iter()
-            .filter_map(|prefix| {
-                let paths = self.learned.get(prefix)?.paths.iter();
-                let next_hops = paths.map(|(next_hop, _)| *next_hop).collect();
-                self.resolve(*prefix, next_hops, resolver, workloads)
-            })
-            .collect()
-    }
-
-    /// What was decided about a learned prefix, path by path.
-    pub fn resolved(&self, prefix: &Prefix) -> Option<&Resolved> {
-        self.learned.get(prefix).map(Arc::as_ref)
-    }
-
-    fn resolve(
-        &mut self,
-        prefix: Prefix,
-        next_hops: SmallVec<[IpAddr; 1]>,
-        resolver: &mut NextHopResolver,
-        workloads: &BTreeSet<IpAddr>,
-    ) -> Option<LearnedChange> {
-        let resolved = if prefix.is_host() && workloads.contains(&prefix.network()) {
-            // The kernel would have one key for both.
-            let reason = format!("{} is a workload on this node", prefix.network());
-            let skip = Resolution::Skip { reason };
-            let paths = next_hops.into_iter();
-            Arc::new(Resolved {
-                route: None,
-                paths: paths.map(|one| (one, skip.clone())).collect(),
-            })
-        } else {
-            resolver.resolve_all(prefix, next_hops)
-        };
-        let wanted = resolved.route.clone();
-        let before = self.learned.insert(prefix, resolved);
-        let had = before.and_then(|before| before.route.clone());
-        (had != wanted).then_some(LearnedChange {
-            prefix,
-            route: wanted,
-        })
+    /// Has the speaker tell of these prefixes again, or of all.
+    pub async fn hear_again(&self, prefixes: Option<Vec<Prefix>>) {
+        if let Some(speaker) = self.speaker() {
+            speaker.tell_again(prefixes).await;
+        }
     }
 }

@@ -4,6 +4,7 @@
 //! are remembered, so that a pass after lost notifications repairs them too. Both use one key per
 //! prefix, and a local route wins over a learned one.
 
+mod learned;
 mod resolved;
 mod write;
 
@@ -14,6 +15,7 @@ use std::sync::Arc;
 use bgp::types::{Family, Prefix};
 use tracing::info;
 
+use self::learned::LearnedRoutes;
 use self::resolved::ResolvedRoutes;
 use super::desired::{LearnedChange, Route, RouteState};
 use super::diff::{self, FibInfo, KernelRoute, Step};
@@ -30,7 +32,7 @@ const REPORTED_FAILURES: usize = 100;
 #[derive(Default)]
 pub struct Table {
     local: BTreeMap<Prefix, Arc<Route>>,
-    learned: PrefixMap<Learned>,
+    learned: LearnedRoutes,
     /// Learned routes found at start of which the speaker has not spoken. Kept until it converged.
     unclaimed: HashSet<Prefix>,
     /// Local routes at our key as the kernel last said.
@@ -47,14 +49,6 @@ pub struct Table {
     found: Vec<(Prefix, String)>,
     infos: FibInfos,
     next_hops: NextHops,
-}
-
-/// One prefix of protocol 203. Small: there can be a full feed of them.
-#[derive(Default)]
-struct Learned {
-    wanted: Option<Arc<Route>>,
-    /// At our key, as the kernel last said.
-    held: Option<Arc<FibInfo>>,
 }
 
 /// Of one prefix.
@@ -82,18 +76,17 @@ impl Table {
 
     /// Whether the kernel has routes of protocol 203, wanted or not.
     pub fn has_learned(&self) -> bool {
-        self.learned.iter().any(|(_, one)| one.held.is_some())
+        self.learned.held().next().is_some()
     }
 
     /// How many of them it has.
     pub fn learned_count(&self) -> usize {
-        let held = self.learned.iter();
-        held.filter(|(_, one)| one.held.is_some()).count()
+        self.learned.held().count()
     }
 
     /// Whether a route of ours in the kernel leaves by the link `index`.
     pub fn uses(&self, index: u32) -> bool {
-        let learned = self.learned.iter().filter_map(|(_, one)| one.held.as_ref());
+        let learned = self.learned.held().map(|(_, info)| info);
         let mut held = self.held_local.values().chain(learned);
         held.any(|info| info.hops.iter().any(|hop| hop.device == Some(index)))
     }
@@ -135,7 +128,10 @@ impl Table {
                 }
             }
             self.take_local(*family, local);
-            self.take_learned(*family, learned);
+            let drifted = &mut self.drifted;
+            self.learned.take(*family, learned, |prefix| {
+                drifted.insert(prefix);
+            });
         }
         self.infos.prune();
         Ok(())
@@ -176,22 +172,6 @@ impl Table {
         let is_other = |(prefix, info): &(Prefix, Arc<FibInfo>)| held.get(prefix) != Some(info);
         let drifted = before.into_iter().filter(is_other);
         self.drifted.extend(drifted.map(|(prefix, _)| prefix));
-    }
-
-    /// Takes what was read of the learned routes of a family.
-    fn take_learned(&mut self, family: Family, mut read: PrefixMap<Arc<FibInfo>>) {
-        let drifted = &mut self.drifted;
-        self.learned.retain(family, |prefix, one| {
-            let held = read.remove(&prefix);
-            if one.held.is_some() && one.held != held {
-                drifted.insert(prefix);
-            }
-            one.held = held;
-            one.held.is_some() || one.wanted.is_some()
-        });
-        for (prefix, info) in read.iter() {
-            self.learned.get_or_default(prefix).held = Some(info.clone());
-        }
     }
 
     /// Addresses of workloads whose route leads, by what was last read, elsewhere than `local` says,
@@ -256,12 +236,15 @@ impl Table {
     ) -> Result<(), NetlinkError> {
         let mut prefixes = Vec::with_capacity(changes.len());
         for LearnedChange { prefix, route } in changes {
+            let known = self.learned.get(&prefix);
+            if known.and_then(|known| known.wanted.as_ref()) == route.as_ref() {
+                // Told again; or gone again before it was told, which says nothing about one that was
+                // there at the start.
+                continue;
+            }
             self.unclaimed.remove(&prefix);
             prefixes.push(prefix);
-            match route {
-                Some(route) => self.learned.get_or_default(prefix).wanted = Some(route),
-                None => self.unlearn(prefix),
-            }
+            self.learned.want(prefix, route);
         }
         self.converge(netlink, links, prefixes)
     }
@@ -289,8 +272,8 @@ impl Table {
         self.refresh(netlink, &Family::ALL.into())?;
         let local = self.held_local.iter();
         let local = local.map(|(prefix, info)| (*prefix, info.clone()));
-        let learned = self.learned.iter();
-        let learned = learned.filter_map(|(prefix, one)| Some((prefix, one.held.clone()?)));
+        let learned = self.learned.held();
+        let learned = learned.map(|(prefix, info)| (prefix, info.clone()));
         let ours = local.chain(learned);
         let mut writes: Vec<_> = ours
             .map(|(prefix, info)| RouteWrite::ours(Write::Remove, prefix, info))
@@ -393,15 +376,6 @@ impl Table {
         }
     }
 
-    fn unlearn(&mut self, prefix: Prefix) {
-        if let Some(one) = self.learned.get_mut(&prefix) {
-            one.wanted = None;
-            if one.held.is_none() {
-                self.learned.remove(&prefix);
-            }
-        }
-    }
-
     /// Notes what the kernel has for a prefix at our key now.
     fn hold(&mut self, prefix: Prefix, info: Option<Arc<FibInfo>>) {
         let (local, learned) = match info {
@@ -412,14 +386,7 @@ impl Table {
             Some(info) => self.held_local.insert(prefix, info),
             None => self.held_local.remove(&prefix),
         };
-        if learned.is_some() {
-            self.learned.get_or_default(prefix).held = learned;
-        } else if let Some(one) = self.learned.get_mut(&prefix) {
-            one.held = None;
-            if one.wanted.is_none() {
-                self.learned.remove(&prefix);
-            }
-        }
+        self.learned.hold(prefix, learned);
     }
 
     fn foreign_for(&self, prefix: &Prefix) -> &[KernelRoute] {

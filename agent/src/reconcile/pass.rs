@@ -5,23 +5,22 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bgp::types::Prefix;
 use tracing::{error, info, warn};
 
+use super::basis::{Basis, drivers};
 use super::{Owed, REMEMBERED_REPAIRS, RETRY, Reconciler};
 use crate::carrier::supervise::CarrierStatus;
 use crate::config::TunnelDriverChoice;
 use crate::dataplane::ApplyReport;
 use crate::dataplane::desired::{Desired, LearnedChange, TunnelDriver, WorkloadEnd};
 use crate::dataplane::host::HostView;
-use crate::dataplane::ownership::is_own_device;
 use crate::datastore::passwords;
 use crate::model::{Node, Snapshot};
 use crate::requests::NodeNetwork;
 use crate::resolve::endpoints::resolve_endpoints;
 use crate::resolve::gateway::gateway_route;
 use crate::resolve::peering;
-use crate::resolve::routes::{NextHopResolver, blackholes};
+use crate::resolve::routes::blackholes;
 use crate::resolve::tunnel::{DriverSetting, TunnelPlan, TunnelSettings, resolve_tunnels};
 
 /// How long a tunnel stands before routes lead into it, where they lead elsewhere already: the other
@@ -30,49 +29,6 @@ const PREPARATION: Duration = Duration::from_secs(2);
 /// How much longer routes wait for a carrier of ours that does not run yet.
 const CARRIER_PATIENCE: Duration = Duration::from_secs(5);
 const CARRIER_POLL: Duration = Duration::from_millis(100);
-
-fn drivers(plans: &[TunnelPlan]) -> impl Iterator<Item = TunnelDriver> {
-    let tunnels = plans.iter().filter_map(|plan| plan.tunnel.as_ref());
-    tunnels.map(|(driver, _)| *driver)
-}
-
-/// Everything that the kernel route of a learned prefix depends on, besides its next hop.
-pub(super) struct Basis {
-    snapshot: Arc<Snapshot>,
-    host: Arc<HostView>,
-    tunnels: Vec<TunnelPlan>,
-    pub(super) workloads: BTreeSet<IpAddr>,
-    pub(super) resolver: NextHopResolver,
-}
-
-impl Basis {
-    /// Whether other nodes can be expected to receive what this driver sends.
-    fn has_tunnel(&self, driver: TunnelDriver) -> bool {
-        drivers(&self.tunnels).any(|known| known == driver || known.is_same_on_wire(driver))
-    }
-
-    /// Whether with these every prefix but those of workloads resolves as before. Our own devices
-    /// come and go with workloads and resolve nothing.
-    fn resolves_with(
-        &self,
-        snapshot: &Arc<Snapshot>,
-        host: &Arc<HostView>,
-        tunnels: &[TunnelPlan],
-    ) -> bool {
-        let links = |host: &HostView| -> Vec<_> {
-            let foreign = host.links.iter().filter(|(name, _)| !is_own_device(name));
-            foreign
-                .map(|(name, link)| (name.clone(), link.clone()))
-                .collect()
-        };
-        Arc::ptr_eq(&self.snapshot, snapshot)
-            && self.tunnels == tunnels
-            && (Arc::ptr_eq(&self.host, host)
-                || (self.host.routes == host.routes
-                    && self.host.addresses == host.addresses
-                    && links(&self.host) == links(host)))
-    }
-}
 
 impl Reconciler {
     /// Resolves everything from what is known now and applies the difference.
@@ -237,43 +193,19 @@ impl Reconciler {
         tunnels: Vec<TunnelPlan>,
     ) {
         let workloads = self.workload_addresses();
-        let known = self.basis.take();
-        let changes = match known.filter(|basis| basis.resolves_with(snapshot, &host, &tunnels)) {
-            Some(mut basis) => {
-                let moved = basis.workloads.symmetric_difference(&workloads);
-                let prefixes: Vec<Prefix> = moved.map(|address| Prefix::host(*address)).collect();
-                basis.host = host;
-                basis.workloads = workloads;
-                let Basis {
-                    resolver,
-                    workloads,
-                    ..
-                } = self.basis.insert(basis);
-                self.routing.resolve_again(&prefixes, resolver, workloads)
+        if let Some(basis) = &mut self.basis
+            && basis.resolves_with(snapshot, &host, &tunnels)
+        {
+            let moved = basis.follow(host, workloads);
+            if !moved.is_empty() {
+                self.routing.hear_again(Some(moved)).await;
             }
-            None => {
-                let Basis {
-                    resolver,
-                    workloads,
-                    ..
-                } = self.basis.insert(Basis {
-                    resolver: NextHopResolver::new(
-                        snapshot.clone(),
-                        node.clone(),
-                        host.clone(),
-                        tunnels.clone(),
-                    ),
-                    snapshot: snapshot.clone(),
-                    host,
-                    tunnels,
-                    workloads,
-                });
-                self.routing.weigh_next_hops_again(resolver).await;
-                let prefixes = self.routing.learned_prefixes();
-                self.routing.resolve_again(&prefixes, resolver, workloads)
-            }
-        };
-        self.apply_learned(changes).await;
+            return;
+        }
+        let basis = Basis::new(snapshot.clone(), node.clone(), host, tunnels, workloads);
+        let resolver = self.basis.insert(basis).resolver();
+        self.routing.weigh_next_hops_again(resolver).await;
+        self.routing.hear_again(None).await;
     }
 
     fn not_ready(&mut self, reason: &str) -> Result<(), String> {

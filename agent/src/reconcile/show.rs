@@ -8,6 +8,7 @@ use std::sync::Arc;
 use bgp::speaker::RouteSelection;
 use bgp::speaker::status::{KernelStatus, RouteStatus, WhyStatus};
 use bgp::types::Prefix;
+use smallvec::SmallVec;
 use tokio::task::spawn_blocking;
 
 use super::Reconciler;
@@ -208,7 +209,7 @@ impl Reconciler {
         shown
     }
 
-    pub(super) async fn show_routes(&self, query: RouteQuery) -> Vec<RouteStatus> {
+    pub(super) async fn show_routes(&mut self, query: RouteQuery) -> Vec<RouteStatus> {
         let Some(speaker) = self.routing.speaker() else {
             return Vec::new();
         };
@@ -224,7 +225,7 @@ impl Reconciler {
         routes
     }
 
-    pub(super) async fn show_why(&self, prefix: Prefix) -> WhyStatus {
+    pub(super) async fn show_why(&mut self, prefix: Prefix) -> WhyStatus {
         let Some(speaker) = self.routing.speaker() else {
             return WhyStatus::default();
         };
@@ -233,57 +234,77 @@ impl Reconciler {
         known
     }
 
-    /// Fills in the kernel's side of all that the table has.
-    async fn show_kernels(&self, routes: &mut [RouteStatus]) {
-        let is_used = |route: &&mut RouteStatus| route.best || route.multipath;
-        let prefixes = routes.iter_mut().filter(is_used).map(|route| route.prefix);
-        let states = self.dataplane.route_states(prefixes.collect()).await;
-        for (route, state) in routes.iter_mut().filter(is_used).zip(states) {
-            self.show_kernel(route, state);
-        }
-        for route in routes.iter_mut().filter(|route| route.kernel.is_none()) {
-            let reason = route
-                .rejected_reason
-                .clone()
-                .unwrap_or_else(|| "not the best path".to_owned());
-            route.kernel = Some(kernel("none", None, Some(reason)));
+    /// Fills in the kernel's side of all that the table has, which come in the order of their
+    /// prefixes.
+    async fn show_kernels(&mut self, routes: &mut [RouteStatus]) {
+        let prefixes = routes.iter().filter(|route| is_used(route));
+        let prefixes = prefixes.map(|route| route.prefix).collect();
+        let mut states = self.dataplane.route_states(prefixes).await.into_iter();
+        for paths in routes.chunk_by_mut(|one, next| one.prefix == next.prefix) {
+            let resolved = self.decision(paths);
+            for route in paths.iter_mut() {
+                if is_used(route) {
+                    show_kernel(route, states.next().flatten(), resolved.as_deref());
+                } else {
+                    let reason = route.rejected_reason.clone();
+                    let reason = reason.unwrap_or_else(|| "not the best path".to_owned());
+                    route.kernel = Some(kernel("none", None, Some(reason)));
+                }
+            }
         }
     }
 
-    /// Fills in the kernel's side of one path: of several, each has its own hop.
-    fn show_kernel(
-        &self,
-        route: &mut RouteStatus,
-        state: Option<(Option<Arc<Route>>, RouteState)>,
-    ) {
-        let resolved = self.routing.resolved(&route.prefix);
-        let mut paths = resolved.iter().flat_map(|resolved| &resolved.paths);
-        let own = paths.find(|(next_hop, _)| *next_hop == route.next_hop);
-        route.multipath &= resolved.is_some_and(Resolved::is_multipath);
-        let wanted = state.as_ref().and_then(|(wanted, _)| wanted.as_deref());
-        let (hop, why) = match own.map(|(_, resolution)| resolution) {
-            Some(Resolution::Program { hop, reason, .. }) => {
-                ((Some(hop.gateway), Some(hop.device.clone())), Some(reason))
-            }
-            Some(Resolution::Skip { reason }) => {
-                route.multipath = false;
-                route.kernel = Some(kernel("none", None, Some(reason.clone())));
-                return;
-            }
-            // Not told to us: a route of our own.
-            None => (first_hop(wanted), None),
-        };
-        let why = why.cloned();
-        route.kernel = Some(match state {
-            Some((Some(_), state)) => match state {
-                RouteState::Installed => kernel("installed", Some(hop), why),
-                RouteState::Shadowed { reason } => kernel("installed", Some(hop), Some(reason)),
-                RouteState::Pending { reason } => kernel("pending", Some(hop), Some(reason)),
-                RouteState::Failed { reason } => kernel("failed", Some(hop), Some(reason)),
-            },
-            Some((None, _)) | None => kernel("none", None, why),
-        });
+    /// What is decided about the paths of one prefix that are in use; `None` for a route of our own.
+    fn decision(&mut self, paths: &[RouteStatus]) -> Option<Arc<Resolved>> {
+        let used = paths.iter().filter(|route| is_used(route));
+        let best_first = used.clone().filter(|route| route.best);
+        let others = used.filter(|route| !route.best);
+        let learned = best_first
+            .chain(others)
+            .filter(|route| route.peer.is_some());
+        let next_hops: SmallVec<_> = learned.map(|route| route.next_hop).collect();
+        let prefix = paths.first()?.prefix;
+        let basis = self.basis.as_mut().filter(|_| !next_hops.is_empty())?;
+        Some(basis.decide(prefix, next_hops))
     }
+}
+
+fn is_used(route: &RouteStatus) -> bool {
+    route.best || route.multipath
+}
+
+/// Fills in the kernel's side of one path: of several, each has its own hop.
+fn show_kernel(
+    route: &mut RouteStatus,
+    state: Option<(Option<Arc<Route>>, RouteState)>,
+    resolved: Option<&Resolved>,
+) {
+    let mut paths = resolved.iter().flat_map(|resolved| &resolved.paths);
+    let own = paths.find(|(next_hop, _)| *next_hop == route.next_hop);
+    route.multipath &= resolved.is_some_and(Resolved::is_multipath);
+    let wanted = state.as_ref().and_then(|(wanted, _)| wanted.as_deref());
+    let (hop, why) = match own.map(|(_, resolution)| resolution) {
+        Some(Resolution::Program { hop, reason, .. }) => {
+            ((Some(hop.gateway), Some(hop.device.clone())), Some(reason))
+        }
+        Some(Resolution::Skip { reason }) => {
+            route.multipath = false;
+            route.kernel = Some(kernel("none", None, Some(reason.clone())));
+            return;
+        }
+        // Not told to us: a route of our own.
+        None => (first_hop(wanted), None),
+    };
+    let why = why.cloned();
+    route.kernel = Some(match state {
+        Some((Some(_), state)) => match state {
+            RouteState::Installed => kernel("installed", Some(hop), why),
+            RouteState::Shadowed { reason } => kernel("installed", Some(hop), Some(reason)),
+            RouteState::Pending { reason } => kernel("pending", Some(hop), Some(reason)),
+            RouteState::Failed { reason } => kernel("failed", Some(hop), Some(reason)),
+        },
+        Some((None, _)) | None => kernel("none", None, why),
+    });
 }
 
 type ViaDevice = (Option<IpAddr>, Option<String>);

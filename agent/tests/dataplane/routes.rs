@@ -151,9 +151,13 @@ fn stale_learned_routes_stay_until_the_speaker_settles() {
         dataplane.apply(&Desired::default()).await;
         let changes = vec![
             learned("172.17.9.0/24", Some(via("10.0.0.3", "eth0"))),
-            learned("172.17.11.0/24", None),
+            // Gone before it was told: by another peer than the one that is still to come, perhaps.
+            learned("172.17.10.0/24", None),
+            learned("172.17.11.0/24", Some(via("10.0.0.2", "eth0"))),
         ];
         dataplane.apply_learned(changes).await;
+        let withdrawn = vec![learned("172.17.11.0/24", None)];
+        dataplane.apply_learned(withdrawn).await;
         dataplane.request_resync().await;
         dataplane.apply(&Desired::default()).await;
         let routes = host.ip("route show proto 203");

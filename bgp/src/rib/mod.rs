@@ -160,11 +160,7 @@ impl Rib {
                 with_table!(self, family, table => table.decide_again(|paths| selection.best(paths)));
             }
             // What is used together may be another with the same best path.
-            let is_told = self.config.has_consumer;
-            let prefixes4 = self.ipv4.prefixes();
-            let prefixes6 = self.ipv6.prefixes();
-            self.untold
-                .extend(prefixes4.chain(prefixes6).filter(|_| is_told));
+            self.tell_all_again();
         }
     }
 
@@ -467,6 +463,26 @@ impl Rib {
                 multipath: self.multipath_learned(&prefix),
             })
             .collect()
+    }
+
+    /// Gives all best routes once more by [`Rib::learned`].
+    pub fn tell_all_again(&mut self) {
+        let prefixes4 = self.ipv4.prefixes();
+        let prefixes6 = self.ipv6.prefixes();
+        if self.config.has_consumer {
+            self.untold.extend(prefixes4.chain(prefixes6));
+        }
+    }
+
+    /// Gives the best routes of these prefixes once more, as far as there are any.
+    pub fn tell_again(&mut self, prefixes: &[Prefix]) {
+        if self.config.has_consumer {
+            let (ipv4, ipv6) = (&self.ipv4, &self.ipv6);
+            let is_known =
+                |prefix: &&Prefix| ipv4.get(prefix).is_some() || ipv6.get(prefix).is_some();
+            self.untold
+                .extend(prefixes.iter().filter(is_known).copied());
+        }
     }
 
     /// Nobody takes what [`Rib::learned`] gives any more.

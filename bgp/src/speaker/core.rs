@@ -339,6 +339,8 @@ impl Core {
             Command::NextHopCosts(next_hops) => {
                 self.rib.set_next_hop_costs(next_hops.into_iter().collect());
             }
+            Command::TellAgain(None) => self.rib.tell_all_again(),
+            Command::TellAgain(Some(prefixes)) => self.rib.tell_again(&prefixes),
             Command::BfdDown(address) => self.handle_bfd_down(address),
             Command::Stop(how, reply) => self.stop(how, reply),
         }

@@ -80,6 +80,8 @@ pub enum Command {
     Counters(oneshot::Sender<Counters>),
     Problems(oneshot::Sender<Vec<String>>),
     NextHopCosts(BTreeMap<IpAddr, NextHopInfo>),
+    /// `None`: all.
+    TellAgain(Option<Vec<Prefix>>),
     BfdDown(IpAddr),
     Stop(Stop, oneshot::Sender<()>),
 }

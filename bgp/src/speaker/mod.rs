@@ -171,6 +171,12 @@ impl Speaker {
         self.tell(Command::NextHopCosts(next_hops)).await;
     }
 
+    /// Asks for the best routes of these prefixes, or of all, by [`Event::Learned`] once more: for an
+    /// owner that makes something else of them now, and need not remember them for it.
+    pub async fn tell_again(&self, prefixes: Option<Vec<Prefix>>) {
+        self.tell(Command::TellAgain(prefixes)).await;
+    }
+
     /// BFD lost the peer at this address (RFC 5882 §4.1): its sessions end at once with Cease 6/10,
     /// which graceful restart covers like any other NOTIFICATION where both sides have RFC 8538.
     pub async fn bfd_down(&self, peer: IpAddr) {

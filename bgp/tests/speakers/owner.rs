@@ -44,6 +44,25 @@ async fn learn_unheard() {
 }
 
 #[tokio::test]
+async fn what_was_told_is_told_again_when_asked() {
+    let port = free_port();
+    let (mut left, mut right) = (speaker(55, 64512, port), speaker(56, 64512, port));
+    peer(&mut left, 56, 64512, port);
+    peer(&mut right, 55, 64512, port);
+    let _left = Running::start(left);
+    let mut right = Running::start(right);
+    right.learns(&["10.55.0.0/16"]).await;
+    for asked in [
+        Some(vec![prefix("10.55.0.0/16"), prefix("10.99.0.0/16")]),
+        None,
+    ] {
+        right.kernel.clear();
+        right.speaker.tell_again(asked).await;
+        right.learns(&["10.55.0.0/16"]).await;
+    }
+}
+
+#[tokio::test]
 async fn a_speaker_without_handles_ends_with_its_sessions() {
     let port = free_port();
     let (mut left, mut right) = (speaker(53, 64512, port), speaker(54, 64512, port));
