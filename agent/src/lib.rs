@@ -18,6 +18,7 @@ pub mod host_daemons;
 pub mod installed_file;
 pub mod ipam;
 pub mod lab;
+pub mod memory;
 pub mod model;
 pub mod names;
 pub mod prefix_map;

@@ -33,6 +33,9 @@ use crate::wire::{Notification, ProtocolError};
 /// Batches of one connection that may wait for the core: one is worked off while the next is read.
 /// More would let a single busy peer fill the core's queue, and delay everyone else's routes.
 const IN_FLIGHT: usize = 2;
+/// Octets of messages that make a batch. Decoded they take several times the room, and more at once
+/// is no faster.
+const BATCH: usize = 16 * 1024;
 /// Octets after which a reader steps back.
 const LONG_READ: usize = 16 * 1024;
 /// Octets of a malformed UPDATE that are kept.
@@ -171,6 +174,15 @@ impl Drop for Connection {
     }
 }
 
+/// Of the messages that were read.
+#[derive(PartialEq, Eq)]
+enum Taken {
+    /// There is no whole one more.
+    All,
+    /// There may be more.
+    Enough,
+}
+
 struct Reader {
     peer: PeerId,
     read: OwnedReadHalf,
@@ -218,7 +230,9 @@ impl Reader {
                     return Ok(());
                 }
             }
-            outcome?;
+            if outcome? == Taken::Enough {
+                continue;
+            }
             let is_established = self.gate.borrow().established.is_some();
             match buffer.fill(&self.read, is_established).await {
                 Ok(0) | Err(_) => return Ok(()),
@@ -238,12 +252,16 @@ impl Reader {
         &mut self,
         buffer: &mut BytesMut,
         routes: &mut Vec<RouteOperation>,
-    ) -> Result<(), ProtocolError> {
+    ) -> Result<Taken, ProtocolError> {
+        let octets = buffer.len();
         while let Some(frame) = frame::next_frame(buffer, self.max_len)? {
             self.traffic.received.add(1, 0);
             self.take_frame(frame, routes).await?;
+            if octets - buffer.len() >= BATCH {
+                return Ok(Taken::Enough);
+            }
         }
-        Ok(())
+        Ok(Taken::All)
     }
 
     async fn take_frame(

@@ -10,7 +10,7 @@ use tokio::net::tcp::OwnedReadHalf;
 
 use crate::wire::frame::MAX_LEN;
 
-/// What one read brings at most; bounds the batch that goes to the core.
+/// What one read brings at most.
 const READ_SIZE: usize = 64 * 1024;
 
 thread_local! {
