@@ -1,14 +1,13 @@
 //! Routes: written and read as fast as the kernel goes.
 
 use std::net::Ipv4Addr;
-use std::ops::Range;
 use std::os::fd::AsRawFd;
 
 use anyhow::{Result, ensure};
 use nix::sys::socket::{MsgFlags, recv, send};
 
 use super::{message, open, write_all};
-use crate::load::plan::Plan;
+use crate::load::plan::Nlri;
 
 // linux/rtnetlink.h, linux/netlink.h
 pub const RTM_NEWROUTE: u16 = 24;
@@ -37,13 +36,16 @@ pub fn destination(body: &[u8]) -> Option<(u8, [u8; 4])> {
     (table == TABLE_MAIN).then_some((length, *address.first_chunk()?))
 }
 
-/// Adds the plan's routes, or removes them.
-pub fn write_routes(routes: Range<u32>, gateway: Ipv4Addr, is_new: bool) -> Result<()> {
+/// Adds routes, or removes them.
+pub fn write_routes(
+    routes: impl IntoIterator<Item = Nlri>,
+    gateway: Ipv4Addr,
+    is_new: bool,
+) -> Result<()> {
     let socket = open(0)?;
-    let all = routes.map(|route| {
-        let [a, b, c] = Plan::prefix(route);
-        let mut body = header(24, SCOPE_UNIVERSE);
-        message::put(RTA_DST, &[a, b, c, 0], &mut body);
+    let all = routes.into_iter().map(|route| {
+        let mut body = header(route.length, SCOPE_UNIVERSE);
+        message::put(RTA_DST, &route.address, &mut body);
         message::put(RTA_GATEWAY, &gateway.octets(), &mut body);
         change(is_new, &body)
     });

@@ -3,6 +3,8 @@
 
 use std::net::Ipv4Addr;
 
+use super::plan::Nlri;
+
 pub const HEADER: usize = 19;
 const MOST: usize = 4096;
 
@@ -68,11 +70,11 @@ fn community(set: u32) -> [u8; 4] {
     [0xfc, 0, high, low]
 }
 
-/// Announces /24s of one attribute set in as few messages as hold them.
-pub fn announce(attributes: &Attributes, prefixes: &[[u8; 3]], out: &mut Vec<u8>) {
+/// Announces prefixes of one length and attribute set in as few messages as hold them.
+pub fn announce(attributes: &Attributes, prefixes: &[Nlri], out: &mut Vec<u8>) {
     let attributes = encode_attributes(attributes);
-    let most = (MOST - HEADER - 4 - attributes.len()) / 4;
-    for prefixes in prefixes.chunks(most) {
+    let most = MOST - HEADER - 4 - attributes.len();
+    for prefixes in prefixes.chunks(most / octets_of(prefixes)) {
         let mut body = vec![0, 0];
         body.extend(
             u16::try_from(attributes.len())
@@ -85,9 +87,10 @@ pub fn announce(attributes: &Attributes, prefixes: &[[u8; 3]], out: &mut Vec<u8>
     }
 }
 
-pub fn withdraw(prefixes: &[[u8; 3]], out: &mut Vec<u8>) {
-    for prefixes in prefixes.chunks((MOST - HEADER - 4) / 4) {
-        let length = u16::try_from(prefixes.len() * 4).expect("short");
+pub fn withdraw(prefixes: &[Nlri], out: &mut Vec<u8>) {
+    let octets = octets_of(prefixes);
+    for prefixes in prefixes.chunks((MOST - HEADER - 4) / octets) {
+        let length = u16::try_from(prefixes.len() * octets).expect("short");
         let mut body = length.to_be_bytes().to_vec();
         prefixes.iter().for_each(|prefix| nlri(prefix, &mut body));
         body.extend([0, 0]);
@@ -95,9 +98,14 @@ pub fn withdraw(prefixes: &[[u8; 3]], out: &mut Vec<u8>) {
     }
 }
 
-fn nlri(prefix: &[u8; 3], out: &mut Vec<u8>) {
-    out.push(24);
-    out.extend(prefix);
+fn nlri(prefix: &Nlri, out: &mut Vec<u8>) {
+    out.push(prefix.length);
+    out.extend(prefix.said());
+}
+
+/// Of each, the length included.
+fn octets_of(prefixes: &[Nlri]) -> usize {
+    prefixes.first().map_or(1, |first| 1 + first.said().len())
 }
 
 /// One message as it was received.

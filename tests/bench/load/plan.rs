@@ -5,8 +5,24 @@ use std::ops::Range;
 
 use super::messages::{self, Attributes};
 
-/// The first prefix is 20.0.0.0/24, the next one 20.0.1.0/24, and so on.
+/// The first prefix is 20.0.0.0/24, the next one 20.0.1.0/24, and so on; the first host 20.0.0.0.
 const BASE: u32 = 20 << 16;
+
+/// As an UPDATE has it (RFC 4271 §4.3).
+#[derive(Clone, Copy, Debug)]
+pub struct Nlri {
+    /// Bits.
+    pub length: u8,
+    /// With zeros after those.
+    pub address: [u8; 4],
+}
+
+impl Nlri {
+    /// Octets of the address that are said.
+    pub fn said(&self) -> &[u8] {
+        &self.address[..usize::from(self.length).div_ceil(8)]
+    }
+}
 
 /// `senders` clients, the first ones, with `prefixes` each in sets of `prefixes_per_set`.
 #[derive(Clone, Copy, Debug)]
@@ -35,9 +51,26 @@ impl Plan {
         }
     }
 
-    pub fn prefix(index: u32) -> [u8; 3] {
-        let [_, a, b, c] = (BASE + index).to_be_bytes();
-        [a, b, c]
+    pub fn prefix(index: u32) -> Nlri {
+        let address = ((BASE + index) << 8).to_be_bytes();
+        Nlri {
+            length: 24,
+            address,
+        }
+    }
+
+    /// A /32 in place of the prefix of that number.
+    pub fn host(index: u32) -> Nlri {
+        let address = ((BASE << 8) + index).to_be_bytes();
+        Nlri {
+            length: 32,
+            address,
+        }
+    }
+
+    /// The number of a /32 in any plan.
+    pub fn number_of_host(address: [u8; 4]) -> Option<u32> {
+        u32::from_be_bytes(address).checked_sub(BASE << 8)
     }
 
     /// The number of a /24, if it is one of these.
@@ -69,7 +102,7 @@ impl Plan {
         while index < self.of(sender).end {
             let (attributes, same) = self.set_of(index);
             let end = same.end.min(self.of(sender).end);
-            let prefixes: Vec<[u8; 3]> = (index..end).map(Plan::prefix).collect();
+            let prefixes: Vec<Nlri> = (index..end).map(Plan::prefix).collect();
             messages::announce(&attributes, &prefixes, &mut out);
             index = end;
         }
@@ -77,7 +110,7 @@ impl Plan {
     }
 
     pub fn withdrawal(&self, sender: u32) -> Vec<u8> {
-        let prefixes: Vec<[u8; 3]> = self.of(sender).map(Plan::prefix).collect();
+        let prefixes: Vec<Nlri> = self.of(sender).map(Plan::prefix).collect();
         let mut out = Vec::new();
         messages::withdraw(&prefixes, &mut out);
         out

@@ -10,7 +10,7 @@ use crate::daemons::Running;
 use crate::kernel::{RouteMonitor, write_routes};
 use crate::load::Load;
 use crate::load::messages::{Attributes, announce, withdraw};
-use crate::load::plan::Plan;
+use crate::load::plan::{Nlri, Plan};
 use crate::scenarios::{Figure, PATIENCE, megabytes, percentile};
 
 /// How often there is a single change.
@@ -56,7 +56,7 @@ impl Bench {
 }
 
 pub fn announced(routes: std::ops::Range<u32>, set: u32) -> Vec<u8> {
-    let prefixes: Vec<[u8; 3]> = routes.map(Plan::prefix).collect();
+    let prefixes: Vec<Nlri> = routes.map(Plan::host).collect();
     let next_hop = NEXT_HOP;
     let mut out = Vec::new();
     announce(&Attributes { next_hop, set }, &prefixes, &mut out);
@@ -64,14 +64,14 @@ pub fn announced(routes: std::ops::Range<u32>, set: u32) -> Vec<u8> {
 }
 
 fn withdrawn(routes: std::ops::Range<u32>) -> Vec<u8> {
-    let prefixes: Vec<[u8; 3]> = routes.map(Plan::prefix).collect();
+    let prefixes: Vec<Nlri> = routes.map(Plan::host).collect();
     let mut out = Vec::new();
     withdraw(&prefixes, &mut out);
     out
 }
 
-fn number(length: u8, [a, b, c, _]: [u8; 4]) -> Option<u32> {
-    Plan::number([a, b, c]).filter(|_| length == 24)
+fn number(length: u8, address: [u8; 4]) -> Option<u32> {
+    Plan::number_of_host(address).filter(|_| length == 32)
 }
 
 pub fn table(running: &Running, size: &Size) -> Result<Vec<Figure>> {
@@ -95,7 +95,7 @@ pub fn raw_table(_: &Running, size: &Size) -> Result<Vec<Figure>> {
     let mut times = [0.0; 2];
     for (time, is_new) in times.iter_mut().zip([true, false]) {
         let start = Instant::now();
-        write_routes(0..size.routes, NEXT_HOP, is_new)?;
+        write_routes((0..size.routes).map(Plan::host), NEXT_HOP, is_new)?;
         *time = start.elapsed().as_secs_f64();
     }
     Ok(vec![("in s", times[0]), ("out s", times[1])])

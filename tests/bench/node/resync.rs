@@ -11,6 +11,7 @@ use super::Size;
 use super::fib::{Bench, announced};
 use crate::daemons::Running;
 use crate::kernel::{dump_routes, write_routes};
+use crate::load::plan::Plan;
 use crate::scenarios::{Figure, percentile};
 use crate::usage::Usage;
 
@@ -72,7 +73,7 @@ fn look(bench: &mut Bench, lasts: Duration, used: impl Fn() -> Duration) -> Resu
 
 /// Reading the table is what no comparison can do without.
 pub fn dump(_: &Running, size: &Size) -> Result<Vec<Figure>> {
-    write_routes(0..size.routes, super::NEXT_HOP, true)?;
+    write_routes((0..size.routes).map(Plan::host), super::NEXT_HOP, true)?;
     let mut times = Vec::new();
     for _ in 0..size.passes {
         let start = Instant::now();

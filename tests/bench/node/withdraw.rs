@@ -39,12 +39,12 @@ pub fn measure(running: &Running, size: &Size) -> Result<Vec<Figure>> {
             let begun = Instant::now();
             if is_in_store {
                 let shown = is_there.then(|| {
-                    let [a, b, c] = Plan::prefix(prefix);
+                    let [a, b, c, _] = Plan::prefix(prefix).address;
                     format!(", {a}.{b}.{c}.0/24")
                 });
                 agent::write_node(running.directory(), &shown.unwrap_or_default())?;
             } else {
-                write_routes(prefix..prefix + 1, NEXT_HOP, is_there)?;
+                write_routes([Plan::prefix(prefix)], NEXT_HOP, is_there)?;
             }
             let is_heard = |load: &Load| load.all_have(prefix) == is_there;
             load.run_until("the peer hears", PATIENCE, is_heard)?;

@@ -9,7 +9,7 @@ use super::{Figure, PATIENCE, Shape, connected, percentile, shape};
 use crate::daemons::Running;
 use crate::load::Load;
 use crate::load::messages::{Attributes, announce, withdraw};
-use crate::load::plan::{Plan, address};
+use crate::load::plan::{Nlri, Plan, address};
 
 const TABLE: u32 = 100_000;
 const CHANGING: u32 = 20_000;
@@ -76,7 +76,7 @@ fn said(client: u32, set: u32, indices: std::ops::Range<u32>) -> Rc<[u8]> {
         next_hop: address(client),
         set,
     };
-    let prefixes: Vec<[u8; 3]> = indices.map(Plan::prefix).collect();
+    let prefixes: Vec<Nlri> = indices.map(Plan::prefix).collect();
     let mut out = Vec::new();
     announce(&attributes, &prefixes, &mut out);
     out.into()
