@@ -9,9 +9,9 @@
 //! by it, when its device loses the carrier, where a route of its own merely waits: whoever hears of
 //! that writes them again, which is then without objects until there is a carrier.
 
-use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr};
 
+use hashbrown::{HashMap, HashSet};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NlasIterator};
 use nix::errno::Errno;
 use tracing::debug;

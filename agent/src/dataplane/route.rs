@@ -2,12 +2,12 @@
 
 mod encode;
 
-use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bgp::types::{Family, Prefix};
+use hashbrown::HashSet;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteNextHop,
@@ -144,8 +144,10 @@ pub fn observe(
             return Ok(routes);
         }
         // The newest last, since of one key it counts.
-        let newest: HashSet<&KernelRoute> = routes.iter().collect();
-        seen.retain(|route| !newest.contains(route));
+        {
+            let newest: HashSet<&KernelRoute> = routes.iter().collect();
+            seen.retain(|route| !newest.contains(route));
+        }
         seen.extend(routes);
     }
     debug!(routes = seen.len(), "IPv6 routes are deleted all the time");

@@ -8,11 +8,12 @@ mod learned;
 mod resolved;
 mod write;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use bgp::types::{Family, Prefix};
+use hashbrown::{HashMap, HashSet};
 use tracing::info;
 
 use self::learned::LearnedRoutes;
@@ -193,7 +194,7 @@ impl Table {
         });
         let new = local
             .keys()
-            .filter(|prefix| are_new_moved && !self.held_local.contains_key(prefix));
+            .filter(|prefix| are_new_moved && !self.held_local.contains_key(*prefix));
         let prefixes = held.map(|(prefix, _)| prefix).chain(new);
         prefixes.filter(is_workload).map(Prefix::network).collect()
     }
@@ -236,15 +237,12 @@ impl Table {
     ) -> Result<(), NetlinkError> {
         let mut prefixes = Vec::with_capacity(changes.len());
         for LearnedChange { prefix, route } in changes {
-            let known = self.learned.get(&prefix);
-            if known.and_then(|known| known.wanted.as_ref()) == route.as_ref() {
-                // Told again; or gone again before it was told, which says nothing about one that was
-                // there at the start.
-                continue;
+            // Else told again; or gone again before it was told, which says nothing about one that
+            // was there at the start.
+            if self.learned.want(prefix, route) {
+                self.unclaimed.remove(&prefix);
+                prefixes.push(prefix);
             }
-            self.unclaimed.remove(&prefix);
-            prefixes.push(prefix);
-            self.learned.want(prefix, route);
         }
         self.converge(netlink, links, prefixes)
     }
@@ -358,7 +356,11 @@ impl Table {
     }
 
     fn wanted(&self, prefix: &Prefix) -> Option<(u8, &Arc<Route>)> {
-        self.both(prefix).wanted
+        let local = self.local.get(prefix).map(|route| (PROTOCOL_LOCAL, route));
+        local.or_else(|| {
+            let learned = self.learned.get(prefix)?;
+            Some((PROTOCOL_LEARNED, learned.wanted.as_ref()?))
+        })
     }
 
     fn held(&self, prefix: &Prefix) -> Option<&Arc<FibInfo>> {

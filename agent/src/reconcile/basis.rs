@@ -8,7 +8,7 @@ use bgp::speaker::LearnedRoute;
 use bgp::types::Prefix;
 use smallvec::SmallVec;
 
-use crate::dataplane::desired::{LearnedChange, TunnelDriver};
+use crate::dataplane::desired::{LearnedChange, TunnelDriver, apart};
 use crate::dataplane::host::HostView;
 use crate::dataplane::ownership::is_own_device;
 use crate::model::{Node, Snapshot};
@@ -89,7 +89,7 @@ impl Basis {
         prefixes
     }
 
-    /// What the kernel is to have of what the speaker learned.
+    /// What the kernel is to have of what the speaker learned, in the order in which it takes it best.
     pub fn changes(&mut self, routes: Vec<LearnedRoute>) -> Vec<LearnedChange> {
         let change = |route: LearnedRoute| {
             let paths = route.best.iter().chain(&route.multipath);
@@ -102,7 +102,9 @@ impl Basis {
                 },
             }
         };
-        routes.into_iter().map(change).collect()
+        let mut changes: Vec<_> = routes.into_iter().map(change).collect();
+        changes.sort_by_cached_key(|change| apart(&change.prefix));
+        changes
     }
 
     /// About the equal paths to a prefix, the best first.

@@ -59,13 +59,22 @@ impl LearnedRoutes {
         self.by_prefix.prefixes(family)
     }
 
-    pub fn want(&mut self, prefix: Prefix, wanted: Option<Arc<Route>>) {
-        self.change(prefix, |one| one.wanted = wanted);
+    /// Returns whether something else was wanted before.
+    pub fn want(&mut self, prefix: Prefix, wanted: Option<Arc<Route>>) -> bool {
+        self.change(prefix, |one| {
+            one.wanted != wanted && {
+                one.wanted = wanted;
+                true
+            }
+        })
     }
 
     /// Notes what the kernel has now.
     pub fn hold(&mut self, prefix: Prefix, held: Option<Arc<FibInfo>>) {
-        self.change(prefix, |one| one.held = held);
+        self.change(prefix, |one| {
+            one.held = held;
+            true
+        });
     }
 
     /// Takes all that was read of a family; tells of each prefix that the kernel had a route of, and
@@ -97,14 +106,17 @@ impl LearnedRoutes {
         }
     }
 
-    fn change(&mut self, prefix: Prefix, change: impl FnOnce(&mut Learned)) {
+    /// Returns what `change` says: whether it did anything.
+    fn change(&mut self, prefix: Prefix, change: impl FnOnce(&mut Learned) -> bool) -> bool {
         let place = self.by_prefix.get_mut(&prefix);
         let known = place.as_ref();
         let mut learned = known.map_or_else(Learned::default, |known| Learned::clone(known));
-        change(&mut learned);
+        if !change(&mut learned) {
+            return false;
+        }
         if learned.wanted.is_none() && learned.held.is_none() {
             self.by_prefix.remove(&prefix);
-            return;
+            return true;
         }
         let shared = self.shared.of(learned);
         match place {
@@ -113,6 +125,7 @@ impl LearnedRoutes {
                 self.by_prefix.insert(prefix, shared);
             }
         }
+        true
     }
 }
 

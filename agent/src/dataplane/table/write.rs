@@ -11,7 +11,7 @@ use tracing::{debug, info};
 use super::Table;
 use super::resolved::ResolvedRoutes;
 use crate::dataplane::REPORTED_DRIFTS;
-use crate::dataplane::desired::RouteState;
+use crate::dataplane::desired::{RouteState, apart};
 use crate::dataplane::diff::{self, FibInfo, KernelHop, KernelRoute, Step};
 use crate::dataplane::link::Links;
 use crate::dataplane::netlink::{Netlink, NetlinkError, Refusal};
@@ -242,16 +242,6 @@ fn only_hop(write: &RouteWrite) -> Option<&KernelHop> {
     match info.hops.as_slice() {
         [only] if prefix.network().is_ipv4() && info.protocol == PROTOCOL_LEARNED => Some(only),
         _ => None,
-    }
-}
-
-/// An order in which no two neighbours follow each other. Told neighbours one by one, the kernel makes
-/// the same node of its trie larger or smaller each time: 100,000 routes in order go in 0.4 s, apart in
-/// 0.1 s.
-fn apart(prefix: &Prefix) -> (u128, u8) {
-    match prefix {
-        Prefix::V4 { bits, length } => (bits.reverse_bits().into(), *length),
-        Prefix::V6 { bits, length } => (u128::from_be_bytes(*bits).reverse_bits(), *length),
     }
 }
 
