@@ -65,6 +65,13 @@ struct Owed {
     reply: oneshot::Sender<Result<(), String>>,
 }
 
+/// There is a new tunnel, into which no learned route leads yet.
+struct Preparing {
+    begun: Instant,
+    /// When one may; not known before the tunnel stands.
+    until: Option<Instant>,
+}
+
 pub struct Reconciler {
     settings: Settings,
     store: FileStore,
@@ -86,8 +93,7 @@ pub struct Reconciler {
     learning: Option<Learning>,
     endpoints: Endpoints,
     tunnels: Vec<TunnelPlan>,
-    /// When learned routes may lead into a tunnel that is new.
-    prepared: Option<Instant>,
+    preparing: Option<Preparing>,
     /// The snapshot that the speaker was last configured from.
     peered_with: Option<(Arc<Snapshot>, Passwords)>,
     peering_errors: Vec<StoreError>,
@@ -142,7 +148,7 @@ impl Reconciler {
             learning: None,
             endpoints: Endpoints::default(),
             tunnels: Vec::new(),
-            prepared: None,
+            preparing: None,
             peered_with: None,
             peering_errors: Vec::new(),
             report: ApplyReport::default(),

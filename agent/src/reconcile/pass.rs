@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tracing::{error, info, warn};
 
 use super::basis::{Basis, drivers};
-use super::{Owed, REMEMBERED_REPAIRS, RETRY, Reconciler};
+use super::{Owed, Preparing, REMEMBERED_REPAIRS, RETRY, Reconciler};
 use crate::carrier::supervise::CarrierStatus;
 use crate::config::TunnelDriverChoice;
 use crate::dataplane::ApplyReport;
@@ -26,8 +26,8 @@ use crate::resolve::tunnel::{DriverSetting, TunnelPlan, TunnelSettings, resolve_
 /// How long a tunnel stands before routes lead into it, where they lead elsewhere already: the other
 /// nodes make theirs meanwhile.
 const PREPARATION: Duration = Duration::from_secs(2);
-/// How much longer routes wait for a carrier of ours that does not run yet.
-const CARRIER_PATIENCE: Duration = Duration::from_secs(5);
+/// How long routes wait for a carrier of ours that does not run, before that.
+const CARRIER_PATIENCE: Duration = Duration::from_secs(7);
 const CARRIER_POLL: Duration = Duration::from_millis(100);
 
 impl Reconciler {
@@ -106,7 +106,7 @@ impl Reconciler {
             workload_mtu: self.workload_mtu(node, &plans),
             workload_ends: self.workload_ends(),
         };
-        self.next_pass = self.prepared;
+        self.next_pass = None;
         self.report = self.dataplane.apply(&desired).await;
         if let Some(rest) = self.report.again_in {
             self.schedule_pass(rest);
@@ -116,7 +116,7 @@ impl Reconciler {
         self.tell_node_state(&snapshot, node, &plans);
         self.tunnels = plans.clone();
         if self.is_prepared() {
-            self.prepared = None;
+            self.preparing = None;
             self.resolve_learned_again(&snapshot, node, host, plans)
                 .await;
         }
@@ -159,29 +159,40 @@ impl Reconciler {
             .filter(|driver| !basis.has_tunnel(*driver))
             .peekable();
         if new.peek().is_none() {
-            self.prepared = None;
+            self.preparing = None;
             return;
         }
         let is_made = |driver: TunnelDriver| self.host.links.contains_key(driver.device());
-        if self.prepared.is_none() && !new.all(is_made) {
-            self.prepared = Some(Instant::now() + PREPARATION);
+        if self.preparing.is_none() && !new.all(is_made) {
+            self.preparing = Some(Preparing {
+                begun: Instant::now(),
+                until: None,
+            });
         }
     }
 
-    /// Whether routes may lead into the tunnels now. A carrier takes its time to start on a busy
-    /// machine; before it runs, its tunnel leads nowhere.
+    /// Whether routes may lead into the tunnels now. The others' time is counted from when ours stand,
+    /// with their carriers, since they will hardly have been faster: where all are slow, all wait.
     fn is_prepared(&mut self) -> bool {
-        let Some(at) = self.prepared else { return true };
         let now = Instant::now();
         let is_running = |driver: TunnelDriver| {
             let status = self.dataplane.carrier_status(driver);
             driver.carrier().is_none() || matches!(status, Some(CarrierStatus::Running { .. }))
         };
-        if at <= now && now < at + CARRIER_PATIENCE && !drivers(&self.tunnels).all(is_running) {
-            self.next_pass = Some(now + CARRIER_POLL);
+        let Some(preparing) = &mut self.preparing else {
+            return true;
+        };
+        if now < preparing.begun + CARRIER_PATIENCE && !drivers(&self.tunnels).all(is_running) {
+            preparing.until = None;
+            self.schedule_pass(CARRIER_POLL);
             return false;
         }
-        at <= now
+        let rest = preparing.until.get_or_insert(now + PREPARATION);
+        let rest = rest.saturating_duration_since(now);
+        if !rest.is_zero() {
+            self.schedule_pass(rest);
+        }
+        rest.is_zero()
     }
 
     /// Learned routes can be many: only what the change concerns is decided anew.
