@@ -6,6 +6,7 @@
 
 pub mod api;
 pub mod carrier;
+pub mod claim;
 pub mod cni;
 pub mod config;
 pub mod crash;

@@ -4,6 +4,7 @@
 //! difference. The kernel is not written before the store's first full sync.
 
 mod basis;
+mod pace;
 mod pass;
 mod rehearse;
 mod show;
@@ -32,6 +33,7 @@ use crate::resolve::tunnel::TunnelPlan;
 use crate::routing::{Routing, StartState};
 
 use basis::Basis;
+use pace::Pace;
 pub use rehearse::Rehearsed;
 
 /// Requests worked off together: their workloads share one pass.
@@ -109,6 +111,7 @@ pub struct Reconciler {
     /// When something that waits for its time is due.
     next_pass: Option<Instant>,
     next_resync: Instant,
+    pace: Pace,
 }
 
 impl Reconciler {
@@ -159,6 +162,7 @@ impl Reconciler {
             has_passed: false,
             retry: None,
             next_pass: None,
+            pace: Pace::default(),
         }
     }
 
@@ -181,6 +185,8 @@ impl Reconciler {
                     }
                     self.is_host_stale = true;
                     self.pass(Vec::new()).await;
+                    let has_repaired = !self.report.repairs.is_empty();
+                    self.pace.note(Instant::now(), has_repaired);
                 }
                 Input::Speaker(event) => self.take_event(event).await,
                 Input::Learned(report) => self.note_learned(report).await,
@@ -208,12 +214,13 @@ impl Reconciler {
     async fn next_input(&mut self, stop: &mut (impl Future<Output = ()> + Unpin)) -> Input {
         let retry_at = self.retry.map(|(at, _)| at);
         let next_pass = self.next_pass;
+        let not_before = self.pace.not_before();
         tokio::select! {
             biased;
             () = stop => Input::Stop,
             Some(request) = self.requests.recv() => Input::Request(request),
             update = self.store.next() => Input::Store(update),
-            change = self.changes.changed() => Input::Kernel(change),
+            change = changed(&mut self.changes, not_before) => Input::Kernel(change),
             event = self.routing.next_event() => Input::Speaker(event),
             report = written(&mut self.learning) => Input::Learned(report),
             () = tokio::time::sleep_until(self.next_resync.into()) => Input::Resync,
@@ -353,6 +360,13 @@ fn key(attachment: &Attachment) -> (String, String) {
         attachment.container_id.clone(),
         attachment.container_interface.clone(),
     )
+}
+
+async fn changed(changes: &mut Changes, not_before: Option<Instant>) -> KernelChange {
+    if not_before.is_some() {
+        sleep_until(not_before).await;
+    }
+    changes.changed().await
 }
 
 async fn written(learning: &mut Option<Learning>) -> ApplyReport {

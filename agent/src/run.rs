@@ -14,6 +14,7 @@ use tracing::{info, warn};
 use crate::api::health;
 use crate::api::listener::PrivateSocket;
 use crate::api::serve;
+use crate::claim::Claim;
 use crate::cni::links::{LinkError, NewLink, WorkloadLinks};
 use crate::cni::server;
 use crate::cni::verbs::Verbs;
@@ -28,6 +29,8 @@ use crate::requests::{Handle, REQUEST_QUEUE};
 
 /// How long an agent that is being replaced may take to end.
 const PREDECESSOR_ENDS: Duration = Duration::from_secs(5);
+/// How long a program that a killed agent was just starting may hold its sockets.
+const KILLED_AGENT_ENDS: Duration = Duration::from_secs(1);
 
 /// Runs the agent until SIGTERM or SIGINT. Kernel state stays.
 ///
@@ -42,8 +45,9 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         std::fs::create_dir_all(dir)
             .with_context(|| format!("failed to make {}", dir.display()))?;
     }
-    // Before anything else: two agents on one run directory would undo each other's work.
+    // Before anything else: two agents would undo each other's work.
     let socket = PrivateSocket::bind_when_free(&settings.socket(), PREDECESSOR_ENDS).await?;
+    let _claim = Claim::take_when_free(PREDECESSOR_ENDS).await?;
     let options = DataplaneOptions {
         opens_host_firewall: settings.host_firewall == HostFirewallChoice::Insert,
         uses_next_hop_objects: settings.next_hop_objects == NextHopObjects::Auto,
@@ -118,24 +122,30 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
 }
 
 /// # Errors
-/// If an agent answers in the run directory.
+/// If an agent answers in the run directory, or works on this network namespace from another one.
 pub async fn ensure_stopped(run_dir: PathBuf) -> anyhow::Result<()> {
-    let socket =
-        PrivateSocket::bind(&run_dir.join("agent.sock")).context("stop the agent first")?;
-    drop(socket);
-    Ok(())
+    take_agents_place(&run_dir).await.map(drop)
+}
+
+/// No agent can start while this is held.
+async fn take_agents_place(run_dir: &Path) -> anyhow::Result<(PrivateSocket, Claim)> {
+    let path = run_dir.join("agent.sock");
+    let socket = PrivateSocket::bind_when_free(&path, KILLED_AGENT_ENDS)
+        .await
+        .context("stop the agent first")?;
+    let claim = Claim::take_when_free(KILLED_AGENT_ENDS).await?;
+    Ok((socket, claim))
 }
 
 /// Removes everything of ours from this machine.
 ///
 /// # Errors
-/// If an agent still runs on the run directory, or something could not be removed.
+/// If an agent still runs, or something could not be removed.
 pub async fn uninstall(run_dir: &Path, state_dir: &Path) -> anyhow::Result<()> {
-    let socket =
-        PrivateSocket::bind(&run_dir.join("agent.sock")).context("stop the agent first")?;
+    let place = take_agents_place(run_dir).await?;
     let dataplane = Dataplane::open(DataplaneOptions::new(run_dir.to_owned())).await?;
     let report = dataplane.uninstall().await;
-    drop(socket);
+    drop(place);
     for dir in ["accepted", "attachments", "ipam"] {
         let path = state_dir.join(dir);
         match std::fs::remove_dir_all(&path) {

@@ -10,6 +10,7 @@ mod host_daemons;
 mod kube_proxy;
 mod multipath;
 mod next_hop;
+mod one_agent;
 mod out_of_memory;
 mod protection;
 mod restart;
