@@ -21,7 +21,7 @@ mod wire;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::net::Ipv4Addr;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -105,7 +105,8 @@ pub struct CarrierOptions {
     /// This node's address: the outer source, and the only outer destination accepted.
     pub local: Ipv4Addr,
     pub encapsulation: Encapsulation,
-    /// From the carrier that runs, if one does, with all that waits in its queues.
+    /// From the carrier that runs, if one does, with all that waits in its queues. So an agent starts
+    /// it, which makes the lock file before: once that is gone, no carrier is wanted any more.
     pub takes_over: bool,
 }
 
@@ -113,6 +114,8 @@ pub struct CarrierOptions {
 pub enum CarrierError {
     #[error("another carrier runs on {0}")]
     AlreadyRunning(PathBuf),
+    #[error("{0} is gone: no carrier is wanted any more")]
+    Unwanted(PathBuf),
     #[error("failed to {what}")]
     Io {
         what: String,
@@ -146,7 +149,8 @@ pub fn mac_of(node: Ipv4Addr) -> [u8; 6] {
 /// no more.
 ///
 /// # Errors
-/// `AlreadyRunning` if another carrier holds the lock of the run directory; `Io` with what failed.
+/// `AlreadyRunning` if another carrier holds the lock of the run directory, `Unwanted` if the agent's
+/// was taken away; `Io` with what failed.
 pub fn run(options: &CarrierOptions) -> Result<(), CarrierError> {
     // A session of its own: no terminal's or parent's end reaches it. Fails harmlessly where it
     // leads a process group already, such as when started by hand.
@@ -163,7 +167,7 @@ pub fn run(options: &CarrierOptions) -> Result<(), CarrierError> {
         Some(_) => FlockArg::LockExclusive,
         None => FlockArg::LockExclusiveNonblock,
     };
-    let _lock = lock(&lock_path(run_dir, encapsulation), mode)?;
+    let _lock = lock(&lock_path(run_dir, encapsulation), options.takes_over, mode)?;
     let (tap, wire) = match taken {
         Some(taken) => taken,
         None => open(options)?,
@@ -294,19 +298,31 @@ fn move_packets(
     result
 }
 
-/// Held until the process ends, however it ends.
-fn lock(path: &Path, mode: FlockArg) -> Result<Flock<File>, CarrierError> {
-    let file = OpenOptions::new()
-        .create(true)
+/// Held until the process ends, however it ends. `is_made`: by the agent that started us.
+fn lock(path: &Path, is_made: bool, mode: FlockArg) -> Result<Flock<File>, CarrierError> {
+    let file = open_lock(path, !is_made).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound if is_made => CarrierError::Unwanted(path.to_owned()),
+        _ => failed(format!("open {}", path.display()))(error),
+    })?;
+    let lock = Flock::lock(file, mode).map_err(|(_, errno)| match errno {
+        nix::errno::Errno::EWOULDBLOCK => CarrierError::AlreadyRunning(path.to_owned()),
+        errno => failed(format!("lock {}", path.display()))(errno.into()),
+    })?;
+    // Taken away since it was opened.
+    match lock.metadata() {
+        Ok(file) if file.nlink() == 0 => Err(CarrierError::Unwanted(path.to_owned())),
+        Ok(_) => Ok(lock),
+        Err(error) => Err(failed(format!("read {}", path.display()))(error)),
+    }
+}
+
+fn open_lock(path: &Path, may_make: bool) -> io::Result<File> {
+    OpenOptions::new()
+        .create(may_make)
         .truncate(false)
         .write(true)
         .mode(0o600)
         .open(path)
-        .map_err(failed(format!("open {}", path.display())))?;
-    Flock::lock(file, mode).map_err(|(_, errno)| match errno {
-        nix::errno::Errno::EWOULDBLOCK => CarrierError::AlreadyRunning(path.to_owned()),
-        errno => failed(format!("lock {}", path.display()))(errno.into()),
-    })
 }
 
 /// A socket file that is there is a leftover: we hold the lock.

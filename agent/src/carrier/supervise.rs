@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
@@ -23,7 +25,7 @@ use tracing::{info, warn};
 
 use super::control::{Command, HANDS_OVER_SINCE, Reply, Request, VERSION};
 use super::counters::CounterValues;
-use super::{Encapsulation, log_path, socket_path};
+use super::{Encapsulation, lock_path, log_path, open_lock, socket_path};
 use crate::crash::crash_point;
 
 /// A carrier answers at once; one that does not for this long is hung and replaced.
@@ -123,8 +125,10 @@ impl Supervisor {
     ///
     /// # Errors
     /// As `stop`.
-    pub async fn stop(self) -> Result<(), SuperviseError> {
+    pub async fn stop(mut self) -> Result<(), SuperviseError> {
         self.task.abort();
+        // It may be about to start one.
+        let _ = (&mut self.task).await;
         stop(&self.options.run_dir, self.options.encapsulation).await
     }
 }
@@ -153,17 +157,49 @@ pub enum SuperviseError {
     Answer(#[source] serde_json::Error),
     #[error("carrier with pid {0} does not end")]
     Unstoppable(i32),
+    #[error("carrier that holds {0} neither answers nor ends; end it by hand")]
+    Stuck(PathBuf),
+    #[error("failed to use {path}")]
+    LockFile {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
 }
 
 /// Ends the carrier of this encapsulation and run directory, if there is one, and waits for its end. One that does not
-/// answer is killed: the kernel says who is at the other end of the socket.
+/// answer is killed: the kernel says who is at the other end of the socket. One that has been started
+/// and does not listen yet is waited for, or finds its lock file gone and makes no device.
 ///
 /// # Errors
 /// If it is still there afterwards.
 pub async fn stop(run_dir: &Path, encapsulation: Encapsulation) -> Result<(), SuperviseError> {
-    match Connection::open(run_dir, encapsulation).await {
-        Ok(connection) => connection.stop().await,
-        Err(_) => Ok(()),
+    let path = lock_path(run_dir, encapsulation);
+    let deadline = Instant::now() + START_TIME;
+    loop {
+        if let Ok(connection) = Connection::open(run_dir, encapsulation).await {
+            connection.stop().await?;
+        }
+        match retire_lock(&path) {
+            Ok(true) => return Ok(()),
+            Ok(false) if Instant::now() >= deadline => return Err(SuperviseError::Stuck(path)),
+            Ok(false) => sleep(START_POLL).await,
+            Err(source) => return Err(SuperviseError::LockFile { path, source }),
+        }
+    }
+}
+
+/// Removes the lock file while no carrier holds it. Returns whether it is gone.
+fn retire_lock(path: &Path) -> io::Result<bool> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
+        Err(error) => return Err(error),
+    };
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(_held) => std::fs::remove_file(path).map(|()| true),
+        Err((_, Errno::EWOULDBLOCK)) => Ok(false),
+        Err((_, errno)) => Err(errno.into()),
     }
 }
 
@@ -297,6 +333,9 @@ async fn start(options: &SupervisorOptions) -> Result<(Connection, Reply), Super
         source,
     };
     let log = open_log(options).map_err(spawn_failed)?;
+    // Whoever wants no carrier takes it away; the one that is started here then ends.
+    let lock = lock_path(&options.run_dir, options.encapsulation);
+    open_lock(&lock, true).map_err(spawn_failed)?;
     let mut child = Process::new(&options.program)
         .args(&options.arguments)
         .arg("--run-dir")

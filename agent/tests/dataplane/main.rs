@@ -2,6 +2,7 @@
 
 mod capture;
 mod carrier;
+mod carrier_stop;
 mod connections;
 mod crafted;
 mod drift;
