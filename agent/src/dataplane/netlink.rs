@@ -65,7 +65,7 @@ pub enum NetlinkError {
     #[error("netlink socket failed")]
     Socket(#[source] io::Error),
     #[error("kernel refused: {0}")]
-    Refused(#[source] Refusal),
+    Refused(Refusal),
     #[error("dump of {what} changed under way {DUMP_ATTEMPTS} times")]
     Interrupted { what: &'static str },
     #[error("netlink answer cannot be read: {0}")]

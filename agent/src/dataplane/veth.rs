@@ -16,7 +16,7 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
     InfoData, InfoKind, InfoVeth, LinkAttribute, LinkInfo, LinkMessage,
 };
-
+use nix::errno::Errno;
 use smallvec::SmallVec;
 use tracing::{debug, warn};
 
@@ -80,7 +80,9 @@ pub enum AttachError {
     },
     #[error("failed to enter the workload's network namespace")]
     Namespace(#[source] io::Error),
-    #[error("failed to {what}: {source}")]
+    #[error("the workload has an interface {0} already; remove it, or use another CNI_IFNAME")]
+    Occupied(String),
+    #[error("failed to {what}")]
     Kernel { what: String, source: NetlinkError },
     #[error("interface {0} is missing after its creation")]
     Vanished(String),
@@ -207,10 +209,14 @@ fn create_pair(netlink: &mut Netlink, spec: &WorkloadSpec) -> Result<(), AttachE
             RouteNetlinkMessage::NewLink(message),
             NLM_F_CREATE | NLM_F_EXCL,
         )
-        .map_err(failed(format!(
-            "create veth {} with peer {}",
-            spec.host_interface, spec.container_interface
-        )))
+        .map_err(|error| match error.errno() {
+            // Our end's name is free.
+            Some(Errno::EEXIST) => AttachError::Occupied(spec.container_interface.clone()),
+            _ => failed(format!(
+                "create veth {} with peer {}",
+                spec.host_interface, spec.container_interface
+            ))(error),
+        })
 }
 
 /// Runs in the workload's namespace. Returns the MAC of its interface.

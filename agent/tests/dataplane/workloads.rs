@@ -169,7 +169,7 @@ fn failed_attach_leaves_nothing() {
     host.block_on(async || {
         let error = attach_workload(spec(&workload, "default.one", "172.17.8.2")).await;
         assert!(
-            matches!(error, Err(AttachError::Kernel { .. })),
+            matches!(&error, Err(AttachError::Occupied(name)) if name == "eth0"),
             "{error:?}"
         );
 
