@@ -127,6 +127,9 @@ fn routes_that_find_no_memory_are_named_and_tried_again_and_the_rest_works() -> 
     let held = learned(&crossing)?;
     println!("{held} of {ROUTES} routes found memory");
     ensure!((100..usize::from(ROUTES)).contains(&held), "{held} routes");
+    let log = fs::read_to_string(crossing.path("log"))?;
+    let told = (log.lines().filter(|line| line.contains("not applied"))).count();
+    ensure!((1..50).contains(&told), "{told} lines of the log");
     let peers: Vec<PeerStatus> = crossing.items(&["peers"])?;
     ensure!(
         peers.iter().all(|peer| peer.state == "established"),

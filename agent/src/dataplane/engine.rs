@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bgp::types::Family;
 use tokio::sync::{mpsc, oneshot};
@@ -28,6 +28,10 @@ use super::{ownership, tunnel};
 /// Senders of further jobs wait.
 const QUEUED_JOBS: usize = 4;
 
+/// While hundreds of links come up, no dump is whole. A pass is tried again; who cannot begin ends.
+const COMES_TO_REST: Duration = Duration::from_secs(30);
+const PAUSE: Duration = Duration::from_millis(100);
+
 type Job = Box<dyn FnOnce(&mut Engine) + Send>;
 
 /// A handle to the thread, which ends after its last job when the handle is dropped.
@@ -48,7 +52,7 @@ impl EngineThread {
         let options = options.clone();
         let (jobs, mut queue) = mpsc::channel::<Job>(QUEUED_JOBS);
         let (opened, open) = oneshot::channel();
-        let work = move || match Engine::open(board, options) {
+        let work = move || match open_when_still(&board, &options) {
             Ok(mut engine) => {
                 let _ = opened.send(Ok(engine.links.clone()));
                 while let Some(job) = queue.blocking_recv() {
@@ -278,5 +282,17 @@ impl Engine {
             gateway: only.gateway,
             device: device.map(str::to_owned),
         })
+    }
+}
+
+fn open_when_still(board: &Arc<Board>, options: &DataplaneOptions) -> Result<Engine, NetlinkError> {
+    let deadline = Instant::now() + COMES_TO_REST;
+    loop {
+        match Engine::open(Arc::clone(board), options.clone()) {
+            Err(NetlinkError::Interrupted { .. }) if Instant::now() < deadline => {
+                std::thread::sleep(PAUSE);
+            }
+            outcome => return outcome,
+        }
     }
 }

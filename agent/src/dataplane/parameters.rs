@@ -14,6 +14,9 @@ const UNLESS_FORWARDING: &str = "1";
 /// `accept_ra`: take them in any case.
 const ALWAYS: &str = "2";
 
+/// So many interfaces are named in a line of the log.
+const SHOWN: usize = 8;
+
 /// Makes the host forward IPv4. Returns the parameter's value before, if another.
 ///
 /// # Errors
@@ -42,6 +45,7 @@ pub fn ensure_ipv6_forwarding(rehearsal: &Rehearsal) -> Result<Option<String>, S
     }
     let interfaces = sysctl::list("ipv6/conf")
         .map_err(|error| format!("failed to list the interfaces of IPv6: {error}"))?;
+    let mut kept = Vec::new();
     for interface in interfaces {
         // `all` says nothing of `accept_ra`; what is ours takes none.
         if interface == "all" || ownership::is_own_device(&interface) {
@@ -49,15 +53,20 @@ pub fn ensure_ipv6_forwarding(rehearsal: &Rehearsal) -> Result<Option<String>, S
         }
         let accept_ra = format!("ipv6/conf/{interface}/accept_ra");
         match keep_accepting(rehearsal, &interface, &accept_ra) {
-            Ok(true) => info!(
-                interface,
-                "router advertisements are taken while forwarding"
-            ),
+            Ok(true) => kept.push(interface),
             Ok(false) => {}
             // The interface has gone.
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => return Err(not_set(&accept_ra, &error)),
         }
+    }
+    if !kept.is_empty() {
+        let (interfaces, first) = (kept.len(), &kept[..kept.len().min(SHOWN)]);
+        info!(
+            interfaces,
+            ?first,
+            "router advertisements are taken while forwarding"
+        );
     }
     sysctl::ensure(rehearsal, IPV6_FORWARDING, "1")
         .map_err(|error| not_set(IPV6_FORWARDING, &error))

@@ -204,7 +204,10 @@ impl Engine {
         let mut failures = Vec::new();
         for (name, workload) in &desired.workloads {
             let Some(link) = self.links.get(name).cloned() else {
-                errors.insert(name.clone(), format!("interface {name} does not exist"));
+                let reason = format!("interface {name} does not exist");
+                let told = format!("{reason}: not made yet, renamed or deleted");
+                report.findings.push((format!("workload {name}"), told));
+                errors.insert(name.clone(), reason);
                 continue;
             };
             match self.apply_link(name, &link, workload.speaks_ipv6(), report) {

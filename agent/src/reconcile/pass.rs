@@ -29,6 +29,8 @@ const PREPARATION: Duration = Duration::from_secs(2);
 /// How long routes wait for a carrier of ours that does not run, before that.
 const CARRIER_PATIENCE: Duration = Duration::from_secs(7);
 const CARRIER_POLL: Duration = Duration::from_millis(100);
+/// So many objects that fail at the same time have a line each in the log.
+const LOGGED_FAILURES: usize = 31;
 
 impl Reconciler {
     /// Resolves everything from what is known now and applies the difference.
@@ -259,8 +261,8 @@ impl Reconciler {
     /// Takes what a whole pass came to: failures for `status`, repairs, the next attempt.
     fn note(&mut self, report: &ApplyReport) {
         self.failed.clear();
-        self.attempts
-            .retain(|object, _| report.failed.iter().any(|(failed, _)| failed == object));
+        let failed: BTreeSet<&String> = report.failed.iter().map(|(object, _)| object).collect();
+        self.attempts.retain(|object, _| failed.contains(object));
         self.retry = self.retry.filter(|_| !report.failed.is_empty());
         self.note_more(report);
     }
@@ -274,13 +276,22 @@ impl Reconciler {
         self.last_repairs.extend(report.drifts.iter().cloned());
         let excess = self.last_repairs.len().saturating_sub(REMEMBERED_REPAIRS);
         self.last_repairs.drain(..excess);
+        let known = self.attempts.len();
         for (object, reason) in &report.failed {
             let attempts = self.attempts.entry(object.clone()).or_default();
             *attempts += 1;
-            if *attempts == 1 {
+            if *attempts == 1 && self.attempts.len() <= LOGGED_FAILURES {
                 warn!(object, error = reason, "not applied, will be retried");
             }
             self.failed.insert(object.clone(), reason.clone());
+        }
+        let objects = self.attempts.len();
+        // They may come one by one: told again when they are twice as many.
+        if objects > LOGGED_FAILURES && objects.ilog2() > known.max(LOGGED_FAILURES).ilog2() {
+            warn!(
+                objects,
+                "not applied, will be retried; `caracal status` names them"
+            );
         }
         if !report.failed.is_empty() {
             self.schedule_retry();

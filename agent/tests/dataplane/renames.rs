@@ -85,6 +85,9 @@ fn workload_follows_its_link_through_rename_and_re_creation() {
                     changes.changed().await;
                     let report = dataplane.apply(&desired()).await;
                     if report.workload_states[IFACE] == Err(missing.clone()) {
+                        let is_told = |(_, reason): &(_, String)| reason.starts_with(&missing);
+                        let findings = report.findings;
+                        assert!(findings.iter().any(is_told), "{name}: {findings:?}");
                         break;
                     }
                 }
