@@ -23,6 +23,7 @@ pub mod memory;
 pub mod model;
 pub mod names;
 pub mod prefix_map;
+pub mod privileges;
 pub mod reconcile;
 pub mod requests;
 pub mod resolve;

@@ -24,6 +24,7 @@ use crate::dataplane::{self, Dataplane, DataplaneOptions, WorkloadSpec};
 use crate::datastore::FileStore;
 use crate::descriptors;
 use crate::drain::DrainMark;
+use crate::privileges;
 use crate::reconcile::Reconciler;
 use crate::requests::{Handle, REQUEST_QUEUE};
 
@@ -40,6 +41,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let StoreLocation::Directory(directory) = &settings.store else {
         bail!("--store kubernetes is not supported yet; use --store dir:PATH");
     };
+    privileges::ensure_network_admin()?;
     descriptors::raise_limit();
     for dir in [&settings.run_dir, &settings.state_dir] {
         std::fs::create_dir_all(dir)
@@ -99,7 +101,11 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
                     }
                 }));
             }
-            Err(error) => warn!(%address, %error, "cannot listen for health and metrics"),
+            Err(error) => warn!(
+                %address,
+                %error,
+                "cannot listen for health and metrics; give another address as httpListen, or none"
+            ),
         }
     }
     wait_for_signal().await?;

@@ -357,6 +357,7 @@ fn nobody_behind_the_socket_is_exit_code_3() {
     assert_eq!(exit, 3);
     let said = format!("failed to connect to {}: No such file", socket.display());
     assert!(stderr.contains(&said), "{stderr}");
+    assert!(stderr.contains("name the socket with --socket"), "{stderr}");
 
     let (exit, _, stderr) = caracal(&socket, &["wait", "synced", "--timeout", "0.1s"]);
     assert_eq!(exit, 4);

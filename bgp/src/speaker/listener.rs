@@ -144,7 +144,7 @@ impl Acceptor {
                     return Some(listener);
                 }
                 Err(error) => {
-                    self.problems = vec![format!("cannot listen on {}: {error}", self.address)];
+                    self.problems = vec![cannot_listen(self.address, &error)];
                     self.tell_problems().await?;
                     tokio::time::sleep(RETRY).await;
                 }
@@ -276,6 +276,16 @@ impl Acceptor {
     }
 }
 
+/// With what to do about it, where that is known.
+fn cannot_listen(address: SocketAddr, error: &io::Error) -> String {
+    let hint = match error.kind() {
+        io::ErrorKind::AddrInUse => "; another program, such as another BGP speaker, has the port",
+        io::ErrorKind::AddrNotAvailable => "; no interface has this address",
+        _ => "",
+    };
+    format!("cannot listen on {address}: {error}{hint}")
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::Shutdown;
@@ -285,6 +295,29 @@ mod tests {
     use super::*;
 
     const DEADLINE: Duration = Duration::from_secs(20);
+
+    #[test]
+    fn who_cannot_listen_is_told_what_is_in_the_way() {
+        let holder = std::net::TcpListener::bind("127.0.0.1:0").expect("bound");
+        let taken = holder.local_addr().expect("bound");
+        // RFC 5737: documentation, so no interface has it.
+        let absent = SocketAddr::from(([192, 0, 2, 1], 179));
+        for (address, hint) in [
+            (
+                taken,
+                "; another program, such as another BGP speaker, has the port",
+            ),
+            (absent, "; no interface has this address"),
+        ] {
+            let error = std::net::TcpListener::bind(address).expect_err("not free");
+            let said = cannot_listen(address, &error);
+            assert!(
+                said.starts_with(&format!("cannot listen on {address}: ")),
+                "{said}"
+            );
+            assert!(said.ends_with(hint), "{said}");
+        }
+    }
 
     #[tokio::test]
     async fn an_address_is_listened_on_again_when_its_socket_is_gone() {

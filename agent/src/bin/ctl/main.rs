@@ -15,6 +15,7 @@ mod target;
 mod wait;
 mod why;
 
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -108,10 +109,24 @@ fn main() -> ExitCode {
     match done {
         Ok(exit) => exit.into(),
         Err(error) => {
-            let exit = exit_for(&error);
-            eprintln!("caracal: {:#}", anyhow::Error::from(error));
+            let (exit, hint) = (exit_for(&error), hint_for(&error));
+            eprintln!("caracal: {:#}{hint}", anyhow::Error::from(error));
             exit.into()
         }
+    }
+}
+
+/// What to do about it.
+fn hint_for(error: &ClientError) -> &'static str {
+    let ClientError::Unreachable { source, .. } = error else {
+        return "";
+    };
+    match source.kind() {
+        ErrorKind::NotFound | ErrorKind::ConnectionRefused => {
+            "; no agent or reflector runs on it: start one, or name the socket with --socket"
+        }
+        ErrorKind::PermissionDenied => "; only root and the user it runs as may ask",
+        _ => "",
     }
 }
 
