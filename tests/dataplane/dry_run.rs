@@ -189,6 +189,7 @@ fn beside_a_foreign_agent_it_says_what_is_in_the_way() -> Result<()> {
     for said in [
         "vxlan.calico",
         "! route 172.17.8.9/32: blocked by proto 80 dev cali0123456789a",
+        "! tunnel vxlan: the foreign device vxlan.calico has ",
         "! route 172.17.8.0/24: shadowed by blackhole proto bird",
         "~ link cara0123456789a: mac ",
         "chain ip filter FORWARD stops",
@@ -211,6 +212,13 @@ fn dry_run_that_cannot_tell_ends_with_two() -> Result<()> {
     fs::remove_file(lab.store().join("node-a1.yaml"))?;
     let done = silent_dry_run(&lab, &[])?;
     ensure!(done.status.code() == Some(2), "{done:?}");
-    ensure!(done.stderr.contains("the store has no Node a1"), "{done:?}");
+    for said in ["the store has no Node a1", "it has a2, b1, b2"] {
+        ensure!(done.stderr.contains(said), "no {said:?} in {done:?}");
+    }
+    fs::remove_dir_all(lab.store())?;
+    let done = silent_dry_run(&lab, &[])?;
+    ensure!(done.status.code() == Some(2), "{done:?}");
+    let said = "the store's directory cannot be read";
+    ensure!(done.stderr.contains(said), "{done:?}");
     Ok(())
 }

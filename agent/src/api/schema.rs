@@ -181,6 +181,10 @@ impl fmt::Display for StoreError {
             field,
             reason,
         } = self;
-        write!(f, "{file}: {object}: {field}: {reason}")
+        // An object that is missing is in no file.
+        if !file.is_empty() {
+            write!(f, "{file}: ")?;
+        }
+        write!(f, "{object}: {field}: {reason}")
     }
 }

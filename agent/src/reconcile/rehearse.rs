@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::Reconciler;
+use super::show::finding;
 use crate::api::schema::{FailedItem, Finding, SCHEMA_VERSION, StoreError, TunnelStatus};
 use crate::dataplane::rehearsal::Difference;
 use crate::datastore::passwords;
@@ -46,11 +47,18 @@ impl Reconciler {
     pub async fn rehearse(mut self) -> Result<Rehearsed, String> {
         let update = self.store.next().await;
         self.take_store(update);
-        self.try_pass().await?;
+        if let Err(reason) = self.try_pass().await {
+            let errors = self.show_status().await.store.errors;
+            let errors = errors.iter().map(ToString::to_string);
+            let lines: Vec<String> = std::iter::once(reason).chain(errors).collect();
+            return Err(lines.join("\n"));
+        }
         let told = |error| format!("{:#}", anyhow::Error::from(error));
         let differences = self.dataplane.rehearsed().await.map_err(told)?;
         let shadowed = self.dataplane.shadowed().await;
-        let findings = shadowed.into_iter().chain(self.report.findings.clone());
+        let shadowed = shadowed.into_iter();
+        let shadowed = shadowed.map(finding);
+        let findings = shadowed.chain(self.findings_of_pass()).collect();
         let status = self.show_status().await;
         let mut rehearsed = Rehearsed {
             schema_version: SCHEMA_VERSION,
@@ -61,9 +69,7 @@ impl Reconciler {
             learned_routes: self.dataplane.learned_routes().await,
             differences,
             failed: status.failed,
-            findings: findings
-                .map(|(object, reason)| Finding { object, reason })
-                .collect(),
+            findings,
         };
         if let Some(snapshot) = self.snapshot()
             && let Some(node) = snapshot.node(&self.settings.node)

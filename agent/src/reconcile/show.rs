@@ -19,6 +19,7 @@ use crate::api::schema::{
 use crate::carrier::supervise::CarrierStatus;
 use crate::dataplane::desired::{Route, RouteState, TunnelDriver};
 use crate::host_daemons;
+use crate::model::Snapshot;
 use crate::names::mac_text;
 use crate::resolve::routes::{Resolution, Resolved};
 use crate::resolve::tunnel::TunnelPlan;
@@ -35,13 +36,16 @@ impl Reconciler {
         let has_node = snapshot
             .as_ref()
             .is_some_and(|snapshot| snapshot.node(&self.settings.node).is_some());
-        if snapshot.is_some() && !has_node {
+        if let Some(snapshot) = snapshot.filter(|_| !has_node) {
             errors.push(StoreError {
                 file: String::new(),
                 object: format!("Node/{}", self.settings.node),
                 field: "metadata.name".to_owned(),
-                reason: "this agent's own Node is not in the store; nothing is written until it is"
-                    .to_owned(),
+                reason: format!(
+                    "no Node of the store has the name given as `--node`; nothing is written until \
+                     one has; {}",
+                    names_of_nodes(&snapshot)
+                ),
             });
         }
         errors.sort();
@@ -120,10 +124,32 @@ impl Reconciler {
         let of_daemons = spawn_blocking(|| host_daemons::findings(Path::new("/"))).await;
         let of_daemons = of_daemons.unwrap_or_default().into_iter();
         let of_daemons = of_daemons.map(|(daemon, reason)| (daemon.to_owned(), reason));
-        let findings = self.report.findings.iter().cloned().chain(of_daemons);
-        findings
-            .map(|(object, reason)| Finding { object, reason })
+        self.findings_of_pass()
+            .chain(of_daemons.map(finding))
             .collect()
+    }
+
+    /// What the last pass found to be in the way.
+    pub(super) fn findings_of_pass(&self) -> impl Iterator<Item = Finding> {
+        let without_driver = self.tunnels.iter().filter(|plan| plan.tunnel.is_none());
+        let without_driver = without_driver.map(|plan| {
+            let kind = plan.kind.to_string().to_lowercase();
+            (format!("tunnel {kind}"), plan.reason.clone())
+        });
+        let of_dataplane = self.report.findings.iter().cloned();
+        let found = of_dataplane.chain(without_driver).chain(self.missing_nic());
+        found.map(finding)
+    }
+
+    /// An interface that is configured and not there.
+    fn missing_nic(&self) -> Option<(String, String)> {
+        let nic = self.settings.nic.as_ref()?;
+        let is_missing = !self.host.links.is_empty() && !self.host.links.contains_key(nic);
+        is_missing.then(|| {
+            let reason =
+                format!("the interface {nic} does not exist; name the one towards the other nodes");
+            ("nic".to_owned(), reason)
+        })
     }
 
     fn show_last_repairs(&self) -> Vec<Repair> {
@@ -329,6 +355,22 @@ fn kernel(state: &str, hop: Option<ViaDevice>, reason: Option<String>) -> Kernel
         dev,
         reason,
     }
+}
+
+pub(super) fn finding((object, reason): (String, String)) -> Finding {
+    Finding { object, reason }
+}
+
+/// For people who look for a slip in a name; of a large store the first ones.
+fn names_of_nodes(snapshot: &Snapshot) -> String {
+    const SHOWN: usize = 5;
+    let mut names: Vec<&str> = snapshot.nodes().map(|node| node.name.as_str()).collect();
+    if names.is_empty() {
+        return "it has none".to_owned();
+    }
+    let more = if names.len() > SHOWN { ", …" } else { "" };
+    names.truncate(SHOWN);
+    format!("it has {}{more}", names.join(", "))
 }
 
 fn workload_name(attachment: &crate::cni::attachment::Attachment) -> String {

@@ -81,6 +81,10 @@ fn text(status: &Status) -> String {
             .collect();
         rows.push([String::from("repairs"), repairs.join(", ")]);
     }
+    if !status.findings.is_empty() {
+        let text = format!("{}; `caracal check` tells them", status.findings.len());
+        rows.push([String::from("findings"), text]);
+    }
     let mut text = String::new();
     for [key, value] in rows {
         let _ = writeln!(text, "{key:<8} {value}");
