@@ -45,8 +45,8 @@ pub enum Command {
     Install,
     /// Install the CNI plugin and its network configuration
     InstallCni(InstallCniArgs),
-    /// Remove everything of ours from this machine: routes, interfaces, CNI plugin; stop the agent
-    /// first
+    /// Remove everything of ours from this machine: routes, interfaces, CNI plugin, and the files
+    /// of `install`; stop the agent first
     Uninstall(UninstallArgs),
     /// Run the userspace tunnel (started by the agent)
     Carrier(CarrierArgs),
@@ -80,7 +80,7 @@ pub struct RunArgs {
     /// Address of /livez, /readyz and /metrics, or none [default: 127.0.0.1:9179]
     #[arg(long, value_name = "ADDRESS")]
     pub http_listen: Option<HttpListen>,
-    /// What carries packets between racks [default: auto]
+    /// Who does IPIP [default: auto]
     #[arg(long, value_name = "DRIVER")]
     pub tunnel_driver: Option<TunnelDriverChoice>,
     /// What to do about a host firewall that does not forward for workloads [default: ignore]
@@ -89,7 +89,7 @@ pub struct RunArgs {
     /// Whether hops that many learned routes share are next-hop objects of the kernel [default: auto]
     #[arg(long, value_name = "WHEN")]
     pub next_hop_objects: Option<NextHopObjects>,
-    /// MTU of workloads and tunnel [default: follows the NIC]
+    /// MTU of all tunnels, and so of workloads where there is a tunnel [default: follows the NIC]
     #[arg(long, value_parser = clap::value_parser!(u32).range(file::MTU_RANGE))]
     pub mtu: Option<u32>,
     /// Interface towards the other nodes [default: the one with the node's address]
@@ -101,7 +101,7 @@ pub struct RunArgs {
 
 #[derive(Clone, Debug, Args)]
 pub struct Directories {
-    /// Directory of sockets
+    /// Directory of sockets and of the carrier's log
     #[arg(long, value_name = "DIR", default_value = DEFAULT_RUN_DIR)]
     pub run_dir: PathBuf,
     /// Directory of what survives a restart: attachments, addresses, accepted resources
@@ -119,17 +119,49 @@ pub struct LogArgs {
     pub log_format: Option<LogFormat>,
 }
 
+/// Where the container runtime looks for what `install-cni` writes and `uninstall` removes.
+#[derive(Clone, Debug, Args)]
+pub struct CniArgs {
+    /// The agent's configuration file, for its cniBinDir and cniConfDir; options override it
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Where the runtime looks for plugins [default: /opt/cni/bin]
+    #[arg(long, value_name = "DIR")]
+    pub cni_bin_dir: Option<PathBuf>,
+    /// Where the runtime looks for network configurations [default: /etc/cni/net.d]
+    #[arg(long, value_name = "DIR")]
+    pub cni_conf_dir: Option<PathBuf>,
+}
+
+/// What `CniArgs` come to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CniDirectories {
+    pub bin: PathBuf,
+    pub conf: PathBuf,
+}
+
+impl CniDirectories {
+    /// # Errors
+    /// Everything that is wrong with the configuration file.
+    pub fn load(args: &CniArgs) -> Result<CniDirectories, ConfigError> {
+        let file = FileConfig::read_if_named(args.config.as_deref())?;
+        let first = |option: &Option<PathBuf>, key, default: &str| {
+            option.clone().or(key).unwrap_or_else(|| default.into())
+        };
+        Ok(CniDirectories {
+            bin: first(&args.cni_bin_dir, file.cni_bin_dir, DEFAULT_CNI_BIN_DIR),
+            conf: first(&args.cni_conf_dir, file.cni_conf_dir, DEFAULT_CNI_CONF_DIR),
+        })
+    }
+}
+
 #[derive(Clone, Debug, Args)]
 pub struct InstallCniArgs {
     /// Directory of the agent's socket
     #[arg(long, value_name = "DIR", default_value = DEFAULT_RUN_DIR)]
     pub run_dir: PathBuf,
-    /// Where the runtime looks for plugins
-    #[arg(long, value_name = "DIR", default_value = DEFAULT_CNI_BIN_DIR)]
-    pub cni_bin_dir: PathBuf,
-    /// Where the runtime looks for network configurations
-    #[arg(long, value_name = "DIR", default_value = DEFAULT_CNI_CONF_DIR)]
-    pub cni_conf_dir: PathBuf,
+    #[command(flatten)]
+    pub cni: CniArgs,
     /// The plugin [default: caracal-cni beside this program]
     #[arg(long, value_name = "FILE")]
     pub plugin: Option<PathBuf>,
@@ -139,12 +171,8 @@ pub struct InstallCniArgs {
 pub struct UninstallArgs {
     #[command(flatten)]
     pub directories: Directories,
-    /// Where the plugin is
-    #[arg(long, value_name = "DIR", default_value = DEFAULT_CNI_BIN_DIR)]
-    pub cni_bin_dir: PathBuf,
-    /// Where its network configuration is
-    #[arg(long, value_name = "DIR", default_value = DEFAULT_CNI_CONF_DIR)]
-    pub cni_conf_dir: PathBuf,
+    #[command(flatten)]
+    pub cni: CniArgs,
 }
 
 #[derive(Clone, Debug, Args)]
@@ -258,8 +286,6 @@ pub struct Settings {
     pub nic: Option<String>,
     pub log_level: LogLevel,
     pub log_format: LogFormat,
-    pub cni_bin_dir: PathBuf,
-    pub cni_conf_dir: PathBuf,
     /// Between two complete comparisons with the kernel.
     pub resync: Duration,
     /// Zero: no graceful restart.
@@ -267,12 +293,22 @@ pub struct Settings {
 }
 
 /// One thing wrong with the configuration.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("{}: {key}: {reason}", .file.display())]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ConfigProblem {
     pub file: PathBuf,
-    pub key: String,
+    /// `None`: the file as a whole.
+    pub key: Option<String>,
     pub reason: String,
+}
+
+impl fmt::Display for ConfigProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.file.display())?;
+        if let Some(key) = &self.key {
+            write!(f, "{key}: ")?;
+        }
+        f.write_str(&self.reason)
+    }
 }
 
 /// All problems, one per line.
@@ -297,10 +333,7 @@ impl Settings {
     /// # Errors
     /// Everything that is wrong with the file.
     pub fn load(args: &RunArgs) -> Result<Settings, ConfigError> {
-        let file = match &args.config {
-            Some(path) => FileConfig::read(path)?,
-            None => FileConfig::default(),
-        };
+        let file = FileConfig::read_if_named(args.config.as_deref())?;
         Ok(Settings::merge(args, file))
     }
 
@@ -343,12 +376,6 @@ impl Settings {
                 .log_format
                 .or(file.log_format)
                 .unwrap_or_default(),
-            cni_bin_dir: file
-                .cni_bin_dir
-                .unwrap_or_else(|| PathBuf::from(DEFAULT_CNI_BIN_DIR)),
-            cni_conf_dir: file
-                .cni_conf_dir
-                .unwrap_or_else(|| PathBuf::from(DEFAULT_CNI_CONF_DIR)),
             resync: file.resync.unwrap_or(DEFAULT_RESYNC),
             graceful_restart: file.graceful_restart.unwrap_or(DEFAULT_GRACEFUL_RESTART),
         }

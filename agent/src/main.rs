@@ -7,12 +7,13 @@ use std::process::ExitCode;
 use agent::carrier::{self, CarrierOptions};
 use agent::cni::install;
 use agent::config::{
-    Cli, Command, InstallCniArgs, LogArgs, LogFormat, LogLevel, RunArgs, Settings, UninstallArgs,
-    logging,
+    Cli, CniDirectories, Command, InstallCniArgs, LogArgs, LogFormat, LogLevel, RunArgs, Settings,
+    UninstallArgs, logging,
 };
 use agent::host_daemons;
 use agent::installed_file::{InstalledFileError, place, remove};
 use agent::names::{PROTOCOL_LEARNED, PROTOCOL_LOCAL};
+use agent::privileges;
 use anyhow::Context;
 use clap::Parser;
 
@@ -101,12 +102,11 @@ fn install_cni(args: &InstallCniArgs) -> anyhow::Result<()> {
         None => beside_us("caracal-cni")?,
     };
     let socket = args.run_dir.join("agent.sock");
-    Ok(install::install(
-        &plugin,
-        &args.cni_bin_dir,
-        &args.cni_conf_dir,
-        &socket,
-    )?)
+    let directories = CniDirectories::load(&args.cni)?;
+    for path in install::install(&plugin, &directories.bin, &directories.conf, &socket)? {
+        println!("wrote {}", path.display());
+    }
+    Ok(())
 }
 
 fn beside_us(name: &str) -> anyhow::Result<PathBuf> {
@@ -115,21 +115,27 @@ fn beside_us(name: &str) -> anyhow::Result<PathBuf> {
 }
 
 fn install() -> anyhow::Result<()> {
-    let protocols = install_route_protocols(Path::new(ROUTE_PROTOCOLS));
+    let names = install_route_protocols(Path::new(ROUTE_PROTOCOLS));
+    if matches!(names, Ok(true)) {
+        println!("wrote {ROUTE_PROTOCOLS}");
+    }
     let root = Path::new(ROOT);
     let (written, mut problems) = host_daemons::install(root);
     for drop_in in written {
         let path = drop_in.path(root);
         println!("wrote {}; to use it: {}", path.display(), drop_in.read_by);
     }
-    problems.extend(protocols.err());
+    problems.extend(names.err());
     all_or_error(problems.into_iter().map(shown).collect())
 }
 
-/// Lets `ip route` show our protocols by name.
-fn install_route_protocols(path: &Path) -> Result<(), InstalledFileError> {
+/// Lets `ip route` show our protocols by name. Returns whether the file had to be written.
+fn install_route_protocols(path: &Path) -> Result<bool, InstalledFileError> {
     let text = format!("{PROTOCOL_LOCAL}\tcaracal\n{PROTOCOL_LEARNED}\tcaracal-bgp\n");
-    place(path, |temporary| fs::write(temporary, &text))
+    if fs::read_to_string(path).is_ok_and(|present| present == text) {
+        return Ok(false);
+    }
+    place(path, |temporary| fs::write(temporary, &text)).map(|()| true)
 }
 
 fn shown(error: InstalledFileError) -> String {
@@ -146,9 +152,11 @@ fn all_or_error(problems: Vec<String>) -> anyhow::Result<()> {
 
 fn uninstall(args: &UninstallArgs) -> anyhow::Result<()> {
     agent::crash::arm();
+    privileges::ensure_network_admin()?;
+    let cni = CniDirectories::load(&args.cni)?;
     // Half of it beside a running agent would be worse than nothing.
     block_on(agent::run::ensure_stopped(args.directories.run_dir.clone()))?;
-    let mut left = install::uninstall(&args.cni_bin_dir, &args.cni_conf_dir);
+    let mut left = install::uninstall(&cni.bin, &cni.conf);
     left.extend(host_daemons::uninstall(Path::new(ROOT)));
     left.extend(remove(Path::new(ROUTE_PROTOCOLS)).err());
     let mut problems: Vec<String> = left.into_iter().map(shown).collect();

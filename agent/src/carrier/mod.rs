@@ -53,7 +53,7 @@ const LEAVE_TIME: Duration = Duration::from_millis(20);
 pub enum Encapsulation {
     /// IP protocol 4 (RFC 2003).
     Ipip,
-    /// UDP.
+    /// UDP port 8285, the IP packet and nothing else.
     Udp,
 }
 

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
@@ -14,7 +14,7 @@ pub const CONFLIST: &str = "10-caracal.conflist";
 
 /// Copies `plugin` into `bin_dir`, then writes the network configuration into `conf_dir`: the
 /// runtime looks for the binary as soon as it sees the configuration. Both are replaced whole, so
-/// that a runtime that reads at this moment sees the old or the new one.
+/// that a runtime that reads at this moment sees the old or the new one. Returns what was written.
 ///
 /// # Errors
 /// `Install` for the first file that could not be written.
@@ -23,7 +23,7 @@ pub fn install(
     bin_dir: &Path,
     conf_dir: &Path,
     socket: &Path,
-) -> Result<(), InstalledFileError> {
+) -> Result<[PathBuf; 2], InstalledFileError> {
     let binary = bin_dir.join(PLUGIN_TYPE);
     place(&binary, |temporary| {
         fs::copy(plugin, temporary)?;
@@ -32,7 +32,8 @@ pub fn install(
     let conflist = conf_dir.join(CONFLIST);
     place(&conflist, |temporary| {
         fs::write(temporary, format!("{:#}\n", network_configuration(socket)))
-    })
+    })?;
+    Ok([binary, conflist])
 }
 
 /// Removes both; missing ones are no error.

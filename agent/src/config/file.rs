@@ -52,11 +52,19 @@ pub struct FileConfig {
 }
 
 impl FileConfig {
+    /// All keys absent where no file is named.
+    ///
+    /// # Errors
+    /// As for `read`.
+    pub fn read_if_named(path: Option<&Path>) -> Result<FileConfig, ConfigError> {
+        path.map_or_else(|| Ok(FileConfig::default()), FileConfig::read)
+    }
+
     /// # Errors
     /// If it cannot be read, or with everything wrong in it.
     pub fn read(path: &Path) -> Result<FileConfig, ConfigError> {
-        let text =
-            std::fs::read_to_string(path).map_err(|error| whole_file(path, error.to_string()))?;
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| whole_file(path, format!("the file cannot be read: {error}")))?;
         FileConfig::parse(path, &text)
     }
 
@@ -130,7 +138,7 @@ impl Keys<'_> {
     fn report(&mut self, key: &str, reason: String) {
         self.problems.push(ConfigProblem {
             file: self.file.to_owned(),
-            key: key.to_owned(),
+            key: Some(key.to_owned()),
             reason,
         });
     }
@@ -139,7 +147,7 @@ impl Keys<'_> {
 fn whole_file(path: &Path, reason: String) -> ConfigError {
     ConfigError(vec![ConfigProblem {
         file: path.to_owned(),
-        key: String::from("-"),
+        key: None,
         reason,
     }])
 }

@@ -154,3 +154,39 @@ fn bad_options_are_refused() {
         assert!(settings(options).is_err(), "{options:?}");
     }
 }
+
+#[test]
+fn directories_of_the_plugin_come_from_options_then_the_file() {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), "cniBinDir: /b\ncniConfDir: /c\nmtu: 1400\n").expect("written");
+    let path = file.path().to_str().expect("text");
+    for (options, bin, conf) in [
+        (&[][..], "/opt/cni/bin", "/etc/cni/net.d"),
+        (&["--config", path], "/b", "/c"),
+        (&["--config", path, "--cni-bin-dir", "/o"], "/o", "/c"),
+    ] {
+        for command in ["install-cni", "uninstall"] {
+            let words = [&["caracal-agent", command], options].concat();
+            let cli = Cli::try_parse_from(words).expect("valid");
+            let (Command::InstallCni(InstallCniArgs { cni, .. })
+            | Command::Uninstall(UninstallArgs { cni, .. })) = cli.command
+            else {
+                panic!("{command} is another command");
+            };
+            let directories = CniDirectories::load(&cni).expect("valid");
+            let expected = CniDirectories {
+                bin: PathBuf::from(bin),
+                conf: PathBuf::from(conf),
+            };
+            assert_eq!(directories, expected, "{command} {options:?}");
+        }
+    }
+}
+
+#[test]
+fn a_file_that_is_not_there_is_named() {
+    let error = FileConfig::read(Path::new("/nonexistent/agent.yaml")).expect_err("none");
+    let said = error.to_string();
+    let expected = "/nonexistent/agent.yaml: the file cannot be read: No such file";
+    assert!(said.starts_with(expected), "{said}");
+}
