@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use agent::api::schema::{Items, Status};
 use agent::lab::process::{Finished, wait_until};
-use agent::lab::{Lab, LabError, Options, Process, Scenario};
+use agent::lab::{Driver, Lab, LabError, Options, Process, Scenario};
 use anyhow::{Context, Result, ensure};
 use bgp::speaker::status::{PeerStatus, RouteStatus};
 use nix::sys::signal::Signal;
@@ -28,6 +28,16 @@ pub fn lab(scenario: Scenario) -> Result<Lab> {
     let options = Options {
         scenario,
         ..Options::default()
+    };
+    Ok(Lab::up(options, &programs()?)?)
+}
+
+/// As `lab`, with the tunnel of these nodes a carrier's.
+pub fn lab_with_carriers(scenario: Scenario, nodes: &[&str]) -> Result<Lab> {
+    let userspace = |node: &&str| ((*node).to_owned(), Driver::Userspace);
+    let options = Options {
+        scenario,
+        drivers: nodes.iter().map(userspace).collect(),
     };
     Ok(Lab::up(options, &programs()?)?)
 }

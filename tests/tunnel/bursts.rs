@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
-use agent::lab::{Driver, Lab, Options, Scenario};
+use agent::lab::{Lab, Scenario};
 use anyhow::{Result, ensure};
 use harness::needs_root;
-use harness::product::programs;
+use harness::product::lab_with_carriers;
 use harness::traffic::{address, set_mode, wait_for_device};
 use nix::sys::socket::{setsockopt, sockopt};
 
@@ -47,12 +47,7 @@ fn send_burst(lab: &Lab, length: usize) -> Result<BTreeMap<u32, usize>> {
 #[test]
 fn ten_thousand_datagrams_at_once_arrive_once_each() -> Result<()> {
     needs_root!();
-    let drivers = ["a1", "b1"].map(|node| (node.to_owned(), Driver::Userspace));
-    let options = Options {
-        scenario: Scenario::Mesh,
-        drivers: drivers.into(),
-    };
-    let lab = Lab::up(options, &programs()?)?;
+    let lab = lab_with_carriers(Scenario::Mesh, &["a1", "b1"])?;
     let ways = [("a1", "172.17.10.0/24"), ("b1", "172.17.8.0/24")];
     for (mode, device) in [
         ("vxlanMode: CrossSubnet", "caracal-vxlan"),

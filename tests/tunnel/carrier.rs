@@ -6,24 +6,15 @@ use std::time::{Duration, Instant};
 
 use agent::lab::ping::{self, Probe, Target};
 use agent::lab::topology::{self, Rack};
-use agent::lab::{Driver, Lab, Options, Process, Scenario, machine};
+use agent::lab::{Lab, Process, Scenario, machine};
 use anyhow::{Context, Result, ensure};
 use harness::needs_root;
-use harness::product::{TIMEOUT, eventually, kill, programs, status};
+use harness::product::{TIMEOUT, eventually, kill, lab_with_carriers, status};
 use harness::traffic::Stream;
 
 use crate::modes::mtu;
 
-fn lab_with_carriers() -> Result<Lab> {
-    let nodes = ["a1", "a2", "b1", "b2"];
-    let options = Options {
-        scenario: Scenario::Racks,
-        drivers: nodes
-            .map(|node| (node.to_owned(), Driver::Userspace))
-            .into(),
-    };
-    Ok(Lab::up(options, &programs()?)?)
-}
+const NODES: [&str; 4] = ["a1", "a2", "b1", "b2"];
 
 fn carrier(lab: &Lab, node: &str) -> Result<Process> {
     let text = fs::read_to_string(lab.run_dir(node).join("carrier.pid"))?;
@@ -47,7 +38,7 @@ fn remote(lab: &Lab, identifier: u16) -> Result<Target> {
 #[test]
 fn killed_carrier_is_back_within_a_second() -> Result<()> {
     needs_root!();
-    let lab = lab_with_carriers()?;
+    let lab = lab_with_carriers(Scenario::Racks, &NODES)?;
     let interval = Duration::from_millis(5);
     let probe = Probe::start(lab.namespace("a1-1")?, remote(&lab, 1)?, interval)?;
     // Some answers before, so that the gap is seen.
@@ -102,7 +93,7 @@ fn garbage() -> Vec<Vec<u8>> {
 #[test]
 fn garbage_from_a_node_is_counted_and_hinders_nothing() -> Result<()> {
     needs_root!();
-    let lab = lab_with_carriers()?;
+    let lab = lab_with_carriers(Scenario::Racks, &NODES)?;
     let stream = Stream::start(&lab, "a1-2", "b1-2")?;
     stream.wait_turns(5)?;
     let first = carrier(&lab, "a1")?;
@@ -135,7 +126,7 @@ fn garbage_from_a_node_is_counted_and_hinders_nothing() -> Result<()> {
 #[test]
 fn no_packet_is_lost_while_the_mtu_changes() -> Result<()> {
     needs_root!();
-    let lab = lab_with_carriers()?;
+    let lab = lab_with_carriers(Scenario::Racks, &NODES)?;
     let interval = Duration::from_millis(5);
     let probe = Probe::start(lab.namespace("a1-1")?, remote(&lab, 1)?, interval)?;
     for (nic, tunnel) in [("1300", "1280"), ("9000", "8980"), ("1500", "1480")] {
@@ -156,7 +147,7 @@ fn no_packet_is_lost_while_the_mtu_changes() -> Result<()> {
 #[test]
 fn connection_outlives_what_happens_to_the_carriers_devices() -> Result<()> {
     needs_root!();
-    let lab = lab_with_carriers()?;
+    let lab = lab_with_carriers(Scenario::Racks, &NODES)?;
     let stream = Stream::start(&lab, "a1-2", "b1-2")?;
     stream.wait_turns(5)?;
     let host = lab.namespace("a1")?;
@@ -181,7 +172,7 @@ fn connection_outlives_what_happens_to_the_carriers_devices() -> Result<()> {
 #[test]
 fn forced_driver_is_shown_in_status() -> Result<()> {
     needs_root!();
-    let lab = lab_with_carriers()?;
+    let lab = lab_with_carriers(Scenario::Racks, &NODES)?;
     let tunnel = status(&lab, "a1")?.tunnel.context("no tunnel in status")?;
     ensure!(tunnel.driver == "userspace", "{tunnel:?}");
     ensure!(tunnel.device == "caracal-tun", "{tunnel:?}");

@@ -6,11 +6,10 @@ use std::time::Duration;
 
 use agent::carrier::{Encapsulation, supervise};
 use agent::lab::ping::{Probe, Target};
-use agent::lab::{Driver, Lab, Options, Scenario, process, topology};
+use agent::lab::{Lab, Scenario, process, topology};
 use anyhow::{Context, Result, ensure};
 use harness::needs_root;
-use harness::product::{TIMEOUT, eventually, kill, program, programs, status};
-
+use harness::product::{TIMEOUT, eventually, kill, lab_with_carriers, program, programs, status};
 use harness::traffic::{Stream, address};
 
 fn carrier_pid(lab: &Lab, node: &str) -> Result<u32> {
@@ -36,13 +35,7 @@ fn replace_agent_and_carrier(lab: &mut Lab, node: &str) -> Result<()> {
 #[test]
 fn carriers_that_replace_each_other_make_no_duplicates_and_break_no_connection() -> Result<()> {
     needs_root!();
-    let options = Options {
-        scenario: Scenario::Mesh,
-        drivers: ["a1", "b1"]
-            .map(|node| (node.to_owned(), Driver::Userspace))
-            .into(),
-    };
-    let mut lab = Lab::up(options, &programs()?)?;
+    let mut lab = lab_with_carriers(Scenario::Mesh, &["a1", "b1"])?;
     ensure!(
         status(&lab, "a1")?
             .tunnel
@@ -97,12 +90,7 @@ fn take_over(lab: &Lab, node: &str) -> Result<()> {
 #[test]
 fn a_carrier_that_is_taken_over_from_loses_and_doubles_nothing() -> Result<()> {
     needs_root!();
-    let drivers = ["a1", "b1"].map(|node| (node.to_owned(), Driver::Userspace));
-    let options = Options {
-        scenario: Scenario::Mesh,
-        drivers: drivers.into(),
-    };
-    let lab = Lab::up(options, &programs()?)?;
+    let lab = lab_with_carriers(Scenario::Mesh, &["a1", "b1"])?;
     let target = Target {
         address: address(&lab, "b1-1")?,
         identifier: 1,

@@ -9,14 +9,14 @@ use agent::lab::machine::COMMAND_TIMEOUT;
 use agent::lab::packet::Carriage;
 use agent::lab::ping::{self, Target};
 use agent::lab::topology::{NIC, ROUTER, ROUTER_NIC_B, node};
-use agent::lab::{Driver, Lab, Options, Scenario, machine, process};
+use agent::lab::{Scenario, machine, process};
 use anyhow::{Result, ensure};
-use harness::product::programs;
+use harness::product::lab_with_carriers;
+use harness::traffic::{Stream, address};
 use harness::{needs_root, report};
 
 use crate::busy::{Way, restarts_are_not_noticed};
 use crate::modes;
-use harness::traffic::{Stream, address};
 
 /// Whether the test can go on; reported as skipped if not.
 fn has_ipip() -> Result<bool> {
@@ -45,11 +45,7 @@ fn kernel_and_carrier_carry_each_others_packets_as_protocol_4() -> Result<()> {
     if !has_ipip()? {
         return Ok(());
     }
-    let options = Options {
-        scenario: Scenario::Mesh,
-        drivers: [("b1".to_owned(), Driver::Userspace)].into(),
-    };
-    let lab = Lab::up(options, &programs()?)?;
+    let lab = lab_with_carriers(Scenario::Mesh, &["b1"])?;
     // a1 and b2 chose the kernel's driver by themselves, b1 was told otherwise.
     for (at, prefix, device) in [
         ("a1", "172.17.10.0/24", "caracal-ipip"),

@@ -7,13 +7,12 @@ use std::time::Duration;
 
 use agent::lab::process::{self, Finished};
 use agent::lab::topology::{NIC, ROUTER, ROUTER_NIC_B, Rack};
-use agent::lab::{Driver, Lab, Options, Scenario, machine};
+use agent::lab::{Lab, Scenario, machine};
 use anyhow::{Result, ensure};
 use harness::needs_root;
-use harness::product::{TIMEOUT, eventually, programs};
-use nix::sys::socket::{getsockopt, sockopt};
-
+use harness::product::{TIMEOUT, eventually, lab_with_carriers};
 use harness::traffic::{IPIP, Stream, address, set_mode, wait_for_device};
+use nix::sys::socket::{getsockopt, sockopt};
 
 /// Between the racks; the NICs' is 1500.
 const PATH_MTU: usize = 1400;
@@ -22,11 +21,7 @@ const HEADERS: usize = 28;
 const PORT: u16 = 7001;
 
 fn lab_with_narrow_path() -> Result<Lab> {
-    let options = Options {
-        scenario: Scenario::Mesh,
-        drivers: [("b1".to_owned(), Driver::Userspace)].into(),
-    };
-    let lab = Lab::up(options, &programs()?)?;
+    let lab = lab_with_carriers(Scenario::Mesh, &["b1"])?;
     let narrow = |rack: Rack, nic: &str| {
         let (subnet, router) = (rack.subnet(), rack.router());
         format!(
