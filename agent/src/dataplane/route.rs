@@ -116,8 +116,9 @@ impl FibInfos {
 }
 
 /// Of IPv6; after that many what any of them had counts as there.
-const DISTURBED_DUMPS: u32 = 6;
-const DISTURBED_PAUSE: Duration = Duration::from_millis(1);
+const DISTURBED_DUMPS: u32 = 16;
+/// Before each further one, and so much longer each time, to the second number.
+const DISTURBED_PAUSE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(4));
 
 /// Reads one family of table main: all of it, or the routes of one protocol (the kernel then
 /// filters). A dump of IPv6 that may lack what is there (see `deletions`) is read again; where
@@ -137,7 +138,7 @@ pub fn observe(
     }
     let mut seen: Vec<KernelRoute> = Vec::new();
     for attempt in 0..DISTURBED_DUMPS {
-        std::thread::sleep(DISTURBED_PAUSE * attempt);
+        std::thread::sleep((DISTURBED_PAUSE.0 * attempt).min(DISTURBED_PAUSE.1));
         netlink.take_deletions();
         let routes = read(netlink, family, protocol, infos, next_hops)?;
         if !netlink.take_deletions() {

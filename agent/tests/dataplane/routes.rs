@@ -411,7 +411,7 @@ fn ipv6_routes_that_stand_still_are_seen_however_many_others_come_and_go() {
         let worst = host.block_on(async || {
             let mut dataplane = open().await;
             let mut worst = usize::from(STANDING);
-            for _ in 0..40 {
+            for _ in 0..15 {
                 let view = dataplane.observe_host().await.expect("host is read");
                 let stands = |text: String| text.starts_with("fd00:");
                 let routes = view.routes.iter();
