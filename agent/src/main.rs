@@ -50,9 +50,9 @@ fn main() -> ExitCode {
 
 fn run(args: &RunArgs) -> anyhow::Result<()> {
     agent::crash::arm();
-    agent::memory::share_one_heap();
     let settings = Settings::load(args)?;
     begin_log(&settings.log_level, settings.log_format)?;
+    agent::memory::share_one_heap();
     block_on(agent::run::run(settings))
 }
 

@@ -40,16 +40,6 @@ impl<T> PrefixMap<T> {
         }
     }
 
-    pub fn get_or_default(&mut self, prefix: Prefix) -> &mut T
-    where
-        T: Default,
-    {
-        match prefix {
-            Prefix::V4 { bits, length } => self.ipv4.entry((bits, length)).or_default(),
-            Prefix::V6 { bits, length } => self.ipv6.entry((bits, length)).or_default(),
-        }
-    }
-
     pub fn insert(&mut self, prefix: Prefix, value: T) -> Option<T> {
         match prefix {
             Prefix::V4 { bits, length } => self.ipv4.insert((bits, length), value),
