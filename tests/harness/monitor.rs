@@ -20,6 +20,14 @@ pub struct RouteMonitor {
 /// shows that the monitor has heard everything before.
 const MARKS: [&str; 2] = ["198.18.0.1", "198.18.0.2"];
 
+/// Whether it is about a neighbour that the kernel found, checks and forgets by itself: what somebody
+/// wrote is permanent, and NOARP without being written are groups of multicast.
+fn is_the_kernels(line: &str) -> bool {
+    const STATES: [&str; 5] = [" REACHABLE", " STALE", " DELAY", " PROBE", " INCOMPLETE"];
+    let is_group = || line.contains("Deleted ff02:") && line.contains(" NOARP");
+    line.contains("[NEIGH]") && (STATES.iter().any(|state| line.contains(state)) || is_group())
+}
+
 impl RouteMonitor {
     /// Hears every change of an IPv4 route from the time this returns.
     pub fn start(lab: &Lab, name: &str) -> Result<RouteMonitor> {
@@ -79,9 +87,8 @@ impl RouteMonitor {
     pub fn stop_with_devices(self) -> Result<Vec<String>> {
         let mut changes = self.stop_with_all()?;
         let words = ["cara", "proto 202", "proto 203"];
-        // The kernel forgets by itself how groups of multicast are reached.
-        let is_forgotten = |line: &str| line.contains("Deleted ff02:") && line.contains(" NOARP");
-        changes.retain(|line| words.iter().any(|word| line.contains(word)) && !is_forgotten(line));
+        let is_ours = |line: &str| words.iter().any(|word| line.contains(word));
+        changes.retain(|line| is_ours(line) && !is_the_kernels(line));
         Ok(changes)
     }
 
