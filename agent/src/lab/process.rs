@@ -244,10 +244,12 @@ pub fn wait_until(
     let start = Instant::now();
     loop {
         interrupt::check()?;
+        // A look may take long on a busy machine: what it saw is as old as its begin.
+        let is_last = start.elapsed() >= timeout;
         let Some(missing) = look()? else {
             return Ok(());
         };
-        if start.elapsed() >= timeout {
+        if is_last {
             return Err(LabError::NotReached {
                 what: what.to_owned(),
                 waited: timeout,
