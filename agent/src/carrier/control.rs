@@ -133,8 +133,11 @@ fn converse(mut stream: &UnixStream, identity: &Identity, stop: &SyncSender<()>)
             }
             Command::HandOver => {
                 identity.is_leaving.store(true, Ordering::Relaxed);
-                handover::give(stream, answer.as_bytes(), &identity.tap, &identity.wire)?;
+                let given =
+                    handover::give(stream, answer.as_bytes(), &identity.tap, &identity.wire);
+                // Also if there is nobody to take it: the directions move nothing any more.
                 let _ = stop.try_send(());
+                given?;
             }
         }
     }

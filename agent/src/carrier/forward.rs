@@ -41,18 +41,16 @@ pub struct Ends<'a> {
 }
 
 impl Ends<'_> {
-    /// Does not return once another carrier takes over: the process ends in a moment.
-    pub fn stay(&self) {
-        while self.is_leaving.load(Ordering::Relaxed) {
-            std::thread::park();
-        }
+    /// Whether another carrier takes over. To be asked with nothing in hand.
+    pub fn are_left(&self) -> bool {
+        self.is_leaving.load(Ordering::Relaxed)
     }
 }
 
-/// Sends what comes out of the TAP. Returns only on an error that ends the carrier: the TAP is gone.
+/// Sends what comes out of the TAP, until another carrier takes over.
 ///
 /// # Errors
-/// The TAP's.
+/// The TAP's, which end the carrier: it is gone.
 pub fn tap_to_wire(ends: Ends<'_>) -> io::Result<()> {
     let mut outbox = Outbox {
         ends,
@@ -68,13 +66,15 @@ pub fn tap_to_wire(ends: Ends<'_>) -> io::Result<()> {
                 if outbox.take(&mut frame[..length]).is_none() {
                     count(&ends.counters.dropped_frame);
                 }
-                if outbox.packets.is_empty() {
-                    ends.stay();
+                if outbox.packets.is_empty() && ends.are_left() {
+                    return Ok(());
                 }
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 outbox.flush();
-                ends.stay();
+                if ends.are_left() {
+                    return Ok(());
+                }
                 wait_for(ends.tap.file.as_fd())?;
             }
             Err(error) if error.kind() == ErrorKind::Interrupted => {}

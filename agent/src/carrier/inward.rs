@@ -24,7 +24,7 @@ const SLOT: usize = PACKET_MAX.next_multiple_of(64) + 25 * 64;
 const MTU_AGE: Duration = Duration::from_secs(10);
 const MTU_SLOTS: usize = 64;
 
-/// Writes what comes from the wire into the TAP, until the process ends.
+/// Writes what comes from the wire into the TAP, until another carrier takes over.
 ///
 /// # Errors
 /// If the system has no socket left.
@@ -34,7 +34,7 @@ pub fn wire_to_tap(ends: Ends<'_>) -> io::Result<()> {
     let mut room = vec![0; SLOTS * SLOT];
     let mut received = Vec::with_capacity(SLOTS);
     let mut pending = Pending::default();
-    loop {
+    while !ends.are_left() {
         // An error is about a packet sent: news for the other thread, at most.
         if batch
             .receive(ends.wire.as_fd(), &mut room, SLOT, &mut received)
@@ -56,8 +56,8 @@ pub fn wire_to_tap(ends: Ends<'_>) -> io::Result<()> {
             }
         }
         pending.flush(ends, &mut room);
-        ends.stay();
     }
+    Ok(())
 }
 
 /// The packet within a datagram.

@@ -12,6 +12,7 @@ pub mod counters;
 pub mod forward;
 mod handover;
 mod inward;
+mod leave;
 mod packet;
 mod segment;
 pub mod supervise;
@@ -27,7 +28,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::sync_channel;
-use std::time::Duration;
 
 use nix::fcntl::{Flock, FlockArg};
 use socket2::Socket;
@@ -44,9 +44,6 @@ use crate::names::{CARRIER_DEVICE, UDP_DEVICE, UDP_TUNNEL_PORT};
 /// of so many is not lost; the 1,000 of a TAP are, where processors are short. Full packets take 23 MB
 /// of the kernel's memory, what large ones of TCP take is their senders' anyway.
 pub const QUEUE_LENGTH: u32 = 10_000;
-
-/// From the end of taking packets to the end of the process.
-const LEAVE_TIME: Duration = Duration::from_millis(20);
 
 /// What a carrier puts inner packets into.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, clap::ValueEnum)]
@@ -218,7 +215,8 @@ fn open(options: &CarrierOptions) -> Result<(Tap, Wire), CarrierError> {
     Ok((tap, wire))
 }
 
-/// Returns when asked to stop or when a direction fails. Its threads end with the process.
+/// Returns when asked to stop or when a direction fails. Its threads end with the process, those that
+/// move packets before it if another carrier takes over.
 fn move_packets(
     options: &CarrierOptions,
     tap: Tap,
@@ -241,21 +239,24 @@ fn move_packets(
     let (ended, end) = sync_channel::<Result<(), CarrierError>>(1);
     let (stop, stopped) = sync_channel::<()>(1);
 
+    leave::prepare().map_err(|errno| failed("handle a signal")(errno.into()))?;
     let direction = |name: &str, work: Box<dyn FnOnce() -> io::Result<()> + Send>| {
         let ended = ended.clone();
         let what = format!("move packets {name}");
         std::thread::Builder::new()
             .name(name.into())
             .spawn(move || {
-                let result = work().map_err(failed(what));
-                let _ = ended.try_send(result);
+                // One that leaves in order is not the end: its packets' ways are not handed over yet.
+                if let Err(error) = work() {
+                    let _ = ended.try_send(Err(failed(what)(error)));
+                }
             })
             .map_err(failed(format!("start the thread {name}")))
     };
     let (tap_out, wire_out, counters_out) =
         (Arc::clone(&tap), Arc::clone(&wire), Arc::clone(&counters));
     let (is_leaving_in, is_leaving_out) = (Arc::clone(&is_leaving), Arc::clone(&is_leaving));
-    direction(
+    let outward = direction(
         "tap-to-wire",
         Box::new(move || {
             forward::tap_to_wire(Ends {
@@ -267,7 +268,7 @@ fn move_packets(
             })
         }),
     )?;
-    direction(
+    let inward = direction(
         "wire-to-tap",
         Box::new(move || {
             inward::wire_to_tap(Ends {
@@ -283,17 +284,18 @@ fn move_packets(
         "control",
         Box::new(move || control::serve(&listener, &identity, &stop)),
     )?;
+    let ended_by_request = ended.clone();
     direction(
         "stop",
         Box::new(move || {
             let _ = stopped.recv();
+            let _ = ended_by_request.try_send(Ok(()));
             Ok(())
         }),
     )?;
     let result = end.recv().unwrap_or(Ok(()));
     if is_leaving.load(Ordering::Relaxed) {
-        // What a direction has in hand goes its way.
-        std::thread::sleep(LEAVE_TIME);
+        leave::await_ends(&[outward, inward]);
     }
     result
 }
