@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use agent::dataplane::desired::{Desired, Route, WorkloadLink};
-use agent::dataplane::{Changes, Dataplane};
 
 use crate::netns::Namespace;
+use crate::passes::{rest, wait_for_addresses};
 use crate::routes::{has_ipv6, host, learned, open, prefix, via, wait_for};
 
 pub const IFACE: &str = "cara0123456789a";
@@ -237,17 +237,10 @@ fn own_writes_do_not_wake_the_loop() {
             )
         });
         dataplane.apply_learned(many.collect()).await;
+        wait_for_addresses(&host);
         // The link's coming up is reported by the kernel in its own name; a pass follows, and none after it.
-        let mut passes = 0;
-        let silence = Duration::from_millis(300);
-        while tokio::time::timeout(silence, changes.changed())
-            .await
-            .is_ok()
-        {
-            dataplane.apply(&desired()).await;
-            passes += 1;
-            assert!(passes < 5, "passes cause passes");
-        }
+        let passes = rest(&mut dataplane, &mut changes, &desired()).await;
+        assert!(passes < 5, "passes cause passes");
         let written = dataplane.writes().await;
         dataplane.apply(&desired()).await;
         assert_eq!(dataplane.writes().await, written);
@@ -260,17 +253,9 @@ fn neighbours_that_a_workload_makes_up_wake_nobody() {
     host.block_on(async || {
         let mut dataplane = open().await;
         let mut changes = dataplane.changes();
-        let rest = async |dataplane: &mut Dataplane, changes: &mut Changes| {
-            let silence = Duration::from_millis(300);
-            while tokio::time::timeout(silence, changes.changed())
-                .await
-                .is_ok()
-            {
-                dataplane.apply(&desired()).await;
-            }
-        };
         dataplane.apply(&desired()).await;
-        rest(&mut dataplane, &mut changes).await;
+        wait_for_addresses(&host);
+        rest(&mut dataplane, &mut changes, &desired()).await;
         for last in 10..30 {
             host.ip(&format!(
                 "neigh add 172.17.8.{last} lladdr 02:00:00:00:00:07 nud stale dev {IFACE}"

@@ -1,6 +1,7 @@
 //! Workloads with IPv6 addresses: what their host and they get for it, and what is kept from them.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv6Addr, SocketAddrV6};
 use std::time::Duration;
 
@@ -85,13 +86,19 @@ impl Scene {
     /// Everything the host's kernel shows of ours.
     fn evidence(&self) -> String {
         let iface = host_interface("default.one");
+        let addresses = format!("-6 -o addr show {iface}");
+        // The kernel makes the gateway's in its own time, although it looks for no duplicates.
+        wait_until(
+            "the gateway's address",
+            DEADLINE,
+            || !self.host.ip(&addresses).contains("tentative"),
+            || self.host.ip(&addresses),
+        );
         [
             self.host.ip("-6 route show"),
             self.host.ip("-6 neigh show nud permanent"),
             // Whether the kernel or the agent made it.
-            self.host
-                .ip(&format!("-6 -o addr show {iface}"))
-                .replace(" nodad", ""),
+            self.host.ip(&addresses).replace(" nodad", ""),
             self.host.sysctl("ipv6/conf/all/forwarding"),
             self.host.sysctl(&format!("ipv6/conf/{iface}/forwarding")),
             self.host.sysctl(&format!("ipv6/conf/{iface}/accept_ra")),
@@ -283,6 +290,7 @@ fn workload_sends_with_its_own_ipv6_source_only() {
 /// RFC 4861 §4.2: a router for half an hour, and nothing else.
 const ADVERTISEMENT: [u8; 16] = [134, 0, 0, 0, 64, 0, 7, 8, 0, 0, 0, 0, 0, 0, 0, 0];
 
+/// Sends nothing while the router has no address to send from: it comes soon after its link is up.
 fn advertise(router: &Namespace, device: &str) {
     let index = router.ip(&format!("-o link show {device}"));
     let index = index.split(':').next().and_then(|text| text.parse().ok());
@@ -293,9 +301,11 @@ fn advertise(router: &Namespace, device: &str) {
         socket.set_multicast_if_v6(index).expect("settable");
         let all_nodes = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
         let target = SocketAddrV6::new(all_nodes, 0, 0, index);
-        socket
-            .send_to(&ADVERTISEMENT, &target.into())
-            .expect("sends");
+        let sent = socket.send_to(&ADVERTISEMENT, &target.into());
+        match sent.map_err(|error| error.kind()) {
+            Ok(_) | Err(ErrorKind::AddrNotAvailable) => {}
+            Err(error) => panic!("failed to advertise on {device}: {error}"),
+        }
     });
 }
 

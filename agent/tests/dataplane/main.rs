@@ -13,6 +13,7 @@ mod kernel_tunnel;
 mod multipath;
 mod netns;
 mod next_hops;
+mod passes;
 mod refusals;
 mod renames;
 mod routes;

@@ -5,10 +5,11 @@ use std::net::UdpSocket;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use agent::dataplane::ApplyReport;
 use agent::dataplane::desired::{Desired, Hop, Hops, LearnedChange, Route, RouteState};
+use agent::dataplane::{ApplyReport, Dataplane};
 
 use crate::netns::Namespace;
+use crate::passes::pass_until;
 use crate::routes::{has_ipv6, hop, host, learned, open, prefix, via, wait_for};
 
 const DESTINATION: &str = "172.17.9.0/24";
@@ -226,32 +227,39 @@ fn a_hop_over_a_link_that_is_down_is_left_out_until_it_is_up() {
             let change = learned(destination, Some(route.clone()));
             dataplane.apply_learned(vec![change]).await;
             host.ip("link set eth1 down");
-            wait_for(&mut dataplane.changes(), |change| change.links).await;
-            let report = dataplane.apply(&Desired::default()).await;
-            assert_eq!(report.failed, [], "waiting is no failure");
-            assert_eq!(
-                count(&host, destination),
-                1,
-                "{}",
-                shown(&host, destination)
-            );
-            let state = dataplane.route_state(prefix(destination)).await;
-            assert_eq!(state.map(|(_, state)| state), Some(down()));
+            let state = async |dataplane: &Dataplane| {
+                let state = dataplane.route_state(prefix(destination)).await;
+                state.map(|(_, state)| state)
+            };
+            let nothing = Desired::default();
+            pass_until(
+                "one hop",
+                &mut dataplane,
+                &nothing,
+                async |dataplane, report| {
+                    assert_eq!(report.failed, [], "waiting is no failure");
+                    state(dataplane).await == Some(down()) && count(&host, destination) == 1
+                },
+            )
+            .await;
 
             host.ip("link set eth1 up");
             if has_ipv6() {
                 // IPv6 forgets its addresses with the link.
                 host.ip("addr replace 2001:db8:1::1/64 dev eth1 nodad");
             }
-            wait_for(&mut dataplane.changes(), |change| change.links).await;
-            dataplane.apply(&Desired::default()).await;
-            let text = shown(&host, destination);
-            for hop in expected {
-                assert!(text.contains(hop), "{hop}: {text}");
-            }
-            assert!(!text.contains("dead"), "{text}");
-            let state = dataplane.route_state(prefix(destination)).await;
-            assert_eq!(state.map(|(_, state)| state), Some(RouteState::Installed));
+            pass_until(
+                "both hops",
+                &mut dataplane,
+                &nothing,
+                async |dataplane, _| {
+                    let text = shown(&host, destination);
+                    let is_whole = expected.iter().all(|hop| text.contains(hop));
+                    let is_installed = state(dataplane).await == Some(RouteState::Installed);
+                    is_installed && is_whole && !text.contains("dead")
+                },
+            )
+            .await;
         });
     }
 }

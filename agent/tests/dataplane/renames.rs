@@ -6,6 +6,7 @@ use agent::dataplane::desired::{Desired, RouteState};
 
 use crate::drift::{self, IFACE, host_with_veth};
 use crate::netns::Namespace;
+use crate::passes::{pass_until, rest};
 use crate::routes::{host, learned, open, prefix, via, wait_for};
 
 /// Of the one workload.
@@ -98,10 +99,10 @@ fn workload_follows_its_link_through_rename_and_re_creation() {
             let routes = host.ip("route show proto 202");
             assert!(!routes.contains(ADDRESS), "{name}: {routes}");
             give_back.iter().for_each(|command| drop(host.ip(command)));
-            wait_for(&mut changes, |change| change.own).await;
-            let report = dataplane.apply(&desired()).await;
-            assert_eq!(report.workload_states[IFACE], Ok(()), "{name}");
-            assert_eq!(report.failed, [], "{name}");
+            pass_until(name, &mut dataplane, &desired(), async |_, report| {
+                report.workload_states[IFACE] == Ok(()) && report.failed.is_empty()
+            })
+            .await;
             expect_in_place(&host, name);
         }
     });
@@ -115,11 +116,13 @@ fn learned_route_stays_on_a_renamed_link_until_it_is_said_anew() {
         let by_old = learned("172.17.9.0/24", Some(via("10.0.0.2", "eth0")));
         dataplane.apply(&Desired::default()).await;
         dataplane.apply_learned(vec![by_old]).await;
+        let mut changes = dataplane.changes();
+        rest(&mut dataplane, &mut changes, &Desired::default()).await;
         if !host.run("ip link set eth0 name wan0").0 {
             println!("SKIPPED: this kernel does not rename links that are up");
             return;
         }
-        wait_for(&mut dataplane.changes(), |change| change.links).await;
+        wait_for(&mut changes, |change| change.links).await;
         let writes = dataplane.writes().await;
         let report = dataplane.apply(&Desired::default()).await;
         assert_eq!(report.failed, []);

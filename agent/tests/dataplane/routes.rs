@@ -12,6 +12,7 @@ use agent::dataplane::{ApplyReport, Changes, Dataplane, DataplaneOptions, Kernel
 use bgp::types::Prefix;
 
 use crate::netns::{Namespace, wait_until};
+use crate::passes::pass_until;
 
 pub fn prefix(text: &str) -> Prefix {
     text.parse().expect("a prefix")
@@ -209,10 +210,11 @@ fn foreign_holder_of_our_key_is_left_and_named() {
         );
 
         host.ip("route del 172.17.8.0/24 via 10.0.0.9 metric 202");
-        let mut changes = dataplane.changes();
-        wait_for(&mut changes, |change| change.routes).await;
-        let report = dataplane.apply(&blackholes(&["172.17.8.0/24"])).await;
-        assert_eq!(report, ApplyReport::default());
+        let wanted = blackholes(&["172.17.8.0/24"]);
+        pass_until("its end", &mut dataplane, &wanted, async |_, report| {
+            *report == ApplyReport::default()
+        })
+        .await;
         assert!(host.ip("route show").contains("blackhole 172.17.8.0/24"));
     });
 }
@@ -277,14 +279,17 @@ fn route_over_a_missing_device_waits_for_it() {
 
         host.ip("link add eth1 type veth peer name lan1");
         host.ip("link set eth1 up");
-        wait_for(&mut dataplane.changes(), |change| change.links).await;
-        dataplane.apply(&Desired::default()).await;
-        let state = dataplane
-            .route_state(prefix("172.17.9.0/24"))
-            .await
-            .expect("is wanted")
-            .1;
-        assert_eq!(state, RouteState::Installed);
+        let nothing = Desired::default();
+        pass_until(
+            "it is there",
+            &mut dataplane,
+            &nothing,
+            async |dataplane, _| {
+                let state = dataplane.route_state(prefix("172.17.9.0/24")).await;
+                state.expect("is wanted").1 == RouteState::Installed
+            },
+        )
+        .await;
     });
     assert!(
         host.ip("route show")

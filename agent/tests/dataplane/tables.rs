@@ -13,7 +13,8 @@ use agent::dataplane::nft::{contents, observe, render};
 use agent::dataplane::{Dataplane, DataplaneOptions};
 
 use crate::netns::Namespace;
-use crate::routes::{host, open, wait_for};
+use crate::passes::pass_until;
+use crate::routes::{host, open};
 use crate::site::tunnel;
 
 const IFACE: &str = "cara0123456789a";
@@ -163,15 +164,12 @@ fn drift_is_noticed_at_once_repaired_and_counted() {
             dataplane.apply(&desired()).await;
 
             nft(&host, spoil);
-            wait_for(&mut changes, |change| change.own).await;
-            let report = dataplane.apply(&desired()).await;
-            assert_eq!(report.failed, [], "{name}");
-            assert_eq!(
-                report.repairs.get("nft"),
-                Some(&count),
-                "{name}: {report:?}"
-            );
-            assert_eq!(table(&host), right, "{name}");
+            let repairs = pass_until(name, &mut dataplane, &desired(), async |_, report| {
+                assert_eq!(report.failed, [], "{name}");
+                table(&host) == right
+            })
+            .await;
+            assert_eq!(repairs.get("nft"), Some(&count), "{name}: {repairs:?}");
             let writes = dataplane.writes().await;
             dataplane.request_resync().await;
             let report = dataplane.apply(&desired()).await;
