@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
 use crate::product::{TIMEOUT, eventually};
-use agent::lab::{Lab, machine};
+use agent::lab::{Lab, Namespace, machine};
 use anyhow::{Context, Result};
 
 /// The carrier's device, or the kernel's.
@@ -49,6 +49,20 @@ pub fn wait_for_device(lab: &Lab, ways: &[(&str, &str)], device: &str) -> Result
     })
 }
 
+/// What `bind` makes in the namespace, as soon as its port is free: a program that another test is
+/// just starting has a copy of a socket that was closed here, until it runs.
+pub fn bound<T: Send>(
+    namespace: &Namespace,
+    bind: impl Fn() -> std::io::Result<T> + Sync,
+) -> Result<T> {
+    let mut made = None;
+    eventually("the port is free", TIMEOUT, || {
+        made = Some(namespace.enter(&bind)?);
+        Ok(None)
+    })?;
+    made.context("it is bound")
+}
+
 /// Where workloads listen for streams.
 pub const PORT: u16 = 7000;
 
@@ -68,7 +82,7 @@ impl Stream {
     /// To a service at `target` that leads to `to`.
     pub fn start_to(lab: &Lab, from: &str, to: &str, target: SocketAddr) -> Result<Stream> {
         let listens = (address(lab, to)?, PORT);
-        let listener = lab.namespace(to)?.enter(|| TcpListener::bind(listens))?;
+        let listener = bound(lab.namespace(to)?, || TcpListener::bind(listens))?;
         std::thread::spawn(move || {
             let (mut stream, _) = listener.accept()?;
             let mut buffer = [0; 8192];

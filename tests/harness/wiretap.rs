@@ -12,6 +12,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use agent::lab::Namespace;
+use agent::lab::capture::make_room;
 use anyhow::Result;
 use bgp::wire::frame::{self, Frame, MAX_EXTENDED_LEN};
 use bytes::BytesMut;
@@ -48,7 +49,7 @@ impl Wiretap {
             // Datagram: the kernel takes the Ethernet header off.
             let protocol = Protocol::from(i32::from(ETH_P_ALL.to_be()));
             let socket = Socket::new(Domain::PACKET, Type::DGRAM, Some(protocol))?;
-            socket.set_recv_buffer_size(8 << 20)?;
+            make_room(&socket)?;
             socket.set_read_timeout(Some(Duration::from_millis(20)))?;
             Ok(socket)
         })?;

@@ -8,7 +8,7 @@ use agent::lab::{Lab, Scenario};
 use anyhow::{Result, ensure};
 use harness::needs_root;
 use harness::product::lab_with_carriers;
-use harness::traffic::{address, set_mode, wait_for_device};
+use harness::traffic::{address, bound, set_mode, wait_for_device};
 use nix::sys::socket::{setsockopt, sockopt};
 
 const BURST: u32 = 10_000;
@@ -21,7 +21,7 @@ const QUIET: Duration = Duration::from_secs(1);
 /// Sends datagrams of this length as fast as the kernel takes them; returns how often each came.
 fn send_burst(lab: &Lab, length: usize) -> Result<BTreeMap<u32, usize>> {
     let target = SocketAddr::from((address(lab, "b1-1")?, PORT));
-    let receiver = lab.namespace("b1-1")?.enter(|| UdpSocket::bind(target))?;
+    let receiver = bound(lab.namespace("b1-1")?, || UdpSocket::bind(target))?;
     setsockopt(&receiver, sockopt::RcvBufForce, &BUFFER)?;
     receiver.set_read_timeout(Some(QUIET))?;
     let sender = lab.namespace("a1-1")?.enter(|| {

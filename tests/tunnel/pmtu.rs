@@ -11,7 +11,7 @@ use agent::lab::{Lab, Scenario, machine};
 use anyhow::{Result, ensure};
 use harness::needs_root;
 use harness::product::{TIMEOUT, eventually, lab_with_carriers};
-use harness::traffic::{IPIP, Stream, address, set_mode, wait_for_device};
+use harness::traffic::{IPIP, Stream, address, bound, set_mode, wait_for_device};
 use nix::sys::socket::{getsockopt, sockopt};
 
 /// Between the racks; the NICs' is 1500.
@@ -92,10 +92,7 @@ impl Way<'_> {
     fn expect_datagrams(&self, link_mtu: usize, inner_mtu: usize) -> Result<()> {
         self.forget()?;
         let target = SocketAddr::from((address(self.lab, self.to)?, PORT));
-        let receiver = self
-            .lab
-            .namespace(self.to)?
-            .enter(|| UdpSocket::bind(target))?;
+        let receiver = bound(self.lab.namespace(self.to)?, || UdpSocket::bind(target))?;
         receiver.set_read_timeout(Some(Duration::from_millis(200)))?;
         let sender = self.lab.namespace(self.from)?.enter(|| {
             let socket = UdpSocket::bind("0.0.0.0:0")?;

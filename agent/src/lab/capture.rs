@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use nix::sys::socket::{LinkAddr, recvfrom};
+use nix::sys::socket::{LinkAddr, recvfrom, setsockopt, sockopt};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::error::Result;
@@ -18,6 +18,8 @@ use super::packet::{self, Carriage, Echo};
 
 const ETH_P_ALL: u16 = 0x0003;
 const ETH_P_IP: u16 = 0x0800;
+/// Each packet takes a KiB of it: what comes while a busy machine lets the reader wait for seconds.
+const RECEIVE_BUFFER: usize = 8 << 20;
 
 /// An echo on a wire.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -27,6 +29,19 @@ pub struct Sighting {
     pub interface: String,
     pub carriage: Carriage,
     pub echo: Echo,
+}
+
+/// Nothing that `socket` hears is dropped while its reader waits for the processor: it would look like
+/// a packet that was lost on the way.
+///
+/// # Errors
+/// The kernel's.
+pub fn make_room(socket: &Socket) -> io::Result<()> {
+    // FORCE goes beyond net.core.rmem_max, which is 208 KiB unless someone raised it.
+    if setsockopt(socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
+        socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
+    }
+    Ok(())
 }
 
 /// A running capture; dropping it ends it.
@@ -42,7 +57,7 @@ impl Capture {
             // Datagram: the kernel takes the Ethernet header off, whatever the link is.
             let protocol = Protocol::from(i32::from(ETH_P_ALL.to_be()));
             let socket = Socket::new(Domain::PACKET, Type::DGRAM, Some(protocol))?;
-            socket.set_recv_buffer_size(1 << 20)?;
+            make_room(&socket)?;
             socket.set_read_timeout(Some(Duration::from_millis(20)))?;
             Ok((socket, index as usize))
         })?;

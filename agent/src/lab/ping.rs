@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::capture::make_room;
 use super::error::Result;
 use super::netns::Namespace;
 use super::packet;
@@ -200,7 +201,7 @@ impl IcmpSocket {
     fn open(namespace: &Namespace) -> Result<IcmpSocket> {
         namespace.enter(|| {
             let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::ICMPV4))?;
-            socket.set_recv_buffer_size(1 << 20)?;
+            make_room(&socket)?;
             socket.set_nonblocking(true)?;
             let readiness = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
             readiness.add(&socket, EpollEvent::new(EpollFlags::EPOLLIN, 0))?;

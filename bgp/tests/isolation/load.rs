@@ -9,7 +9,7 @@ use bgp::types::Prefix;
 
 use crate::bystanders::{BYSTANDERS, Bystanders};
 use crate::peer::{Heard, Peer, announce, attributes};
-use crate::scene::{Scene, eventually, in_namespace};
+use crate::scene::{Scene, in_namespace, within};
 
 const LOADER: u8 = 41;
 const RECEIVER: u8 = 42;
@@ -17,6 +17,8 @@ const WATCHER: u8 = 43;
 const HOLD_TIME_SECS: u16 = 3;
 const KEEPALIVE: Duration = Duration::from_secs(1);
 const ATTRIBUTE_SETS: u32 = 500;
+/// How long all of it may take: not what is looked at here.
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// `count` /24s from 16.0.0.0 on, as UPDATEs of `ATTRIBUTE_SETS` attribute sets.
 fn table(count: u32) -> Vec<u8> {
@@ -61,7 +63,7 @@ fn keepalives_leave_on_time_while_routes_load(count: u32) {
                 "{count} routes sent after {} ms",
                 begun.elapsed().as_millis()
             );
-            eventually("the receiver has all routes", || {
+            within(PATIENCE, "the receiver has all routes", || {
                 let heard = heard.load(Ordering::Relaxed);
                 (heard < count as usize).then(|| format!("{heard} of {count}"))
             });

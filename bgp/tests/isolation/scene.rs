@@ -14,7 +14,7 @@ use bgp::types::{Asn, LocalPref, RouterId};
 use nix::sched::{CloneFlags, unshare};
 use tokio::runtime::Runtime;
 
-/// The longest that anything here may take to come about.
+/// The longest that anything here may take to come about, unless it says so.
 pub const DEADLINE: Duration = Duration::from_secs(30);
 /// Between two looks at a condition.
 pub const POLL: Duration = Duration::from_millis(5);
@@ -58,8 +58,13 @@ pub fn set_net(name: &str, value: &str) {
 }
 
 /// Looks until `missing` finds nothing missing.
-pub fn eventually(what: &str, mut missing: impl FnMut() -> Option<String>) {
-    let deadline = Instant::now() + DEADLINE;
+pub fn eventually(what: &str, missing: impl FnMut() -> Option<String>) {
+    within(DEADLINE, what, missing);
+}
+
+/// The same for what takes a slow machine longer than anything else.
+pub fn within(time: Duration, what: &str, mut missing: impl FnMut() -> Option<String>) {
+    let deadline = Instant::now() + time;
     while let Some(evidence) = missing() {
         assert!(Instant::now() < deadline, "{what}: {evidence}");
         std::thread::sleep(POLL);
