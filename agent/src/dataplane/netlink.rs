@@ -20,7 +20,6 @@ use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike};
 use tracing::debug;
 
-use super::deletions::Deletions;
 use super::rehearsal::Rehearsal;
 use crate::crash::crash_point;
 
@@ -122,8 +121,6 @@ pub struct Netlink {
     rehearsal: Rehearsal,
     /// What a rehearsal did not send.
     held_back: Vec<Request>,
-    /// From the first question on.
-    deletions: Option<Deletions>,
 }
 
 impl Netlink {
@@ -166,21 +163,7 @@ impl Netlink {
             writes: 0,
             rehearsal,
             held_back: Vec::new(),
-            deletions: None,
         })
-    }
-
-    /// Whether IPv6 routes were deleted since the last call; see `deletions`. The first one says no.
-    pub fn take_deletions(&mut self) -> bool {
-        match &mut self.deletions {
-            Some(deletions) => deletions.take(),
-            None => {
-                self.deletions = Deletions::subscribe()
-                    .inspect_err(|error| debug!(%error, "deleted routes are not heard of"))
-                    .ok();
-                false
-            }
-        }
     }
 
     pub fn rehearsal(&self) -> &Rehearsal {

@@ -1,10 +1,11 @@
 //! Routes of table main: reads them, and says in the kernel's messages what is to be written.
 
 mod encode;
+mod joined;
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bgp::types::{Family, Prefix};
 use hashbrown::HashSet;
@@ -18,6 +19,8 @@ use nix::errno::Errno;
 use smallvec::SmallVec;
 use tracing::debug;
 
+use self::joined::Joined;
+use super::deletions::{Deletions, Heard};
 use super::diff::{FibInfo, KernelHop, KernelRoute, RouteKind};
 use super::netlink::{Ask, Netlink, NetlinkError};
 use super::next_hop::NextHops;
@@ -115,14 +118,44 @@ impl FibInfos {
     }
 }
 
-/// Of IPv6; after that many what any of them had counts as there.
-const DISTURBED_DUMPS: u32 = 16;
+/// Of IPv6, where an earlier view tells of what they may lack.
+const DISTURBED_DUMPS: u32 = 4;
+/// Where none does: as many in a row that bring nothing new, or what there is after that time.
+const QUIET_DUMPS: u32 = 3;
+const DISTURBED_TIME: Duration = Duration::from_secs(1);
 /// Before each further one, and so much longer each time, to the second number.
 const DISTURBED_PAUSE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(4));
 
+/// What was read of one family.
+pub struct Reading {
+    joined: Joined,
+    /// It may lack what an earlier view had and nobody touched since.
+    since: Option<Heard>,
+}
+
+impl Reading {
+    fn whole(routes: Vec<KernelRoute>) -> Reading {
+        Reading {
+            joined: Joined::from(routes),
+            since: None,
+        }
+    }
+
+    /// Everything there is. `known`: what was, as of the last view.
+    pub fn routes<I: Iterator<Item = KernelRoute>>(
+        mut self,
+        known: impl FnOnce() -> I,
+    ) -> Vec<KernelRoute> {
+        if let Some(since) = &self.since {
+            self.joined.add_known(known(), since);
+        }
+        self.joined.routes
+    }
+}
+
 /// Reads one family of table main: all of it, or the routes of one protocol (the kernel then
 /// filters). A dump of IPv6 that may lack what is there (see `deletions`) is read again; where
-/// routes go all the time it has what any of several dumps had.
+/// routes go all the time it is joined with others and with what was known.
 ///
 /// # Errors
 /// As `Netlink::dump`.
@@ -132,27 +165,52 @@ pub fn observe(
     protocol: Option<u8>,
     infos: &mut FibInfos,
     next_hops: &mut NextHops,
-) -> Result<Vec<KernelRoute>, NetlinkError> {
-    if family == Family::Ipv4 {
-        return read(netlink, family, protocol, infos, next_hops);
-    }
-    let mut seen: Vec<KernelRoute> = Vec::new();
-    for attempt in 0..DISTURBED_DUMPS {
-        std::thread::sleep((DISTURBED_PAUSE.0 * attempt).min(DISTURBED_PAUSE.1));
-        netlink.take_deletions();
-        let routes = read(netlink, family, protocol, infos, next_hops)?;
-        if !netlink.take_deletions() {
-            return Ok(routes);
+    deletions: Option<&mut Deletions>,
+) -> Result<Reading, NetlinkError> {
+    let mut read = || read(netlink, family, protocol, infos, next_hops);
+    match deletions {
+        Some(deletions) if family == Family::Ipv6 => {
+            let reading = read_undisturbed(deletions, protocol.is_none(), read);
+            deletions.hear_additions(false);
+            reading
         }
-        // The newest last, since of one key it counts.
-        {
-            let newest: HashSet<&KernelRoute> = routes.iter().collect();
-            seen.retain(|route| !newest.contains(route));
-        }
-        seen.extend(routes);
+        _ => Ok(Reading::whole(read()?)),
     }
-    debug!(routes = seen.len(), "IPv6 routes are deleted all the time");
-    Ok(seen)
+}
+
+fn read_undisturbed(
+    deletions: &mut Deletions,
+    is_everything: bool,
+    mut read: impl FnMut() -> Result<Vec<KernelRoute>, NetlinkError>,
+) -> Result<Reading, NetlinkError> {
+    let deadline = Instant::now() + DISTURBED_TIME;
+    let mut joined = Joined::default();
+    let mut dumps = 0;
+    let (reading, last) = loop {
+        std::thread::sleep((DISTURBED_PAUSE.0 * dumps).min(DISTURBED_PAUSE.1));
+        dumps += 1;
+        let between = deletions.take();
+        let dump = read()?;
+        let during = deletions.take();
+        if !during.has_deletions {
+            break (Reading::whole(dump), during);
+        }
+        joined.add(dump, &between, &during);
+        let is_enough = match deletions.since() {
+            Some(_) => dumps >= DISTURBED_DUMPS,
+            None => joined.quiet >= QUIET_DUMPS || Instant::now() >= deadline,
+        };
+        if is_enough {
+            debug!(dumps, "IPv6 routes are deleted all the time");
+            let since = deletions.since().cloned();
+            break (Reading { joined, since }, during);
+        }
+        deletions.hear_additions(deletions.since().is_none());
+    };
+    if is_everything {
+        deletions.begin(last);
+    }
+    Ok(reading)
 }
 
 fn read(

@@ -14,10 +14,11 @@ use std::sync::Arc;
 
 use bgp::types::{Family, Prefix};
 use hashbrown::{HashMap, HashSet};
-use tracing::info;
+use tracing::{debug, info};
 
 use self::learned::LearnedRoutes;
 use self::resolved::ResolvedRoutes;
+use super::deletions::Deletions;
 use super::desired::{LearnedChange, Route, RouteState};
 use super::diff::{self, FibInfo, KernelRoute, Step};
 use super::link::Links;
@@ -50,6 +51,8 @@ pub struct Table {
     found: Vec<(Prefix, String)>,
     infos: FibInfos,
     next_hops: NextHops,
+    /// `None`: dumps of IPv6 are taken as they are.
+    deletions: Option<Deletions>,
 }
 
 /// Of one prefix.
@@ -68,6 +71,9 @@ impl Table {
     pub fn open(netlink: &mut Netlink, uses_next_hops: bool) -> Result<Table, NetlinkError> {
         let mut table = Table {
             next_hops: NextHops::new(uses_next_hops),
+            deletions: Deletions::subscribe(netlink.port())
+                .inspect_err(|error| debug!(%error, "deleted routes are not heard of"))
+                .ok(),
             ..Table::default()
         };
         table.refresh(netlink, &Family::ALL.into())?;
@@ -87,9 +93,8 @@ impl Table {
 
     /// Whether a route of ours in the kernel leaves by the link `index`.
     pub fn uses(&self, index: u32) -> bool {
-        let learned = self.learned.held().map(|(_, info)| info);
-        let mut held = self.held_local.values().chain(learned);
-        held.any(|info| info.hops.iter().any(|hop| hop.device == Some(index)))
+        let mut held = self.held_keys();
+        held.any(|(_, info)| info.hops.iter().any(|hop| hop.device == Some(index)))
     }
 
     /// Foreign routes as last read.
@@ -110,8 +115,8 @@ impl Table {
             if *family == Family::Ipv4 {
                 self.next_hops.observe(netlink)?;
             }
-            let (infos, next_hops) = (&mut self.infos, &mut self.next_hops);
-            let routes = route::observe(netlink, *family, None, infos, next_hops)
+            let routes = self
+                .read(netlink, *family, None)
                 .inspect_err(|_| self.next_hops.spare_all())?;
             self.strays.retain(|stray| stray.prefix.family() != *family);
             self.foreign.retain(|prefix, _| prefix.family() != *family);
@@ -148,9 +153,7 @@ impl Table {
         but: &BTreeSet<Family>,
     ) -> Result<(), NetlinkError> {
         for family in Family::ALL.iter().filter(|family| !but.contains(family)) {
-            let (infos, next_hops) = (&mut self.infos, &mut self.next_hops);
-            let local = Some(PROTOCOL_LOCAL);
-            let routes = route::observe(netlink, *family, local, infos, next_hops)?;
+            let routes = self.read(netlink, *family, Some(PROTOCOL_LOCAL))?;
             self.strays.retain(|stray| {
                 stray.prefix.family() != *family || stray.info.protocol != PROTOCOL_LOCAL
             });
@@ -159,6 +162,38 @@ impl Table {
             self.take_local(*family, local);
         }
         Ok(())
+    }
+
+    /// Reads the routes of a family, or only those of one protocol.
+    fn read(
+        &mut self,
+        netlink: &mut Netlink,
+        family: Family,
+        protocol: Option<u8>,
+    ) -> Result<Vec<KernelRoute>, NetlinkError> {
+        let (infos, next_hops) = (&mut self.infos, &mut self.next_hops);
+        let deletions = self.deletions.as_mut();
+        let reading = route::observe(netlink, family, protocol, infos, next_hops, deletions)?;
+        let known = || {
+            let ours = self.held_keys().map(|(prefix, info)| KernelRoute {
+                prefix,
+                tos: 0,
+                info: info.clone(),
+            });
+            let others = self.strays.iter().chain(self.foreign()).cloned();
+            ours.chain(others).filter(move |route| {
+                let is_asked = |asked| route.info.protocol == asked;
+                route.prefix.family() == family && protocol.is_none_or(is_asked)
+            })
+        };
+        Ok(reading.routes(known))
+    }
+
+    /// Routes of ours at our key, as the kernel last said.
+    fn held_keys(&self) -> impl Iterator<Item = (Prefix, &Arc<FibInfo>)> {
+        let local = self.held_local.iter();
+        let local = local.map(|(prefix, info)| (*prefix, info));
+        local.chain(self.learned.held())
     }
 
     /// Takes what was read of the local routes of a family.
@@ -268,13 +303,9 @@ impl Table {
     /// The socket's, or the first refusal after trying all.
     pub fn remove_all(&mut self, netlink: &mut Netlink) -> Result<(), NetlinkError> {
         self.refresh(netlink, &Family::ALL.into())?;
-        let local = self.held_local.iter();
-        let local = local.map(|(prefix, info)| (*prefix, info.clone()));
-        let learned = self.learned.held();
-        let learned = learned.map(|(prefix, info)| (prefix, info.clone()));
-        let ours = local.chain(learned);
-        let mut writes: Vec<_> = ours
-            .map(|(prefix, info)| RouteWrite::ours(Write::Remove, prefix, info))
+        let mut writes: Vec<_> = self
+            .held_keys()
+            .map(|(prefix, info)| RouteWrite::ours(Write::Remove, prefix, info.clone()))
             .collect();
         let strays = self.strays.iter().cloned();
         writes.extend(strays.map(|stray| RouteWrite::new(Write::Remove, stray)));

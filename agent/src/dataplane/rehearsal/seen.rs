@@ -8,6 +8,7 @@ use bgp::types::{Family, Prefix};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::Difference;
+use crate::dataplane::deletions::Deletions;
 use crate::dataplane::diff::{FibInfo, KernelRoute, SCOPE_LINK, SCOPE_UNIVERSE};
 use crate::dataplane::link::{self, LinkState, Links};
 use crate::dataplane::neigh::{self, NeighbourKey};
@@ -44,9 +45,18 @@ impl Seen {
         let mut routes = BTreeMap::new();
         let (mut infos, mut next_hops) = (FibInfos::default(), NextHops::default());
         next_hops.observe(netlink)?;
+        let mut deletions = Deletions::subscribe(netlink.port()).ok();
         for family in Family::ALL {
-            let found = route::observe(netlink, family, None, &mut infos, &mut next_hops)?;
-            routes.extend(found.into_iter().map(|route| (key(&route), route.info)));
+            let found = route::observe(
+                netlink,
+                family,
+                None,
+                &mut infos,
+                &mut next_hops,
+                deletions.as_mut(),
+            )?;
+            let found = found.routes(std::iter::empty).into_iter();
+            routes.extend(found.map(|route| (key(&route), route.info)));
         }
         Ok(Seen {
             links,
