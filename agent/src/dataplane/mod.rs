@@ -145,6 +145,8 @@ pub struct Drift {
 }
 
 const REPORTED_DRIFTS: usize = 100;
+/// Repairs of one kind and pass that have a line each in the log.
+const LOGGED_REPAIRS: u64 = 10;
 
 impl ApplyReport {
     fn fail(&mut self, object: impl Into<String>, error: impl fmt::Display) {
@@ -153,14 +155,27 @@ impl ApplyReport {
 
     fn repaired(&mut self, kind: &str, object: &str, found: impl fmt::Display) {
         let found = found.to_string();
-        info!(kind, object, found, "repaired");
-        *self.repairs.entry(kind.to_owned()).or_default() += 1;
+        let count = self.repairs.entry(kind.to_owned()).or_default();
+        *count += 1;
+        if *count <= LOGGED_REPAIRS {
+            info!(kind, object, found, "repaired");
+        }
         if self.drifts.len() < REPORTED_DRIFTS {
             self.drifts.push(Drift {
                 kind: kind.to_owned(),
                 object: object.to_owned(),
                 found,
             });
+        }
+    }
+
+    /// Says in the log how many repairs it does not name. For the end of a pass.
+    fn log_others(&self) {
+        for (kind, count) in &self.repairs {
+            let others = count.saturating_sub(LOGGED_REPAIRS);
+            if others > 0 {
+                info!(kind, others, "more repaired");
+            }
         }
     }
 }

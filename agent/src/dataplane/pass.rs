@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use bgp::types::{Family, Prefix};
 use nix::errno::Errno;
-use tracing::{debug, info};
+use tracing::debug;
 
 use super::ApplyReport;
 use super::desired::{Desired, LearnedChange, Route, RouteState, TunnelDriver, WorkloadLink};
@@ -478,9 +478,9 @@ impl Engine {
             report.repaired("route", &prefix.to_string(), found);
         }
         if others > 0 {
-            info!(routes = others, "more routes repaired");
             *report.repairs.entry("route".into()).or_default() += others;
         }
+        report.log_others();
     }
 }
 

@@ -31,6 +31,7 @@ impl Engine {
         let Some(mtu) = desired.workload_mtu else {
             return;
         };
+        let mut changed = Vec::new();
         for (name, end) in &desired.workload_ends {
             let link = self.links.get(name);
             let Some((index, held)) = link.map(|link| (link.index, link.mtu)) else {
@@ -40,18 +41,22 @@ impl Engine {
                 continue;
             }
             match self.change_mtu(index, held, mtu, end) {
-                Ok(()) => info!(
-                    iface = name,
-                    from = held,
-                    to = mtu,
-                    "workload's MTU changed"
-                ),
+                Ok(()) => changed.push((name, held)),
                 // It is about to be removed: CNI is told after the namespace has gone.
                 Err(MtuError::Namespace { netns, source }) => {
                     debug!(iface = name, netns, error = %source, "workload is gone");
                 }
                 Err(error) => report.fail(format!("mtu of {name}"), error),
             }
+        }
+        if let Some((name, held)) = changed.first() {
+            info!(
+                workloads = changed.len(),
+                first = name,
+                from = held,
+                to = mtu,
+                "MTU of workloads changed"
+            );
         }
     }
 

@@ -24,6 +24,8 @@ const ROUNDS: u32 = 3;
 /// Routes of one hop, written at once, that are worth a next-hop object. A cluster of fewer nodes
 /// has plain routes.
 const SHARED: usize = 256;
+/// Stray routes that the log names.
+const SHOWN: usize = 3;
 
 impl Table {
     /// Writes what is needed so that the kernel has what is wanted for `prefixes`.
@@ -215,9 +217,19 @@ impl Table {
             .map(|route| RouteWrite::new(Write::Remove, route))
             .collect();
         let answers = netlink.batch(&writes)?;
-        for (RouteWrite { route, .. }, answer) in writes.iter().zip(answers) {
-            let metric = route.info.metric;
-            info!(prefix = %route.prefix, metric, ?answer, "removed stray route");
+        let refused = answers.iter().filter(|answer| answer.is_err()).count();
+        if !writes.is_empty() {
+            let first = writes.iter().take(SHOWN).map(|RouteWrite { route, .. }| {
+                let metric = route.info.metric;
+                format!("{} metric {metric}", route.prefix)
+            });
+            let first: Vec<_> = first.collect();
+            info!(
+                routes = writes.len(),
+                refused,
+                ?first,
+                "removed stray routes"
+            );
         }
         Ok(())
     }
