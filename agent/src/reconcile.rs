@@ -180,13 +180,14 @@ impl Reconciler {
                 Input::Request(request) => self.take_requests(request).await,
                 Input::Kernel(change) => {
                     debug!(?change, "the kernel changed");
+                    let begun = Instant::now();
                     if change.overrun {
                         self.dataplane.request_resync().await;
                     }
                     self.is_host_stale = true;
                     self.pass(Vec::new()).await;
                     let has_repaired = !self.report.repairs.is_empty();
-                    self.pace.note(Instant::now(), has_repaired);
+                    self.pace.note(begun, Instant::now(), has_repaired);
                 }
                 Input::Speaker(event) => self.take_event(event).await,
                 Input::Learned(report) => self.note_learned(report).await,

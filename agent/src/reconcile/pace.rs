@@ -1,40 +1,73 @@
-//! How soon what others change is looked at: at once, unless they change back what was just repaired.
+//! How soon what others change is looked at: at once, unless changes follow each other.
 //!
-//! Two programs that undo each other's work would otherwise keep two processors busy, and a log.
+//! What comes one by one, such as a thousand links that are deleted, shares passes: each reads all
+//! links. And two programs that undo each other's work would keep two processors busy, and a log.
 
 use std::time::{Duration, Instant};
 
-/// The first wait; each further one is twice as long.
-const FIRST: Duration = Duration::from_millis(10);
-/// What is ours is repaired within a second all the same.
-const LONGEST: Duration = Duration::from_millis(500);
-/// Repairs that are further apart have nothing to do with each other.
-const QUIET: Duration = Duration::from_secs(3);
-
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Pace {
-    wait: Duration,
-    last_repair: Option<Instant>,
+    passes: Series,
+    repairs: Series,
+}
+
+impl Default for Pace {
+    fn default() -> Pace {
+        Pace {
+            passes: Series {
+                first: Duration::from_millis(2),
+                longest: Duration::from_millis(64),
+                apart: Duration::from_millis(100),
+                state: None,
+            },
+            repairs: Series {
+                first: Duration::from_millis(10),
+                // What is ours is repaired within a second all the same.
+                longest: Duration::from_millis(500),
+                apart: Duration::from_secs(3),
+                state: None,
+            },
+        }
+    }
 }
 
 impl Pace {
-    /// A pass that a change of the kernel led to ended at `now`.
-    pub fn note(&mut self, now: Instant, has_repaired: bool) {
-        let is_quiet = self
-            .last_repair
-            .is_none_or(|last| now.duration_since(last) >= QUIET);
-        if is_quiet {
-            self.wait = Duration::ZERO;
-        }
+    /// A pass that a change of the kernel led to lasted from `begun` to `ended`.
+    pub fn note(&mut self, begun: Instant, ended: Instant, has_repaired: bool) {
+        self.passes.note(begun, ended);
         if has_repaired {
-            self.wait = (self.wait * 2).clamp(FIRST, LONGEST);
-            self.last_repair = Some(now);
+            self.repairs.note(begun, ended);
         }
     }
 
     /// `None`: at once.
     pub fn not_before(&self) -> Option<Instant> {
-        self.last_repair.map(|last| last + self.wait)
+        self.passes.not_before().max(self.repairs.not_before())
+    }
+}
+
+#[derive(Debug)]
+struct Series {
+    /// The first wait; each further one is twice as long.
+    first: Duration,
+    longest: Duration,
+    /// What is so far apart has nothing to do with each other.
+    apart: Duration,
+    /// The end of the last one, and the wait after it.
+    state: Option<(Instant, Duration)>,
+}
+
+impl Series {
+    fn note(&mut self, begun: Instant, ended: Instant) {
+        let before = self
+            .state
+            .filter(|(last, _)| begun.duration_since(*last) < self.apart);
+        let wait = before.map_or(self.first, |(_, wait)| (wait * 2).min(self.longest));
+        self.state = Some((ended, wait));
+    }
+
+    fn not_before(&self) -> Option<Instant> {
+        self.state.map(|(last, wait)| last + wait)
     }
 }
 
@@ -42,20 +75,37 @@ impl Pace {
 mod tests {
     use super::*;
 
+    /// Passes in `time`, each right when the one before allows it.
+    fn passes(pace: &mut Pace, has_repaired: bool, time: Duration) -> u32 {
+        let start = Instant::now();
+        let mut now = start;
+        let mut passes = 0;
+        while now < start + time {
+            pace.note(now, now, has_repaired);
+            passes += 1;
+            now = pace.not_before().expect("a pass was made");
+        }
+        passes
+    }
+
     #[test]
     fn repairs_in_a_row_are_made_ever_less_often_and_a_first_one_at_once() {
         let mut pace = Pace::default();
         assert_eq!(pace.not_before(), None);
-        let start = Instant::now();
-        let mut now = start;
-        let mut repairs = 0;
-        while now < start + Duration::from_secs(10) {
-            pace.note(now, true);
-            repairs += 1;
-            now = pace.not_before().expect("a repair was made");
-        }
+        let repairs = passes(&mut pace, true, Duration::from_secs(10));
         assert!((15..30).contains(&repairs), "{repairs} in 10 s");
-        pace.note(now + QUIET, true);
-        assert_eq!(pace.not_before(), Some(now + QUIET + FIRST));
+        let later = pace.not_before().expect("paced") + pace.repairs.apart;
+        pace.note(later, later, true);
+        assert_eq!(pace.not_before(), Some(later + pace.repairs.first));
+    }
+
+    #[test]
+    fn changes_that_follow_each_other_share_passes_and_a_single_one_waits_for_none() {
+        let mut pace = Pace::default();
+        let passes = passes(&mut pace, false, Duration::from_secs(1));
+        assert!((15..30).contains(&passes), "{passes} in 1 s");
+        let later = pace.not_before().expect("paced") + pace.passes.apart;
+        pace.note(later, later, false);
+        assert_eq!(pace.not_before(), Some(later + pace.passes.first));
     }
 }
