@@ -460,6 +460,30 @@ fn connections_that_get_no_answer_make_way_for_those_that_ask() {
 }
 
 #[test]
+fn connections_that_ask_nothing_make_way_on_the_socket_and_one_that_asks_stays() {
+    let served = Served::start(canned());
+    let path = served.directory.path().join("agent.sock");
+    let patience = Some(Duration::from_secs(10));
+    let connect = || {
+        let stream = UnixStream::connect(&path).expect("connected");
+        stream.set_read_timeout(patience).expect("set");
+        stream
+    };
+    let mut asking = connect();
+    asking
+        .write_all(b"GET /v1/status HTTP/1.1\r\n")
+        .expect("sent");
+    let mut idle: Vec<UnixStream> = (1..MAX_CONNECTIONS).map(|_| connect()).collect();
+    let status: Value = served.client().get("/v1/status").expect("an answer");
+    assert_eq!(status["node"], json!("a1"));
+    assert_eq!(idle[0].read(&mut [0; 1]).ok(), Some(0), "it is over");
+    asking.write_all(b"host: x\r\n\r\n").expect("sent");
+    let mut answer = [0; 12];
+    asking.read_exact(&mut answer).expect("an answer");
+    assert_eq!(&answer, b"HTTP/1.1 200");
+}
+
+#[test]
 fn liveness_never_depends_on_readiness() {
     let unready = Canned {
         status: Some(Status {
