@@ -67,6 +67,8 @@ struct BoardState {
     own_ports: HashSet<u32>,
     /// Our table in nftables must be read again.
     are_tables_stale: bool,
+    /// A host firewall may forward other things than before.
+    are_firewalls_stale: bool,
     /// The newest last. A netlink socket is named after the process that opened it.
     own_processes: VecDeque<u32>,
 }
@@ -140,6 +142,20 @@ impl Board {
     pub fn report_tables(&self) {
         self.with(|state| {
             state.are_tables_stale = true;
+            state.change.own = true;
+        });
+        self.woken.notify_one();
+    }
+
+    /// Whether a host firewall was changed since the last call.
+    pub fn take_stale_firewalls(&self) -> bool {
+        self.with(|state| std::mem::take(&mut state.are_firewalls_stale))
+    }
+
+    /// Others changed a chain that forwarded packets pass.
+    pub fn report_firewalls(&self) {
+        self.with(|state| {
+            state.are_firewalls_stale = true;
             state.change.own = true;
         });
         self.woken.notify_one();

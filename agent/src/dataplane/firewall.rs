@@ -9,6 +9,7 @@ mod forward;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use tracing::debug;
 
@@ -19,6 +20,8 @@ use super::rehearsal::{Difference, Rehearsal};
 use crate::crash::crash_point;
 
 const OBJECT: &str = "host firewall";
+/// Each look takes processes, and some programs write their chains again and again.
+const BETWEEN_LOOKS: Duration = Duration::from_secs(2);
 const LEGACY: &str = "iptables-legacy";
 /// The tables of legacy iptables that exist; asking iptables would make one.
 const LEGACY_TABLES: &str = "/proc/thread-self/net/ip_tables_names";
@@ -32,6 +35,10 @@ pub struct HostFirewall {
     findings: Vec<String>,
     /// Whether there were workloads, when last looked. `None`: look again.
     looked_with: Option<bool>,
+    /// When last looked.
+    looked_at: Option<Instant>,
+    /// A chain was changed since.
+    is_changed: bool,
     /// Chains that had our rules when last looked.
     opened: BTreeSet<String>,
     rehearsal: Rehearsal,
@@ -44,21 +51,37 @@ impl HostFirewall {
             does_insert,
             findings: Vec::new(),
             looked_with: None,
+            looked_at: None,
+            is_changed: false,
             opened: BTreeSet::new(),
             rehearsal,
         }
     }
 
-    /// The next `apply` looks again. Firewalls tell nobody of their changes in a way that is cheap to
-    /// hear.
+    /// The next `apply` looks again. Of changed rules, and of legacy iptables, nobody is told in a way
+    /// that is cheap to hear.
     pub fn forget(&mut self) {
         self.looked_with = None;
     }
 
+    /// The kernel told that a chain is another: `apply` looks again, but not all the time.
+    pub fn note_change(&mut self) {
+        self.is_changed = true;
+    }
+
     /// Looks, if it is time, and opens or closes what is to be opened or closed.
     pub fn apply(&mut self, has_workloads: bool, report: &mut ApplyReport) {
+        if self.is_changed {
+            let waited = self.looked_at.map_or(BETWEEN_LOOKS, |at| at.elapsed());
+            match BETWEEN_LOOKS.saturating_sub(waited) {
+                Duration::ZERO => self.forget(),
+                rest => report.call_again(rest),
+            }
+        }
         if self.looked_with != Some(has_workloads) {
             self.looked_with = Some(has_workloads);
+            self.looked_at = Some(Instant::now());
+            self.is_changed = false;
             self.findings.clear();
             let is_open = self.does_insert && has_workloads;
             let failures = report.failed.len();

@@ -153,6 +153,10 @@ impl ApplyReport {
         self.failed.push((object.into(), error.to_string()));
     }
 
+    fn call_again(&mut self, rest: Duration) {
+        self.again_in = Some(self.again_in.map_or(rest, |other| other.min(rest)));
+    }
+
     fn repaired(&mut self, kind: &str, object: &str, found: impl fmt::Display) {
         let found = found.to_string();
         let count = self.repairs.entry(kind.to_owned()).or_default();
@@ -399,7 +403,7 @@ impl Dataplane {
                 }
                 Unwanted::Idle { rest } if !rest.is_zero() => {
                     self.has_unwanted = true;
-                    report.again_in = Some(report.again_in.map_or(rest, |other| other.min(rest)));
+                    report.call_again(rest);
                     continue;
                 }
                 Unwanted::Idle { .. } => true,

@@ -159,6 +159,9 @@ impl Engine {
         };
         let wanted = nft::contents::wanted(&contents);
         self.nft.apply(&wanted, &self.board, report);
+        if self.board.take_stale_firewalls() {
+            self.firewall.note_change();
+        }
         self.firewall.apply(!desired.workloads.is_empty(), report);
     }
 

@@ -1,9 +1,12 @@
 //! A host whose firewall forwards nothing by itself: it is named, and opened only when asked.
 
+use std::time::Duration;
+
 use agent::dataplane::{ApplyReport, Dataplane, DataplaneOptions};
 
 use crate::connections::{Scene, scene};
 use crate::netns::wait_until;
+use crate::routes::wait_for;
 use crate::site::DEADLINE;
 
 const CLIENT: &str = "10.1.0.2";
@@ -135,6 +138,37 @@ fn rules_that_went_with_a_reload_are_put_back_and_counted() {
         assert_eq!(report.repairs.get("host firewall"), Some(&1), "{report:?}");
     });
     wait_for_ping(&scene);
+}
+
+/// Looks now and then, as whoever is told of a change.
+async fn apply_until(dataplane: &mut Dataplane, scene: &Scene, findings: usize) {
+    let mut changes = dataplane.changes();
+    let found = async {
+        while dataplane.apply(&scene.desired).await.findings.len() != findings {
+            let change = tokio::time::timeout(Duration::from_millis(100), changes.changed());
+            let _ = change.await;
+        }
+    };
+    let found = tokio::time::timeout(DEADLINE, found).await;
+    found.expect("the firewall is looked at");
+}
+
+#[test]
+fn changed_policy_is_found_without_a_resync() {
+    let Some(scene) = blocked_by(POLICY) else {
+        return;
+    };
+    scene.host.block_on(async || {
+        let mut dataplane = open(false).await;
+        let mut changes = dataplane.changes();
+        assert_eq!(dataplane.apply(&scene.desired).await.findings.len(), 1);
+        scene.nft("add chain ip filter FORWARD { policy accept; }");
+        wait_for(&mut changes, |change| change.own).await;
+        apply_until(&mut dataplane, &scene, 0).await;
+        scene.nft("add chain ip filter FORWARD { policy drop; }");
+        wait_for(&mut changes, |change| change.own).await;
+        apply_until(&mut dataplane, &scene, 1).await;
+    });
 }
 
 #[test]
