@@ -15,6 +15,7 @@ mod conntrack;
 mod deletions;
 pub mod desired;
 pub mod diff;
+mod diverted;
 mod engine;
 mod firewall;
 pub mod host;

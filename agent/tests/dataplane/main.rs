@@ -17,6 +17,7 @@ mod passes;
 mod refusals;
 mod renames;
 mod routes;
+mod rules;
 mod site;
 mod tables;
 mod vxlan;
