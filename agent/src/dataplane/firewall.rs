@@ -1,9 +1,10 @@
 //! Host firewalls that do not forward for workloads: found, and opened where that is asked for.
 //!
 //! In: whether to open them. Out: what was found, and rules with our tag in front of the chains in
-//! question. A verdict to drop is final wherever it falls (nft(8), VERDICT STATEMENTS), so no rule
-//! of our own table could help: it has to be in the chain that drops. Those rules are the only
-//! thing of ours in anybody else's table; everything else in there is left alone.
+//! question, behind only what leads to kube-proxy's. A verdict to drop is final wherever it falls
+//! (nft(8), VERDICT STATEMENTS), so no rule of our own table could help: it has to be in the chain that
+//! drops. Those rules are the only thing of ours in anybody else's table; everything else in there is
+//! left alone.
 
 mod forward;
 
@@ -201,17 +202,22 @@ impl HostFirewall {
         if self.rehearsal.takes(|| Difference {
             object: format!("{OBJECT} {}", firewall.shown()),
             present: None,
-            wanted: Some("rules in front that accept what comes from and goes to cara*".to_owned()),
+            wanted: Some("rules that accept what comes from and goes to cara*".to_owned()),
         }) {
             return Ok(());
         }
+        let last_to_kube_proxy = firewall.treatment.last_to_kube_proxy;
         let Some(chain) = &firewall.chain else {
-            return legacy("-I", ways.iter().copied());
+            let number = last_to_kube_proxy.map(|number| (number + 1).to_string());
+            return legacy("-I", number.as_deref(), ways.iter().copied());
         };
-        let place = chain.shown();
+        let place = match last_to_kube_proxy {
+            Some(handle) => format!("add rule {} handle {handle}", chain.shown()),
+            None => format!("insert rule {}", chain.shown()),
+        };
         let rules = ways
             .iter()
-            .map(|way| format!("insert rule {place} {} comment \"{TAG}\"\n", way.rule()));
+            .map(|way| format!("{place} {} comment \"{TAG}\"\n", way.rule()));
         let script: String = rules.collect();
         self.nft(&["-f", "-"], &script).map(drop)
     }
@@ -228,7 +234,7 @@ impl HostFirewall {
             return Ok(());
         }
         let Some(chain) = &firewall.chain else {
-            return legacy("-D", rules.iter().map(|(way, _)| *way));
+            return legacy("-D", None, rules.iter().map(|(way, _)| *way));
         };
         let place = chain.shown();
         let handles = rules.iter().filter_map(|(_, handle)| *handle);
@@ -257,10 +263,15 @@ impl Firewall {
     }
 }
 
-fn legacy(verb: &str, ways: impl Iterator<Item = Way>) -> Result<(), ProgramError> {
+fn legacy(
+    verb: &str,
+    number: Option<&str>,
+    ways: impl Iterator<Item = Way>,
+) -> Result<(), ProgramError> {
     for way in ways {
         let mut arguments = LEGACY_WAIT.to_vec();
         arguments.extend([verb, "FORWARD"]);
+        arguments.extend(number);
         arguments.extend(way.legacy_rule());
         let started = |_| crash_point(format_args!("{LEGACY} {verb} started"));
         process::run(Path::new(LEGACY), &arguments, "", started)?;

@@ -25,6 +25,18 @@ add rule inet firewalld filter_FORWARD ct state established,related accept
 add rule inet firewalld filter_FORWARD reject with icmpx admin-prohibited
 ";
 
+/// As POLICY, with what kube-proxy put in front: nobody answers for the service 10.96.0.14.
+const KUBE_PROXY: &str = "\
+add table ip filter
+add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }
+add chain ip filter KUBE-FORWARD
+add chain ip filter KUBE-SERVICES
+add rule ip filter KUBE-SERVICES ip daddr 10.96.0.14 counter reject
+add rule ip filter FORWARD counter jump KUBE-FORWARD
+add rule ip filter FORWARD ct state new counter jump KUBE-SERVICES
+add rule ip filter FORWARD iifname \"docker0\" accept
+";
+
 fn blocked_by(firewall: &str) -> Option<Scene> {
     let scene = scene()?;
     firewall.lines().for_each(|line| scene.nft(line));
@@ -98,7 +110,11 @@ fn firewall_that_blocks_is_named_and_left_alone() {
 
 #[test]
 fn insert_lets_workloads_through_until_it_is_not_asked_for() {
-    for (name, firewall) in [("policy drop", POLICY), ("last rule rejects", REJECT)] {
+    for (name, firewall) in [
+        ("policy drop", POLICY),
+        ("last rule rejects", REJECT),
+        ("kube-proxy and policy drop", KUBE_PROXY),
+    ] {
         let Some(scene) = blocked_by(firewall) else {
             return;
         };
@@ -122,6 +138,22 @@ fn insert_lets_workloads_through_until_it_is_not_asked_for() {
         assert_eq!(report.failed, [], "{name}");
         assert_eq!(foreign(&scene), before, "{name}: uninstalled");
     }
+}
+
+#[test]
+fn what_kube_proxy_refuses_is_still_refused() {
+    let Some(scene) = blocked_by(KUBE_PROXY) else {
+        return;
+    };
+    let (is_ok, text) = scene
+        .host
+        .run(&format!("ip route add 10.96.0.0/16 via {CLIENT}"));
+    assert!(is_ok, "{text}");
+    apply(&scene, true);
+    wait_for_ping(&scene);
+    let (_, said) = scene.workloads[0].run("ping -c 1 -W 2 10.96.0.14");
+    let opened = foreign(&scene);
+    assert!(said.contains("Port Unreachable"), "{said}{opened}");
 }
 
 #[test]

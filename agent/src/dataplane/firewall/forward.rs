@@ -7,6 +7,9 @@ use serde_json::Value as Json;
 
 use crate::dataplane::nft::names::TABLE;
 
+/// Names of kube-proxy's chains begin so. It refuses connections to services that have nobody to answer,
+/// which workloads' would not be if they were accepted before.
+const KUBE_PROXY: &str = "KUBE-";
 /// The comment of our rules in others' chains.
 pub const TAG: &str = "caracal";
 /// Workloads' interfaces, as nft and as iptables match them.
@@ -82,6 +85,8 @@ pub struct Treatment {
     pub accepted: Vec<Way>,
     /// In their order.
     pub tagged: Vec<Tagged>,
+    /// The last rule that leads to a chain of kube-proxy: its handle, or with iptables its number.
+    pub last_to_kube_proxy: Option<u64>,
 }
 
 /// A rule of ours, and its handle; iptables has none.
@@ -152,6 +157,10 @@ pub fn treatment(chain: &ForwardChain, text: &str) -> Result<Treatment, String> 
     {
         let statements = rule.get("expr").and_then(Json::as_array);
         let statements = statements.map(Vec::as_slice).unwrap_or_default();
+        let handle = rule.get("handle").and_then(Json::as_u64);
+        if statements.iter().any(leads_to_kube_proxy) {
+            treatment.last_to_kube_proxy = handle;
+        }
         let relevant: Vec<&Json> = statements.iter().filter(|one| decides(one)).collect();
         match relevant.as_slice() {
             [verdict] if is_verdict(verdict, &["drop", "reject"]) => treatment.is_blocking = true,
@@ -161,7 +170,6 @@ pub fn treatment(chain: &ForwardChain, text: &str) -> Result<Treatment, String> 
                 };
                 treatment.accepted.push(way);
                 if rule.get("comment").and_then(Json::as_str) == Some(TAG) {
-                    let handle = rule.get("handle").and_then(Json::as_u64);
                     treatment.tagged.push((way, handle));
                 }
             }
@@ -174,8 +182,15 @@ pub fn treatment(chain: &ForwardChain, text: &str) -> Result<Treatment, String> 
 /// Reads what `iptables-legacy -S FORWARD` prints.
 pub fn legacy_treatment(text: &str) -> Treatment {
     let mut treatment = Treatment::default();
+    let mut number = 0;
     for line in text.lines() {
         let words: Vec<&str> = line.split_whitespace().collect();
+        number += u64::from(words.starts_with(&["-A", "FORWARD"]));
+        if let ["-A", "FORWARD", .., "-j" | "-g", target] = words.as_slice()
+            && target.starts_with(KUBE_PROXY)
+        {
+            treatment.last_to_kube_proxy = Some(number);
+        }
         match words.as_slice() {
             ["-P", "FORWARD", "DROP"]
             | ["-A", "FORWARD", "-j", "DROP"]
@@ -212,6 +227,12 @@ fn decides(statement: &Json) -> bool {
         .get("xt")
         .is_some_and(|xt| xt.get("name").and_then(Json::as_str) == Some("comment"));
     !is_comment && statement.get("counter").is_none() && statement.get("log").is_none()
+}
+
+fn leads_to_kube_proxy(statement: &Json) -> bool {
+    let target = |verb| statement.get(verb)?.get("target")?.as_str();
+    let mut targets = ["jump", "goto"].into_iter().filter_map(target);
+    targets.any(|target| target.starts_with(KUBE_PROXY))
 }
 
 fn is_verdict(statement: &Json, names: &[&str]) -> bool {

@@ -55,6 +55,7 @@ fn rules_that_accept_workloads_are_known_from_others() {
             is_blocking: true,
             accepted: vec![Way::To, Way::From],
             tagged: vec![(Way::To, Some(4))],
+            ..Treatment::default()
         }
     );
     assert_eq!(read.blocked(), []);
@@ -117,6 +118,7 @@ fn legacy_rules_are_read_alike() {
             is_blocking: true,
             accepted: vec![Way::To, Way::From],
             tagged: vec![(Way::To, None)],
+            ..Treatment::default()
         }
     );
     assert_eq!(
@@ -125,6 +127,22 @@ fn legacy_rules_are_read_alike() {
     );
     let rejecting = "-P FORWARD ACCEPT\n-A FORWARD -j REJECT --reject-with icmp-host-prohibited\n";
     assert!(legacy_treatment(rejecting).is_blocking);
+}
+
+/// As kube-proxy 1.34.4 has iptables 1.8.9 write them.
+#[test]
+fn last_rule_that_leads_to_kube_proxy_is_known() {
+    let jump = r#"{"match": {"op": "in", "left": {"ct": {"key": "state"}}, "right": "new"}}, {"xt": {"type": "match", "name": "comment"}}, {"counter": {"packets": 0, "bytes": 0}}, {"jump": {"target": "KUBE-SERVICES"}}"#;
+    assert_eq!(with_rule(jump).last_to_kube_proxy, Some(7));
+    let other = jump.replace("KUBE-SERVICES", "DOCKER-USER");
+    assert_eq!(with_rule(&other).last_to_kube_proxy, None);
+
+    let legacy = "-P FORWARD DROP\n\
+                  -A FORWARD -j DOCKER-USER\n\
+                  -A FORWARD -m comment --comment \"kubernetes forwarding rules\" -j KUBE-FORWARD\n\
+                  -A FORWARD -m conntrack --ctstate NEW -j KUBE-SERVICES\n\
+                  -A FORWARD -i docker0 -j ACCEPT\n";
+    assert_eq!(legacy_treatment(legacy).last_to_kube_proxy, Some(3));
 }
 
 #[test]
