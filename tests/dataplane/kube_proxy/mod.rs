@@ -3,7 +3,7 @@
 
 mod rules;
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
 use std::time::Duration;
@@ -111,6 +111,21 @@ fn source_seen(from: &Namespace, target: SocketAddr) -> Result<IpAddr> {
     Ok(text.parse()?)
 }
 
+/// Whoever asks a service without endpoints is told at once.
+fn check_refused(lab: &Lab, from: &str) -> Result<()> {
+    let target = SocketAddr::from((rules::NOBODY, 80));
+    let namespace = lab.namespace(from)?;
+    let asked = namespace.enter(|| {
+        let connected = TcpStream::connect_timeout(&target, PATIENCE);
+        Ok(connected.err().map(|error| error.kind()))
+    })?;
+    ensure!(
+        asked == Some(ErrorKind::ConnectionRefused),
+        "{from}: {asked:?}"
+    );
+    Ok(())
+}
+
 fn services(lab: &Lab) -> Result<[Service; 3]> {
     let service = |number: u8, name, workload| -> Result<Service> {
         Ok(Service {
@@ -151,6 +166,9 @@ fn check_services(lab: &Lab, services: &[Service; 3], host_to_near: Ipv4Addr) ->
             seen == expected,
             "{from} to {target}: {seen}, not {expected}"
         );
+    }
+    for from in ["a1-1", "a1"] {
+        check_refused(lab, from)?;
     }
     // To itself by way of the service: its own address would be answered without the node.
     let seen = source_seen(lab.namespace("a1-2")?, cluster(local))?;

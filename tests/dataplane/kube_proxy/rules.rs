@@ -1,5 +1,6 @@
 //! The rules of kube-proxy, for services with one endpoint each: chains at the same hooks and
-//! priorities, with the same marks and verdicts. kube-proxy itself would need a whole Kubernetes.
+//! priorities, with the same marks and verdicts, as kube-proxy 1.34.4 was seen to write them.
+//! kube-proxy itself would need a whole Kubernetes.
 
 use std::net::Ipv4Addr;
 
@@ -15,8 +16,10 @@ pub struct Service {
 /// Workloads' addresses (`clusterCIDR`): others have their source translated.
 const PODS: &str = "172.17.0.0/16";
 const SERVICES: &str = "10.96.0.0/16";
+/// A service without endpoints, of TCP port 80.
+pub const NOBODY: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 14);
 
-/// Jumps from the chains of iptables: made once, behind what is there. Input of iptables-restore.
+/// Jumps from the chains of iptables: made once, in front of what is there. Input of iptables-restore.
 pub const JUMPS: &str = "\
 *filter
 :KUBE-EXTERNAL-SERVICES - [0:0]
@@ -25,31 +28,32 @@ pub const JUMPS: &str = "\
 :KUBE-NODEPORTS - [0:0]
 :KUBE-PROXY-FIREWALL - [0:0]
 :KUBE-SERVICES - [0:0]
--A INPUT -m conntrack --ctstate NEW -j KUBE-PROXY-FIREWALL
--A INPUT -j KUBE-NODEPORTS
--A INPUT -m conntrack --ctstate NEW -j KUBE-EXTERNAL-SERVICES
--A INPUT -j KUBE-FIREWALL
--A FORWARD -m conntrack --ctstate NEW -j KUBE-PROXY-FIREWALL
--A FORWARD -m comment --comment \"kubernetes forwarding rules\" -j KUBE-FORWARD
--A FORWARD -m conntrack --ctstate NEW -j KUBE-SERVICES
--A FORWARD -m conntrack --ctstate NEW -j KUBE-EXTERNAL-SERVICES
--A OUTPUT -m conntrack --ctstate NEW -j KUBE-PROXY-FIREWALL
--A OUTPUT -m conntrack --ctstate NEW -j KUBE-SERVICES
--A OUTPUT -j KUBE-FIREWALL
+-I INPUT 1 -j KUBE-FIREWALL
+-I INPUT 2 -m conntrack --ctstate NEW -j KUBE-PROXY-FIREWALL
+-I INPUT 3 -j KUBE-NODEPORTS
+-I INPUT 4 -m conntrack --ctstate NEW -j KUBE-EXTERNAL-SERVICES
+-I FORWARD 1 -m conntrack --ctstate NEW -j KUBE-PROXY-FIREWALL
+-I FORWARD 2 -m comment --comment \"kubernetes forwarding rules\" -j KUBE-FORWARD
+-I FORWARD 3 -m conntrack --ctstate NEW -j KUBE-SERVICES
+-I FORWARD 4 -m conntrack --ctstate NEW -j KUBE-EXTERNAL-SERVICES
+-I OUTPUT 1 -j KUBE-FIREWALL
+-I OUTPUT 2 -m conntrack --ctstate NEW -j KUBE-PROXY-FIREWALL
+-I OUTPUT 3 -m conntrack --ctstate NEW -j KUBE-SERVICES
 COMMIT
 *nat
 :KUBE-POSTROUTING - [0:0]
 :KUBE-SERVICES - [0:0]
--A PREROUTING -j KUBE-SERVICES
--A OUTPUT -j KUBE-SERVICES
--A POSTROUTING -j KUBE-POSTROUTING
+-I PREROUTING 1 -j KUBE-SERVICES
+-I OUTPUT 1 -j KUBE-SERVICES
+-I POSTROUTING 1 -j KUBE-POSTROUTING
 COMMIT
 ";
 
 /// What each synchronisation writes: the chains it names are emptied first. Input of
 /// iptables-restore --noflush.
 pub fn iptables(services: &[Service]) -> String {
-    let mut text = "\
+    let mut text = format!(
+        "\
 *filter
 :KUBE-EXTERNAL-SERVICES - [0:0]
 :KUBE-FIREWALL - [0:0]
@@ -61,6 +65,7 @@ pub fn iptables(services: &[Service]) -> String {
 -A KUBE-FORWARD -m conntrack --ctstate INVALID -j DROP
 -A KUBE-FORWARD -m mark --mark 0x4000/0x4000 -j ACCEPT
 -A KUBE-FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+-A KUBE-SERVICES -d {NOBODY} -p tcp --dport 80 -j REJECT
 COMMIT
 *nat
 :KUBE-MARK-MASQ - [0:0]
@@ -68,7 +73,7 @@ COMMIT
 :KUBE-POSTROUTING - [0:0]
 :KUBE-SERVICES - [0:0]
 "
-    .to_owned();
+    );
     for Service { name, .. } in services {
         for kind in ["EXT", "SVC", "SEP"] {
             text += &format!(":KUBE-{kind}-{name} - [0:0]\n");
@@ -104,8 +109,12 @@ COMMIT
 /// Its table in nftables, as after its start: the one before goes and a new one comes, at once.
 /// `node` has the node ports.
 pub fn nftables(services: &[Service], node: Ipv4Addr) -> String {
-    let (mut chains, mut by_address, mut by_port, mut addresses) =
-        (String::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut chains, mut by_address, mut by_port, mut addresses) = (
+        String::new(),
+        Vec::new(),
+        Vec::new(),
+        vec![NOBODY.to_string()],
+    );
     for service in services {
         let Service {
             name,
@@ -146,7 +155,13 @@ pub fn nftables(services: &[Service], node: Ipv4Addr) -> String {
             {chains}
             set cluster-ips {{ type ipv4_addr; elements = {{ {addresses} }}; }}
             set nodeport-ips {{ type ipv4_addr; elements = {{ {node} }}; }}
-            map no-endpoint-services {{ type ipv4_addr . inet_proto . inet_service : verdict; }}
+            chain reject-chain {{
+                reject
+            }}
+            map no-endpoint-services {{
+                type ipv4_addr . inet_proto . inet_service : verdict
+                elements = {{ {NOBODY} . tcp . 80 : goto reject-chain }}
+            }}
             map service-ips {{
                 type ipv4_addr . inet_proto . inet_service : verdict
                 elements = {{ {by_address} }}
