@@ -61,11 +61,12 @@ const DROP_INS: [DropIn; 3] = [
         read_by: "systemctl restart systemd-networkd",
     },
     DropIn {
-        // A section of its own: another file's unmanaged-devices would replace ours, whatever the
-        // order.
-        path: "etc/NetworkManager/conf.d/90-caracal.conf",
+        // The last file, so that no list of others (such as calico.conf) replaces this one, and added
+        // to theirs. managed=0 in a section [device] would be for interfaces that NetworkManager has
+        // not seen yet; those that it manages it would keep, even over a restart.
+        path: "etc/NetworkManager/conf.d/zz-caracal.conf",
         needs: "etc/NetworkManager",
-        settings: "[device-caracal]\nmatch-device=interface-name:cara*\nmanaged=0\n",
+        settings: "[keyfile]\nunmanaged-devices+=interface-name:cara*\n",
         read_by: "systemctl reload NetworkManager",
     },
 ];
@@ -110,8 +111,9 @@ pub fn uninstall(root: &Path) -> Vec<InstalledFileError> {
 }
 
 /// The daemons that run on the host at `root` and are not kept off what is ours: (daemon, reason). By
-/// what their files come to, whoever wrote them; whether a daemon has read them is not known.
-pub fn findings(root: &Path) -> Vec<(&'static str, String)> {
+/// what their files come to, whoever wrote them, and by what NetworkManager keeps of `interfaces`,
+/// ours by index; whether networkd has read its files is not known.
+pub fn findings(root: &Path, interfaces: &BTreeMap<u32, String>) -> Vec<(&'static str, String)> {
     let mut findings = Vec::new();
     // The directories are there without the daemon, too.
     if root.join("run/systemd/netif/state").exists() {
@@ -126,11 +128,19 @@ pub fn findings(root: &Path) -> Vec<(&'static str, String)> {
         let found = networkd::findings(&networks, &configuration);
         findings.extend(found.map(|reason| ("systemd-networkd", reason)));
     }
-    if root.join("run/NetworkManager/devices").exists() {
-        let mut configuration = main_file(root, "etc/NetworkManager/NetworkManager.conf");
-        let directories = network_manager::DIRECTORIES;
-        configuration.extend(files(root, &directories, "conf.d", "conf"));
-        let found = network_manager::finding(&configuration);
+    let records = root.join("run/NetworkManager/devices");
+    if records.exists() {
+        let configuration = network_manager::in_order(
+            main_file(root, "etc/NetworkManager/NetworkManager.conf"),
+            files(root, &network_manager::DIRECTORIES, "conf.d", "conf"),
+        );
+        let is_managed = |index: &u32| {
+            let record = fs::read_to_string(records.join(index.to_string()));
+            record.is_ok_and(|record| network_manager::is_managed(&record))
+        };
+        let managed = interfaces.iter().filter(|(index, _)| is_managed(index));
+        let managed: Vec<String> = managed.map(|(_, name)| name.clone()).collect();
+        let found = network_manager::finding(&configuration, &managed);
         findings.extend(found.map(|reason| ("NetworkManager", reason)));
     }
     findings
@@ -201,6 +211,10 @@ fn settings(text: &str) -> Vec<(String, String, String)> {
         }
     }
     settings
+}
+
+fn is_no(value: &str) -> bool {
+    ["no", "n", "false", "f", "off", "0"].contains(&value.to_lowercase().as_str())
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::process::Command;
 use agent::lab::process::{self, Finished};
 use agent::lab::{Lab, Scenario, machine, texts};
 use anyhow::{Context, Result, ensure};
-use harness::monitor::RouteMonitor;
+use harness::monitor::{RouteMonitor, wait_detected};
 use harness::needs_root;
 use harness::product::{TIMEOUT, eventually, lab, program, wait_settled, wired_lab};
 use nix::sys::signal::Signal;
@@ -63,10 +63,7 @@ fn write_store(lab: &Lab, modes: &str) -> Result<()> {
 /// A dry run during which nothing changes.
 fn silent_dry_run(lab: &Lab, more: &[&str]) -> Result<Finished> {
     let a1 = lab.namespace("a1")?;
-    eventually("the end of duplicate address detection", TIMEOUT, || {
-        let tentative = machine::ip(a1, &["-6", "address", "show", "tentative"])?;
-        Ok((!tentative.is_empty()).then_some(tentative))
-    })?;
+    wait_detected(a1)?;
     let before = everything(lab)?;
     let monitor = RouteMonitor::of_everything(a1)?;
     let done = dry_run(lab, more)?;

@@ -60,7 +60,7 @@ for link in /sys/class/net/*; do
 done
 ";
 
-fn shell(namespace: &Namespace, script: &str) -> Result<String> {
+pub fn shell(namespace: &Namespace, script: &str) -> Result<String> {
     let mut command = Command::new("sh");
     let command = command.args(["-eu", "-c", script]);
     let timeout = machine::COMMAND_TIMEOUT;
@@ -135,7 +135,7 @@ fn lab_with_networkd(is_installed: bool) -> Result<Option<(Lab, Process)>> {
 }
 
 /// Our routes and neighbours, and the addresses of our interfaces.
-fn ours(a1: &Namespace) -> Result<String> {
+pub fn ours(a1: &Namespace) -> Result<String> {
     let mut text = String::new();
     for arguments in [
         &["route", "show", "table", "all", "proto", "202"][..],
@@ -145,8 +145,13 @@ fn ours(a1: &Namespace) -> Result<String> {
         text += &machine::ip(a1, arguments)?;
     }
     let addresses = machine::ip(a1, &["-brief", "-4", "address"])?;
-    let ours = addresses.lines().filter(|line| line.starts_with("cara"));
-    Ok(text + &ours.collect::<Vec<_>>().join("\n"))
+    for line in addresses.lines().filter(|line| line.starts_with("cara")) {
+        // A tunnel that never was without its carrier is up, too.
+        let words = line.split_whitespace();
+        let words = words.map(|word| if word == "UNKNOWN" { "UP" } else { word });
+        text += &format!("{}\n", words.collect::<Vec<_>>().join(" "));
+    }
+    Ok(text)
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod foreign;
 mod host_daemons;
 mod kube_proxy;
 mod multipath;
+mod network_manager;
 mod next_hop;
 mod one_agent;
 mod out_of_memory;

@@ -9,6 +9,14 @@ use tempfile::NamedTempFile;
 
 use crate::product::{TIMEOUT, eventually};
 
+/// Waits for the end of duplicate address detection, which the kernel tells of.
+pub fn wait_detected(namespace: &Namespace) -> Result<()> {
+    eventually("the end of duplicate address detection", TIMEOUT, || {
+        let tentative = machine::ip(namespace, &["-6", "address", "show", "tentative"])?;
+        Ok((!tentative.is_empty()).then_some(tentative))
+    })
+}
+
 /// `ip monitor route`, running.
 pub struct RouteMonitor {
     namespace: Namespace,

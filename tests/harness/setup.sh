@@ -59,6 +59,30 @@ fi
 INSTALL
 }
 
+# NetworkManager, and what it needs that is missing, in target/network-manager. It is not installed: it
+# would take over the machine's network at the next boot.
+unpack_network_manager() {
+    local into=$target/network-manager packages
+    [ -e /usr/sbin/NetworkManager ] || [ -e "$into" ] && return
+    say "unpacking network-manager"
+    rm -rf "$into.new" && mkdir -p "$into.new" || return
+    list_network_manager >/dev/null || "${as_root[@]}" apt-get update -qq
+    packages=$(list_network_manager | grep -vxE 'systemd.*|udev|libnss-systemd|libpam-systemd|polkitd')
+    (
+        cd "$into.new" || exit
+        # shellcheck disable=SC2086
+        apt-get download -qq -o APT::Sandbox::User=root $packages &&
+            for package in *.deb; do dpkg -x "$package" . || exit; done &&
+            rm -- *.deb && [ -e usr/sbin/NetworkManager ]
+    ) && mv "$into.new" "$into" || say "failed to unpack network-manager; its tests are skipped"
+}
+
+# The packages that its installation would bring.
+list_network_manager() {
+    apt-get install -s --no-install-recommends network-manager 2>/dev/null |
+        sed -n 's/^Inst \([^ ]*\) .*/\1/p' | grep .
+}
+
 need_rust() {
     local version
     command -v cargo >/dev/null || die "Rust 1.89 or later is needed, and there is no cargo"

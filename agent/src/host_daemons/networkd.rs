@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{ConfigurationFile, settings};
+use super::{ConfigurationFile, is_no, settings};
 use crate::dataplane::desired::TunnelDriver;
 
 /// Whose files come before others of the same name.
@@ -103,10 +103,6 @@ fn leaves_alone(file: &ConfigurationFile) -> bool {
     let mut said =
         said.filter(|(section, key, _)| (section.as_str(), key.as_str()) == ("Link", "Unmanaged"));
     said.next().is_some_and(|(_, _, value)| is_yes(&value))
-}
-
-fn is_no(value: &str) -> bool {
-    ["no", "n", "false", "f", "off", "0"].contains(&value.to_lowercase().as_str())
 }
 
 fn is_yes(value: &str) -> bool {

@@ -88,7 +88,7 @@ fn file_of_somebody_else_under_our_name_stays() {
 #[test]
 fn found_until_installed_and_only_where_the_daemons_run() {
     let root = busy_host();
-    let found: Vec<_> = findings(root.path())
+    let found: Vec<_> = findings(root.path(), &BTreeMap::new())
         .into_iter()
         .map(|(daemon, _)| daemon)
         .collect();
@@ -97,7 +97,7 @@ fn found_until_installed_and_only_where_the_daemons_run() {
         ["systemd-networkd", "systemd-networkd", "NetworkManager"]
     );
     install(root.path());
-    assert_eq!(findings(root.path()), []);
+    assert_eq!(findings(root.path(), &BTreeMap::new()), []);
 
     // Debian makes these directories whether networkd runs or not.
     let idle = host(&[
@@ -105,7 +105,7 @@ fn found_until_installed_and_only_where_the_daemons_run() {
         "run/systemd/netif/links",
         "etc/NetworkManager",
     ]);
-    assert_eq!(findings(idle.path()), []);
+    assert_eq!(findings(idle.path(), &BTreeMap::new()), []);
 }
 
 #[test]
@@ -118,7 +118,7 @@ fn file_in_etc_stands_for_those_of_its_name_elsewhere() {
         &format!("run/systemd/{name}"),
         "[Match]\nName=*\n",
     );
-    let found = findings(root.path());
+    let found = findings(root.path(), &BTreeMap::new());
     assert!(
         found[0]
             .1
@@ -127,5 +127,5 @@ fn file_in_etc_stands_for_those_of_its_name_elsewhere() {
     );
     // An empty file masks.
     write_file(root.path(), &format!("etc/systemd/{name}"), "");
-    assert_eq!(findings(root.path()), []);
+    assert_eq!(findings(root.path(), &BTreeMap::new()), []);
 }

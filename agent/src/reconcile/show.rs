@@ -20,7 +20,7 @@ use crate::carrier::supervise::CarrierStatus;
 use crate::dataplane::desired::{Route, RouteState, TunnelDriver};
 use crate::host_daemons;
 use crate::model::Snapshot;
-use crate::names::mac_text;
+use crate::names::{INTERFACE_PREFIX, mac_text};
 use crate::resolve::routes::{Resolution, Resolved};
 use crate::resolve::tunnel::TunnelPlan;
 
@@ -121,7 +121,13 @@ impl Reconciler {
 
     async fn show_findings(&self) -> Vec<Finding> {
         // Files, and looked at when asked for: their daemons tell nobody.
-        let of_daemons = spawn_blocking(|| host_daemons::findings(Path::new("/"))).await;
+        let links = self.host.links.iter();
+        let ours = links.filter(|(name, _)| name.starts_with(INTERFACE_PREFIX));
+        let ours = ours
+            .map(|(name, link)| (link.index, name.clone()))
+            .collect();
+        let look = move || host_daemons::findings(Path::new("/"), &ours);
+        let of_daemons = spawn_blocking(look).await;
         let of_daemons = of_daemons.unwrap_or_default().into_iter();
         let of_daemons = of_daemons.map(|(daemon, reason)| (daemon.to_owned(), reason));
         self.findings_of_pass()
