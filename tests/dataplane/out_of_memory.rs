@@ -3,10 +3,14 @@
 //!
 //! Memory that the kernel takes for a thread counts for the thread's group, and with the group's
 //! killing off the kernel says ENOMEM and ENOBUFS as if it had no more. Only groups of version 1 hold
-//! single threads, so that the agent's own memory does not count.
+//! single threads, so that the agent's own memory does not count; except for pages of its page table:
+//! a thread that needs one sleeps until the group has room, as it would not where the machine has no
+//! memory. It is given that.
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use agent::api::schema::{FailedItem, Status};
@@ -18,9 +22,14 @@ use harness::product::{TIMEOUT, eventually, kill, succeeded};
 use harness::{needs_root, report};
 
 const GROUPS: &str = "/sys/fs/cgroup/memory";
+const LIMIT_FILE: &str = "memory.limit_in_bytes";
 /// Some thousand routes.
 const LIMIT: &str = "128K";
 const ENOUGH: &str = "256M";
+/// A few pages, for a thread that sleeps.
+const ROOM: u64 = 16 << 10;
+/// Between looks at whether one does.
+const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 const ROUTES: u16 = 3000;
 /// Said before.
 const FIRST: &str = "198.51.100.0/24";
@@ -29,6 +38,9 @@ const REASONS: [&str; 2] = ["cannot allocate memory", "no buffer space available
 /// A group of threads whose kernel memory is limited; it goes with this.
 struct Group {
     path: PathBuf,
+    /// Gives room to those that sleep, until `end` is dropped.
+    keeper: Option<JoinHandle<Result<()>>>,
+    end: Option<Sender<()>>,
 }
 
 impl Group {
@@ -41,14 +53,33 @@ impl Group {
         {
             return Ok(None);
         }
-        let group = Group { path };
+        let mut group = Group {
+            path,
+            keeper: None,
+            end: None,
+        };
         group.limit(LIMIT)?;
         fs::write(group.path.join("memory.oom_control"), "1")?;
+        let (end, ended) = channel();
+        let path = group.path.clone();
+        group.keeper = Some(thread::spawn(move || keep_awake(&path, &ended)));
+        group.end = Some(end);
         Ok(Some(group))
     }
 
     fn limit(&self, octets: &str) -> Result<()> {
-        Ok(fs::write(self.path.join("memory.limit_in_bytes"), octets)?)
+        Ok(fs::write(self.path.join(LIMIT_FILE), octets)?)
+    }
+
+    /// From now on nobody is given anything.
+    fn end_keeper(&mut self) -> Result<()> {
+        self.end = None;
+        let Some(keeper) = self.keeper.take() else {
+            return Ok(());
+        };
+        keeper
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 
     /// Puts the agent's thread in that writes to the kernel.
@@ -65,8 +96,25 @@ impl Group {
     }
 }
 
+/// Gives room to the group at `path` whenever a thread sleeps for want of it.
+fn keep_awake(path: &Path, ended: &Receiver<()>) -> Result<()> {
+    while ended.recv_timeout(LOOK_INTERVAL) == Err(RecvTimeoutError::Timeout) {
+        let state = fs::read_to_string(path.join("memory.oom_control"))?;
+        if state.lines().any(|line| line == "under_oom 1") {
+            let limit: u64 = fs::read_to_string(path.join(LIMIT_FILE))?.trim().parse()?;
+            let more = limit + ROOM;
+            println!("a thread sleeps: {more} octets instead of {limit}");
+            fs::write(path.join(LIMIT_FILE), more.to_string())?;
+        }
+    }
+    Ok(())
+}
+
 impl Drop for Group {
     fn drop(&mut self) {
+        if let Err(error) = self.end_keeper() {
+            println!("nobody was given room any more: {error:#}");
+        }
         // The last thread in it may just be ending.
         let removed = eventually("the end of the group", Duration::from_secs(5), || {
             fs::remove_dir(&self.path)?;
@@ -93,7 +141,7 @@ fn learned(crossing: &Crossing) -> Result<usize> {
 #[test]
 fn routes_that_find_no_memory_are_named_and_tried_again_and_the_rest_works() -> Result<()> {
     needs_root!();
-    let Some(group) = Group::make()? else {
+    let Some(mut group) = Group::make()? else {
         report::skip("no memory groups of version 1, which hold single threads");
         return Ok(());
     };
@@ -138,6 +186,7 @@ fn routes_that_find_no_memory_are_named_and_tried_again_and_the_rest_works() -> 
     // What needs no memory is done at once: FIRST is not announced any more.
     crossing.expect("the end of a route", FIRST, |_, kernel| kernel.is_empty())?;
 
+    group.end_keeper()?;
     group.limit(ENOUGH)?;
     eventually("all routes", TIMEOUT, || {
         let held = learned(&crossing)?;

@@ -109,8 +109,9 @@ fn kill_everywhere(before: &[Verb], first: Verb, then: &[Verb]) {
         let case = format!("{before:?} {first:?} killed at await {awaits}, then {then:?}");
         assert_nothing_is_left(state.path(), &machine, &case);
         if is_done {
-            // Less would mean that the kills met no step.
-            assert!(awaits >= 5, "{first:?} has only {awaits} awaits");
+            // Of five and more, less what the disk had done before anybody waited for it. Fewer would mean
+            // that the kills met no step.
+            assert!(awaits >= 2, "{first:?} has only {awaits} awaits");
             return;
         }
     }
