@@ -136,8 +136,6 @@ pub struct Engine {
     /// Devices that are neither wanted nor used, and since when that is known.
     pub(super) idle_tunnels: BTreeMap<TunnelDriver, Instant>,
     has_kernel_ipip: bool,
-    /// What rules lead past our routes, as of the last resync.
-    pub(super) diverted: Vec<String>,
 }
 
 impl Engine {
@@ -171,7 +169,6 @@ impl Engine {
             wanted_tunnels: BTreeSet::new(),
             idle_tunnels: BTreeMap::new(),
             has_kernel_ipip: tunnel::has_kernel_ipip(&rehearsal),
-            diverted: Vec::new(),
         })
     }
 

@@ -15,7 +15,6 @@ mod conntrack;
 mod deletions;
 pub mod desired;
 pub mod diff;
-mod diverted;
 mod engine;
 mod firewall;
 pub mod host;

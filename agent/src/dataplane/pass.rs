@@ -19,13 +19,11 @@ use super::engine::{Engine, InPlace};
 use super::link::{self, LinkChange, LinkState};
 use super::neigh::{self, NeighbourKey};
 use super::netlink::NetlinkError;
-use super::{conntrack, diverted, nft, ownership, parameters, tunnel_pass};
+use super::{conntrack, nft, ownership, parameters, tunnel_pass};
 use crate::names::{HOST_VETH_MAC, IPIP_DEVICE, WORKLOAD_GATEWAY, WORKLOAD_GATEWAY_V6, mac_text};
 
 /// The kernel now and then ignores a new MAC, so it is read back.
 const MAC_ATTEMPTS: u32 = 3;
-/// Of each kind, of which the kernel is asked by which table it routes them.
-const ASKED_PREFIXES: usize = 8;
 /// On every workload's link. The kernel makes it too, in its own time.
 const GATEWAY_V6: (IpAddr, u8) = (IpAddr::V6(WORKLOAD_GATEWAY_V6), 64);
 
@@ -71,12 +69,6 @@ impl Engine {
             };
             report.workload_states.insert(name.clone(), state);
         }
-        if is_resync {
-            self.observe_rules(desired, &mut report);
-        }
-        let diverted = self.diverted.iter().cloned();
-        let diverted = diverted.map(|reason| ("ip rule".to_owned(), reason));
-        report.findings.extend(diverted);
         self.report_routes(&mut report);
         report
     }
@@ -459,24 +451,6 @@ impl Engine {
         }
         self.table
             .apply_local(&mut self.netlink, &self.links, local, &stale)
-    }
-
-    fn observe_rules(&mut self, desired: &Desired, report: &mut ApplyReport) {
-        let workloads = desired.workloads.values();
-        let local = workloads.flat_map(|workload| &workload.addresses);
-        let local = local.map(|address| Prefix::host(*address));
-        let asked: Vec<Prefix> = desired
-            .routes
-            .keys()
-            .copied()
-            .take(ASKED_PREFIXES)
-            .chain(local.take(ASKED_PREFIXES))
-            .chain(self.table.learned_prefixes().take(ASKED_PREFIXES))
-            .collect();
-        match diverted::observe(&mut self.netlink, asked.into_iter()) {
-            Ok(findings) => self.diverted = findings,
-            Err(error) => report.fail("ip rule", error),
-        }
     }
 
     fn note_moved(&mut self, local: &BTreeMap<Prefix, Arc<Route>>, are_new_moved: bool) {

@@ -86,11 +86,6 @@ impl Table {
         self.learned.held().next().is_some()
     }
 
-    /// Of those routes, in no order.
-    pub fn learned_prefixes(&self) -> impl Iterator<Item = Prefix> {
-        self.learned.held().map(|(prefix, _)| prefix)
-    }
-
     /// How many of them it has.
     pub fn learned_count(&self) -> usize {
         self.learned.held().count()

@@ -17,7 +17,6 @@ mod passes;
 mod refusals;
 mod renames;
 mod routes;
-mod rules;
 mod site;
 mod tables;
 mod vxlan;
