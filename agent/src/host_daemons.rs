@@ -9,13 +9,18 @@ mod network_manager;
 mod networkd;
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, OpenOptions};
+use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::installed_file::{InstalledFileError, place, remove};
 
 /// Without it a file of this name is somebody else's.
 const TAG: &str = "# Written by caracal-agent install, removed by caracal-agent uninstall.";
+
+/// Octets of a file of theirs; the rest is not read.
+const FILE_MAX: u64 = 1 << 20;
 
 /// A file of ours among a daemon's.
 #[derive(PartialEq, Eq, Debug)]
@@ -135,8 +140,8 @@ pub fn findings(root: &Path, interfaces: &BTreeMap<u32, String>) -> Vec<(&'stati
             files(root, &network_manager::DIRECTORIES, "conf.d", "conf"),
         );
         let is_managed = |index: &u32| {
-            let record = fs::read_to_string(records.join(index.to_string()));
-            record.is_ok_and(|record| network_manager::is_managed(&record))
+            let record = read(&records.join(index.to_string()));
+            record.is_some_and(|record| network_manager::is_managed(&record))
         };
         let managed = interfaces.iter().filter(|(index, _)| is_managed(index));
         let managed: Vec<String> = managed.map(|(_, name)| name.clone()).collect();
@@ -154,9 +159,28 @@ struct ConfigurationFile {
     text: String,
 }
 
+/// At most `FILE_MAX` of a file. `None` if it cannot be read; what is no file, such as /dev/null, which
+/// hides others of its name, is empty.
+fn read(path: &Path) -> Option<String> {
+    let file = (OpenOptions::new().read(true))
+        // Nobody may write into what somebody has made a pipe.
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)
+        .ok()?;
+    let kind = file.metadata().ok()?.file_type();
+    if kind.is_dir() {
+        return None;
+    }
+    let mut text = Vec::new();
+    if kind.is_file() {
+        file.take(FILE_MAX).read_to_end(&mut text).ok()?;
+    }
+    // Comments may be of any encoding.
+    Some(String::from_utf8_lossy(&text).into_owned())
+}
+
 fn main_file(root: &Path, path: &str) -> Vec<ConfigurationFile> {
-    let text = fs::read_to_string(root.join(path));
-    let file = text.map(|text| ConfigurationFile {
+    let file = read(&root.join(path)).map(|text| ConfigurationFile {
         path: format!("/{path}"),
         text,
     });
@@ -182,7 +206,7 @@ fn files(
             ) else {
                 continue;
             };
-            if let Ok(text) = fs::read_to_string(&path) {
+            if let Some(text) = read(&path) {
                 let path = format!("/{place}/{name}");
                 by_name
                     .entry(name.to_owned())

@@ -19,6 +19,8 @@ pub const MAX_CONNECTIONS: usize = 256;
 const IDLE_LIMIT: Duration = Duration::from_secs(120);
 /// Who has just connected, or was just answered, is about to ask.
 const MOMENT: Duration = Duration::from_secs(1);
+/// Until a connection that has to go is gone.
+const MAKING_WAY: Duration = Duration::from_millis(10);
 
 /// A listener that serves a bounded number of connections and closes idle ones.
 #[derive(Debug)]
@@ -67,13 +69,15 @@ impl<L> Bounded<L> {
     async fn place(&mut self) -> OwnedSemaphorePermit {
         let place = Arc::clone(&self.places).acquire_owned();
         tokio::pin!(place);
+        let mut pause = Duration::ZERO;
         let free = loop {
-            let rest = self.queue.rest_of_first(self.rule);
-            match tokio::time::timeout(rest, &mut place).await {
-                Ok(free) => break free,
-                Err(_) if self.queue.end_first(self.rule) => break place.await,
-                Err(_) => {}
+            let rest = self.queue.rest_of_first(self.rule).max(pause);
+            if let Ok(free) = tokio::time::timeout(rest, &mut place).await {
+                break free;
             }
+            // One that asks at this very moment stays, and then another has to go.
+            self.queue.end_first(self.rule);
+            pause = MAKING_WAY;
         };
         free.expect("the semaphore is never closed")
     }
@@ -133,10 +137,12 @@ impl Queue {
         self.lock().rest_of_first(rule)
     }
 
-    /// Returns whether there was one whose time had come.
-    fn end_first(&self, rule: Rule) -> bool {
+    /// Ends the first one if its time has come.
+    fn end_first(&self, rule: Rule) {
         let mut waiting = self.lock();
-        waiting.rest_of_first(rule).is_zero() && waiting.by_number.pop_first().is_some()
+        if waiting.rest_of_first(rule).is_zero() {
+            waiting.by_number.pop_first();
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {

@@ -66,19 +66,20 @@ pub fn tap_to_wire(ends: Ends<'_>) -> io::Result<()> {
                 if outbox.take(&mut frame[..length]).is_none() {
                     count(&ends.counters.dropped_frame);
                 }
-                if outbox.packets.is_empty() && ends.are_left() {
-                    return Ok(());
-                }
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 outbox.flush();
-                if ends.are_left() {
-                    return Ok(());
+                if !ends.are_left() {
+                    wait_for(ends.tap.file.as_fd())?;
                 }
-                wait_for(ends.tap.file.as_fd())?;
             }
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
+        }
+        // Also where the TAP never runs dry.
+        if ends.are_left() {
+            outbox.flush();
+            return Ok(());
         }
     }
 }

@@ -37,6 +37,8 @@ const CHANGES: u16 = NLM_F_REPLACE | NLM_F_APPEND;
 const ADDITIONS: u16 = CHANGES | NLM_F_CREATE | NLM_F_EXCL;
 /// Room for some ten thousand messages: nobody reads them while there is no pass.
 const RECEIVE_BUFFER: usize = 8 << 20;
+/// Octets: a route of some 500 next hops.
+const MESSAGE: usize = 16 << 10;
 /// Of more it is not kept which they were.
 const REMEMBERED: usize = 1 << 16;
 
@@ -144,7 +146,7 @@ impl Deletions {
     /// What there was since the last call.
     pub fn take(&mut self) -> Heard {
         let mut heard = Heard::default();
-        let mut message = Vec::with_capacity(4096);
+        let mut message = Vec::with_capacity(MESSAGE);
         loop {
             message.clear();
             match self.socket.recv(&mut message, 0) {
@@ -181,7 +183,12 @@ impl Deletions {
 }
 
 fn note(datagram: &[u8], heard: &mut Heard) {
-    for part in Parts::new(datagram).map_while(Result::ok) {
+    for part in Parts::new(datagram) {
+        // Longer than what is read of it, for one.
+        let Ok(part) = part else {
+            heard.is_lost = true;
+            return;
+        };
         heard.has_deletions |= part.kind == RTM_DELROUTE;
         match prefix_of(&part) {
             Some(prefix) => drop(heard.prefixes.insert(prefix)),

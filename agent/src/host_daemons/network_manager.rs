@@ -11,6 +11,8 @@ pub(super) const DIRECTORIES: [&str; 3] = [
     "usr/lib/NetworkManager",
 ];
 const DEVICES: &str = "interface-name:cara*";
+/// Exceptions from it can hardly be meant for ours.
+const ALL_DEVICES: &str = "*";
 
 /// The order in which they are read: a directory after the other, and the main file before that of
 /// the administrator.
@@ -106,7 +108,7 @@ fn keeps_off_new_ones(file: &ConfigurationFile) -> bool {
 
 fn names_ours(value: &str) -> bool {
     let mut specs = value.split([',', ';']).map(str::trim);
-    specs.any(|spec| spec == DEVICES)
+    specs.any(|spec| spec == DEVICES || spec == ALL_DEVICES)
 }
 
 /// Whether its record of an interface, in /run/NetworkManager/devices, says that it is managed.

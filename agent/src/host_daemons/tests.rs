@@ -129,3 +129,28 @@ fn file_in_etc_stands_for_those_of_its_name_elsewhere() {
     write_file(root.path(), &format!("etc/systemd/{name}"), "");
     assert_eq!(findings(root.path(), &BTreeMap::new()), []);
 }
+
+#[test]
+fn what_is_no_text_of_a_daemons_ends_in_an_answer() {
+    let root = busy_host();
+    let place = root.path().join("etc/NetworkManager/conf.d");
+    fs::create_dir_all(place.join("directory.conf")).expect("a directory");
+    let keyfile = b"# Ger\xe4te\n[keyfile]\nunmanaged-devices=interface-name:cara*\n";
+    fs::write(place.join("latin1.conf"), keyfile).expect("written");
+    let pipe = place.join("pipe.conf");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
+    let endless = fs::File::create(place.join("endless.conf")).expect("a file");
+    endless.set_len(1 << 40).expect("a hole");
+    // The name of a file is taken away like that.
+    std::os::unix::fs::symlink("/dev/null", place.join("hidden.conf")).expect("a link");
+    write_file(
+        root.path(),
+        "usr/lib/NetworkManager/conf.d/hidden.conf",
+        "[keyfile]\nunmanaged-devices=interface-name:cali*\n",
+    );
+    let found = findings(root.path(), &BTreeMap::new());
+    assert!(
+        found.iter().all(|(daemon, _)| *daemon != "NetworkManager"),
+        "{found:?}"
+    );
+}

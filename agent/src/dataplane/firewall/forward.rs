@@ -85,7 +85,8 @@ pub struct Treatment {
     pub accepted: Vec<Way>,
     /// In their order.
     pub tagged: Vec<Tagged>,
-    /// The last rule that leads to a chain of kube-proxy: its handle, or with iptables its number.
+    /// The last rule that leads to a chain of kube-proxy, of those that packets come to: its handle, or
+    /// with iptables its number.
     pub last_to_kube_proxy: Option<u64>,
 }
 
@@ -151,6 +152,8 @@ pub fn treatment(chain: &ForwardChain, text: &str) -> Result<Treatment, String> 
         is_blocking: chain.does_policy_drop,
         ..Treatment::default()
     };
+    // By a rule: nothing comes to those behind it.
+    let mut is_ended = false;
     for rule in objects(text)?
         .iter()
         .filter_map(|object| object.get("rule"))
@@ -158,12 +161,15 @@ pub fn treatment(chain: &ForwardChain, text: &str) -> Result<Treatment, String> 
         let statements = rule.get("expr").and_then(Json::as_array);
         let statements = statements.map(Vec::as_slice).unwrap_or_default();
         let handle = rule.get("handle").and_then(Json::as_u64);
-        if statements.iter().any(leads_to_kube_proxy) {
+        if !is_ended && statements.iter().any(leads_to_kube_proxy) {
             treatment.last_to_kube_proxy = handle;
         }
         let relevant: Vec<&Json> = statements.iter().filter(|one| decides(one)).collect();
         match relevant.as_slice() {
-            [verdict] if is_verdict(verdict, &["drop", "reject"]) => treatment.is_blocking = true,
+            [verdict] if is_verdict(verdict, &["drop", "reject"]) => {
+                treatment.is_blocking = true;
+                is_ended = true;
+            }
             [condition, verdict] if is_verdict(verdict, &["accept"]) => {
                 let Some(way) = Way::ALL.into_iter().find(|way| is_on(condition, *way)) else {
                     continue;
@@ -183,18 +189,22 @@ pub fn treatment(chain: &ForwardChain, text: &str) -> Result<Treatment, String> 
 pub fn legacy_treatment(text: &str) -> Treatment {
     let mut treatment = Treatment::default();
     let mut number = 0;
+    let mut is_ended = false;
     for line in text.lines() {
         let words: Vec<&str> = line.split_whitespace().collect();
         number += u64::from(words.starts_with(&["-A", "FORWARD"]));
         if let ["-A", "FORWARD", .., "-j" | "-g", target] = words.as_slice()
+            && !is_ended
             && target.starts_with(KUBE_PROXY)
         {
             treatment.last_to_kube_proxy = Some(number);
         }
         match words.as_slice() {
-            ["-P", "FORWARD", "DROP"]
-            | ["-A", "FORWARD", "-j", "DROP"]
-            | ["-A", "FORWARD", "-j", "REJECT", ..] => treatment.is_blocking = true,
+            ["-P", "FORWARD", "DROP"] => treatment.is_blocking = true,
+            ["-A", "FORWARD", "-j", "DROP"] | ["-A", "FORWARD", "-j", "REJECT", ..] => {
+                treatment.is_blocking = true;
+                is_ended = true;
+            }
             ["-A", "FORWARD", option, LEGACY_PATTERN, rest @ ..] => {
                 let Some(way) = Way::ALL.into_iter().find(|way| way.option() == *option) else {
                     continue;

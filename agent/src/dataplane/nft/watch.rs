@@ -93,8 +93,9 @@ fn is_ours(part: &Part<'_>) -> bool {
         && has(attributes(part), ATTRIBUTE_TABLE, is_name)
 }
 
-/// Whether a chain at the hook `forward` came, went, or has another policy. Their rules, of which
-/// there can be many, are looked at by the resync.
+/// Whether a chain at the hook `forward` came, has another policy, or went, which is seen only where
+/// the kernel tells the hook of it: Linux 6.18 does not. That, and their rules, of which there can be
+/// many, are looked at by the resync.
 fn is_forward_chain(part: &Part<'_>) -> bool {
     let is_of_chain = matches!(kind_of(part), Some(NEW_CHAIN | DELETED_CHAIN));
     let is_forward = |number: &[u8]| number == HOOK_FORWARD.to_be_bytes();

@@ -136,6 +136,8 @@ fn last_rule_that_leads_to_kube_proxy_is_known() {
     assert_eq!(with_rule(jump).last_to_kube_proxy, Some(7));
     let other = jump.replace("KUBE-SERVICES", "DOCKER-USER");
     assert_eq!(with_rule(&other).last_to_kube_proxy, None);
+    let behind = format!(r#"{{"reject": null}}]}}}}, {{"rule": {{"handle": 8, "expr": [{jump}"#);
+    assert_eq!(with_rule(&behind).last_to_kube_proxy, None);
 
     let legacy = "-P FORWARD DROP\n\
                   -A FORWARD -j DOCKER-USER\n\
@@ -143,6 +145,11 @@ fn last_rule_that_leads_to_kube_proxy_is_known() {
                   -A FORWARD -m conntrack --ctstate NEW -j KUBE-SERVICES\n\
                   -A FORWARD -i docker0 -j ACCEPT\n";
     assert_eq!(legacy_treatment(legacy).last_to_kube_proxy, Some(3));
+    let behind = legacy.replace(
+        "-j DOCKER-USER",
+        "-j REJECT --reject-with icmp-port-unreachable",
+    );
+    assert_eq!(legacy_treatment(&behind).last_to_kube_proxy, None);
 }
 
 #[test]
