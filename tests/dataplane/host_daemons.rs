@@ -7,8 +7,8 @@ use std::time::Duration;
 use agent::lab::{Lab, Namespace, Process, Scenario, machine, process};
 use anyhow::{Result, ensure};
 use harness::monitor::RouteMonitor;
-use harness::needs_root;
 use harness::product::{TIMEOUT, eventually, status, succeeded, wired_lab};
+use harness::{needs_root, report};
 use nix::sys::signal::Signal;
 
 const NETWORKD: &str = "/lib/systemd/systemd-networkd";
@@ -107,7 +107,7 @@ fn restart_networkd(lab: &mut Lab, running: &Process) -> Result<()> {
 /// A lab whose a1 has its NIC's address from networkd, which runs. `None` where there is none.
 fn lab_with_networkd(is_installed: bool) -> Result<Option<(Lab, Process)>> {
     if !Path::new(NETWORKD).exists() {
-        println!("SKIPPED: there is no {NETWORKD}");
+        report::skip(&format!("there is no {NETWORKD}"));
         return Ok(None);
     }
     let mut lab = wired_lab(Scenario::Mesh)?;

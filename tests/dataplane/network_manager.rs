@@ -7,8 +7,8 @@ use std::time::Duration;
 use agent::lab::{Lab, Namespace, Process, Scenario, machine, process};
 use anyhow::{Context, Result, ensure};
 use harness::monitor::{RouteMonitor, wait_detected};
-use harness::needs_root;
 use harness::product::{TIMEOUT, eventually, programs, status, wired_lab};
+use harness::{needs_root, report};
 use nix::sys::signal::Signal;
 
 use crate::host_daemons::{install, ours, shell};
@@ -179,7 +179,7 @@ macro_rules! needs_network_manager {
         match Programs::find()? {
             Some(programs) => programs,
             None => {
-                println!("SKIPPED: there is no NetworkManager");
+                report::skip("there is no NetworkManager");
                 return Ok(());
             }
         }

@@ -5,7 +5,7 @@ use anyhow::{Result, ensure};
 use bgp::speaker::status::RouteStatus;
 use harness::crossing::Crossing;
 use harness::monitor::RouteMonitor;
-use harness::needs_root;
+use harness::{needs_root, report};
 
 /// Said by both neighbours.
 const BOTH: &str = "198.51.100.0/24";
@@ -160,7 +160,7 @@ fn a_renamed_link_costs_no_route() -> Result<()> {
     let monitor = RouteMonitor::in_namespace(&crossing.node)?;
     for (from, to) in [("eth1", "wan1"), ("wan1", "eth1")] {
         if machine::ip(&crossing.node, &["link", "set", from, "name", to]).is_err() {
-            println!("SKIPPED: this kernel does not rename links that are up");
+            report::skip("this kernel does not rename links that are up");
             return Ok(());
         }
         let by = format!("dev {to}");

@@ -8,7 +8,7 @@ use agent::lab::{Namespace, Process, machine};
 use anyhow::{Context, Result, ensure};
 use bgp::speaker::status::{PeerStatus, RouteStatus};
 use harness::crossing::{Crossing, peer};
-use harness::monitor::RouteMonitor;
+use harness::monitor::{RouteMonitor, wait_detected};
 use harness::product::{TIMEOUT, eventually, succeeded};
 use harness::site::carriers_in;
 use nix::sys::signal::Signal;
@@ -128,15 +128,10 @@ impl Busy<'_> {
                 .max(held(&format!("via 172.17.64.1 dev {}", self.way.device)));
             let own = held("172.17.8.");
             let is_whole = learned >= usize::from(ROUTES) && own >= usize::from(WORKLOADS);
-            if !is_whole {
-                return Ok(Some(format!("{learned} learned and {own} own routes")));
-            }
-            // The kernel tells of the end of it, too.
-            let detected =
-                machine::ip(&self.crossing.node, &["-6", "address", "show", "tentative"])?;
-            Ok((!detected.is_empty()).then_some(detected))
+            Ok((!is_whole).then(|| format!("{learned} learned and {own} own routes")))
         });
         waited
+            .and_then(|()| wait_detected(&self.crossing.node))
             .with_context(|| std::fs::read_to_string(self.crossing.path("log")).unwrap_or_default())
     }
 

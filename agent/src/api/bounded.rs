@@ -211,6 +211,7 @@ pub struct BoundedStream<S> {
     inner: S,
     idle: Pin<Box<Sleep>>,
     turn: Turn,
+    /// A part of an answer, of which more may come before it has left.
     has_written: bool,
     /// Given back when the connection ends.
     _place: OwnedSemaphorePermit,
@@ -268,9 +269,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for BoundedStream<S> {
     ) -> Poll<io::Result<usize>> {
         if let Poll::Ready(done) = Pin::new(&mut self.inner).poll_write(context, bytes) {
             self.moved();
-            self.has_written = true;
-            if self.turn.rule == Rule::Any {
-                self.turn.renew();
+            match self.turn.rule {
+                Rule::Any => self.turn.renew(),
+                Rule::Idle(_) => self.has_written = true,
             }
             return Poll::Ready(done);
         }
